@@ -1,0 +1,268 @@
+//! The agent: wires the parts together, keeps house, and stops them in order.
+//!
+//! ```text
+//! start   signals → board → spool (recovers) → forwarder → listeners → control socket → READY
+//! run     one loop: signals, watchdog beat, housekeeping every few seconds
+//! stop    sources (nothing new comes in) → forwarder (what the window holds is drained) → spool (synced, closed) → exit 0
+//! ```
+//!
+//! Everything that can mend by itself is retried while the rest runs: a listener whose port is taken or a control socket that cannot be made
+//! costs that feed or the status only. What cannot (no spool) ends the start with a reason. The stop has one deadline; whoever exceeds it is
+//! left behind, since whatever was acknowledged is already durable (I1).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::config::settings::{FeedSettings, Settings, SourceSettings};
+use crate::forward::{Forwarder, ForwarderHandle};
+use crate::limits;
+use crate::source::mllp::MllpListener;
+use crate::source::slots::LargeFrameSlots;
+use crate::spool::{self, Appender, Closer, Spool};
+use crate::status::board::Board;
+use crate::status::condition::Code;
+use crate::status::control::ControlSocket;
+use crate::status::snapshot::{self, Reporter};
+use crate::{clock, systemd};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot start the runtime; is the machine out of memory or processes?")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("cannot open the spool {}", path.display())]
+    Spool { path: std::path::PathBuf, source: spool::OpenError },
+    #[error("cannot start the forwarder; is the machine out of memory or processes?")]
+    Forwarder(#[source] std::io::Error),
+    #[error("{0} panicked; its place is in the log above")]
+    Panicked(&'static str),
+    #[error("not everything stopped within {} s; what was acknowledged is on disk", limits::STOP_DEADLINE.as_secs())]
+    StopDeadline,
+}
+
+/// Runs until SIGTERM or SIGINT. Blocking.
+pub fn run(settings: Settings) -> Result<(), RunError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(limits::RUNTIME_THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
+        .thread_name("siteward")
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let outcome = runtime.block_on(live(Arc::new(settings)));
+    // A blocking call that exceeded the deadline must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
+    // First, so that a SIGTERM during recovery is a clean stop too.
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
+    let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
+    systemd::status("opening the spool");
+    let Spool { appender, reader, monitor, closer, lock } = open_spool(&settings, &board).await?;
+    let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor);
+    let forwarder =
+        Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    listen(&settings, &appender, &board, &stopped, &mut tasks);
+    drop(appender); // the listeners' copies are the only ones that stay
+    tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::clone(&reporter), stopped));
+    systemd::ready();
+    tracing::info!(feeds = settings.feeds.len(), "running");
+    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer).await;
+    let deadline = Instant::now() + limits::STOP_DEADLINE;
+    systemd::stopping();
+    // Fails only when nobody listens any more, which is what is wanted.
+    let _ = stop.send(true);
+    let stopped = shut_down(tasks, forwarder, closer, deadline).await;
+    drop(lock); // only now may another agent have the spool
+    ended.and(stopped)
+}
+
+async fn open_spool(settings: &Settings, board: &Arc<Board>) -> Result<Spool, RunError> {
+    let options = spool::Options {
+        path: settings.spool.path.clone(),
+        max_bytes: settings.spool.max_bytes,
+        key: settings.spool.key.clone(),
+        message_bytes_max: settings.spool.message_bytes_max,
+        feeds: settings.feeds.iter().map(|feed| (feed.id.clone(), feed.lane)).collect(),
+    };
+    let board = Arc::clone(board);
+    tokio::task::spawn_blocking(move || spool::open(options, &board))
+        .await
+        .map_err(|_| RunError::Panicked("opening the spool"))?
+        .map_err(|source| RunError::Spool { path: settings.spool.path.clone(), source })
+}
+
+/// What a listener is made of.
+struct Listening {
+    feed: FeedSettings,
+    message_bytes_max: u64,
+    appender: Appender,
+    slots: LargeFrameSlots,
+    board: Arc<Board>,
+}
+
+impl Listening {
+    /// Binds; on failure the condition `listener_down` is raised, and cleared by the next success.
+    fn bind(&self) -> Option<MllpListener> {
+        let SourceSettings::Mllp(mllp) = &self.feed.source;
+        let (feed, appender) = (self.feed.id.clone(), self.appender.clone());
+        MllpListener::bind(feed, mllp.clone(), self.message_bytes_max, appender, &self.slots, &self.board).ok()
+    }
+
+    /// Serves, and binds again for as long as it takes.
+    async fn run(self, mut bound: Option<MllpListener>, mut stop: watch::Receiver<bool>) {
+        loop {
+            if let Some(listener) = bound.take() {
+                // A task of its own, so that a panic costs this feed some seconds and not its listener for good.
+                let mut serving = JoinSet::new();
+                serving.spawn(listener.run(stop.clone()));
+                if let Some(Err(_)) = serving.join_next().await {
+                    let text = "the listener failed; its place is in the log; it is opened again";
+                    self.board.raise(Code::ListenerDown, self.feed.id.as_str(), text);
+                }
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(limits::LISTENER_RETRY) => {}
+            }
+            bound = self.bind();
+        }
+    }
+}
+
+/// Binds every feed once before this returns, so that READY means listening; a feed that cannot bind tries on.
+fn listen(settings: &Settings, appender: &Appender, board: &Arc<Board>, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
+    let slots = LargeFrameSlots::new();
+    for feed in &settings.feeds {
+        let listening = Listening {
+            feed: feed.clone(),
+            message_bytes_max: settings.spool.message_bytes_max,
+            appender: appender.clone(),
+            slots: slots.clone(),
+            board: Arc::clone(board),
+        };
+        let bound = listening.bind();
+        tasks.spawn(listening.run(bound, stop.clone()));
+    }
+}
+
+/// Serves the control socket; where it cannot be made, tries on.
+async fn serve_status(path: std::path::PathBuf, reporter: Arc<Reporter>, mut stop: watch::Receiver<bool>) {
+    let mut told = false;
+    loop {
+        match ControlSocket::bind(&path) {
+            Ok(socket) => {
+                let status = move || serde_json::to_string(&reporter.snapshot()).expect("a snapshot has only text keys");
+                return socket.serve(status, stop).await;
+            }
+            Err(error) if !told => {
+                let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+                tracing::error!("no status can be asked for: {error}{cause}");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep(limits::LISTENER_RETRY) => {}
+        }
+    }
+}
+
+/// Returns when the agent is to stop: told to, or because a part it cannot do without has failed (the service manager starts it again).
+async fn keep_house(
+    signals: &mut Signals,
+    reporter: &Reporter,
+    board: &Board,
+    forwarder: Arc<AtomicU64>,
+    committer: &Closer,
+) -> Result<(), RunError> {
+    let mut forwarder_moves = systemd::moves(forwarder);
+    // The spool's figures are asked for, which says that the committer does not sit on its lock.
+    let mut watchdog = systemd::Watchdog::new(|| {
+        reporter.snapshot();
+        forwarder_moves()
+    });
+    let mut housekeeping = tokio::time::interval(limits::GAUGE_INTERVAL);
+    housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => {
+                tracing::info!("SIGTERM: stopping");
+                return Ok(());
+            }
+            _ = signals.interrupt.recv() => {
+                tracing::info!("SIGINT: stopping");
+                return Ok(());
+            }
+            _ = signals.hangup.recv() => tracing::info!("SIGHUP changes nothing yet; restart the agent for a new configuration"),
+            () = watchdog.due() => {
+                watchdog.beat();
+            }
+            _ = housekeeping.tick() => {
+                if !committer.is_running() {
+                    return Err(RunError::Panicked("the committer"));
+                }
+                if clock::now().suspect {
+                    board.raise(Code::ClockSuspect, "", "the system's clock stands before this release was made; check time synchronisation");
+                } else {
+                    board.clear(Code::ClockSuspect, "");
+                }
+                systemd::status(&snapshot::one_line(&reporter.snapshot()));
+            }
+        }
+    }
+}
+
+async fn shut_down(mut tasks: JoinSet<()>, forwarder: ForwarderHandle, closer: Closer, deadline: Instant) -> Result<(), RunError> {
+    let sources = async { while tasks.join_next().await.is_some() {} };
+    if timeout(limits::STOP_SOURCES, sources).await.is_err() {
+        tracing::warn!("some connections did not end in time and are cut; their senders will send again");
+        tasks.abort_all();
+    }
+    let left = |reserve: Duration| deadline.saturating_duration_since(Instant::now()).saturating_sub(reserve);
+    let drain = left(limits::STOP_SPOOL);
+    // It keeps the deadline itself and logs where it could not; this one is for a thread that cannot even do that.
+    let drained = timeout(drain + limits::STOP_SPOOL / 2, tokio::task::spawn_blocking(move || forwarder.stop(drain))).await;
+    if !matches!(drained, Ok(Ok(true))) {
+        tracing::warn!("the forwarder did not end in order; what it had not settled is sent again");
+    }
+    match timeout(left(Duration::ZERO), tokio::task::spawn_blocking(move || closer.close())).await {
+        Ok(Ok(())) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Ok(Err(_)) => Err(RunError::Panicked("closing the spool")),
+        Err(_) => Err(RunError::StopDeadline),
+    }
+}
+
+/// The signals the agent knows.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}

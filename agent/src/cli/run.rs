@@ -1,0 +1,12 @@
+//! `siteward run`: configuration, then the agent, until it is told to stop.
+
+use std::path::Path;
+
+use super::Failure;
+use crate::{agent, config, log};
+
+pub(super) fn run(file: &Path) -> Result<(), Failure> {
+    log::init();
+    let settings = config::load(file)?;
+    agent::run(settings).map_err(|error| Failure::Other(error.into()))
+}

@@ -1,0 +1,171 @@
+//! Second stage: as written, merged with the defaults. What is required and missing is told here; every default has its one place here.
+//!
+//! A value that is `None` after this stage is faulty and already in the fault list. `Field` remains only where a key is truly optional.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::{FaultList, Place};
+use super::reader::{At, Field};
+use super::settings::{Confirm, OnNoSubscriber, OnStoreFailure};
+use super::written::{self, Forward, Phi, Written};
+use crate::limits;
+use crate::record::{Lane, Stage};
+
+#[derive(Debug)]
+pub(super) struct Merged {
+    pub gateway: Gateway,
+    pub spool: Spool,
+    pub uplink: Uplink,
+    pub feeds: Vec<Feed>,
+}
+
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub site: Option<At<String>>,
+    pub id: Option<At<String>>,
+    pub timezone: Option<At<String>>,
+    /// Default: `control.sock` in the spool.
+    pub control_socket: Field<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Spool {
+    pub path: Option<At<PathBuf>>,
+    /// Default: a share of the volume, found out when the spool is opened.
+    pub max_bytes: Field<u64>,
+    pub key: Option<At<String>>,
+    pub message_bytes_max: Option<At<u64>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Uplink {
+    pub place: Place,
+    pub endpoints: Option<At<Vec<String>>>,
+    pub allow_plaintext: Option<At<bool>>,
+    pub ca: Field<PathBuf>,
+    pub cert: Field<PathBuf>,
+    pub key: Field<PathBuf>,
+    pub credential: Field<String>,
+    pub in_flight: Option<At<u64>>,
+    pub confirm: Option<At<Confirm>>,
+    pub receipt_timeout: Option<At<Duration>>,
+    pub on_no_subscriber: Option<At<OnNoSubscriber>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub place: Place,
+    pub id: Option<At<String>>,
+    pub lane: Option<At<Lane>>,
+    pub stage: Option<At<Stage>>,
+    pub forward: Option<At<Forward>>,
+    pub phi: Option<At<Phi>>,
+    pub profile: Field<String>,
+    pub timezone: Field<String>,
+    pub mllp: Option<Mllp>,
+    pub other_sources: Vec<Place>,
+}
+
+#[derive(Debug)]
+pub(super) struct Mllp {
+    pub listen: Option<At<String>>,
+    pub on_store_failure: Option<At<OnStoreFailure>>,
+    pub allow_missing_control_id: Option<At<bool>>,
+    pub connections_max: Option<At<u64>>,
+    pub frame_timeout: Option<At<Duration>>,
+    /// Default: never closed for idleness.
+    pub idle_timeout: Field<Duration>,
+}
+
+impl<T> Field<T> {
+    fn or(self, default: T, section: &Place, key: &str) -> Option<At<T>> {
+        match self {
+            Self::Given(at) => Some(at),
+            Self::Bad => None,
+            Self::Absent => Some(At { value: default, place: section.missing(key) }),
+        }
+    }
+
+    fn required(self, faults: &mut FaultList, section: &Place, key: &str, advice: &str) -> Option<At<T>> {
+        match self {
+            Self::Given(at) => Some(at),
+            Self::Bad => None,
+            Self::Absent => faults.refuse(&section.missing(key), format!("is missing; {advice}")),
+        }
+    }
+}
+
+pub(super) fn merge(written: Written, f: &mut FaultList) -> Merged {
+    Merged {
+        gateway: gateway(written.gateway, f),
+        spool: spool(written.spool),
+        uplink: uplink(written.uplink, f),
+        feeds: written.feeds.into_iter().map(|w| feed(w, f)).collect(),
+    }
+}
+
+fn gateway(w: written::Gateway, f: &mut FaultList) -> Gateway {
+    let at = &w.place;
+    Gateway {
+        site: w.site.required(f, at, "site", "name the site, like \"st-marys\""),
+        id: w.id.required(f, at, "id", "name this gateway, like \"st-marys-gw1\"; no two gateways of a hub may share a name"),
+        timezone: w.timezone.required(f, at, "timezone", "name the zone of the site's clocks, like \"America/New_York\""),
+        control_socket: w.control_socket,
+    }
+}
+
+fn spool(w: written::Spool) -> Spool {
+    let at = &w.place;
+    Spool {
+        path: w.path.or(PathBuf::from("/var/lib/siteward"), at, "path"),
+        max_bytes: w.max_bytes,
+        key: w.key.or("auto".to_owned(), at, "key"),
+        message_bytes_max: w.message_bytes_max.or(limits::MESSAGE_BYTES_MAX_DEFAULT, at, "message_bytes_max"),
+    }
+}
+
+fn uplink(w: written::Uplink, f: &mut FaultList) -> Uplink {
+    let at = &w.place;
+    Uplink {
+        endpoints: w.endpoints.required(f, at, "endpoints", "list the hub's brokers, like [\"mqtts://hub.example.org:8883\"]"),
+        allow_plaintext: w.allow_plaintext.or(false, at, "allow_plaintext"),
+        in_flight: w.in_flight.or(limits::IN_FLIGHT_DEFAULT as u64, at, "in_flight"),
+        confirm: w.confirm.or(Confirm::Receipt, at, "confirm"),
+        receipt_timeout: w.receipt_timeout.or(limits::RECEIPT_TIMEOUT_DEFAULT, at, "receipt_timeout"),
+        on_no_subscriber: w.on_no_subscriber.or(OnNoSubscriber::Hold, at, "on_no_subscriber"),
+        ca: w.ca,
+        cert: w.cert,
+        key: w.key,
+        credential: w.credential,
+        place: w.place,
+    }
+}
+
+fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
+    let at = &w.place;
+    Feed {
+        id: w.id.required(f, at, "id", "name the feed, like \"or-usage\""),
+        lane: w.lane.or(Lane::Normal, at, "lane"),
+        stage: w.stage.or(Stage::Test, at, "stage"),
+        forward: w.forward.or(Forward::Event, at, "forward"),
+        phi: w.phi.or(Phi::Forbidden, at, "phi"),
+        profile: w.profile,
+        timezone: w.timezone,
+        mllp: w.mllp.map(|m| mllp(m, f)),
+        other_sources: w.other_sources,
+        place: w.place,
+    }
+}
+
+fn mllp(w: written::Mllp, f: &mut FaultList) -> Mllp {
+    let at = &w.place;
+    Mllp {
+        listen: w.listen.required(f, at, "listen", "give address and port, like \"0.0.0.0:2575\""),
+        on_store_failure: w.on_store_failure.or(OnStoreFailure::Close, at, "on_store_failure"),
+        allow_missing_control_id: w.allow_missing_control_id.or(false, at, "allow_missing_control_id"),
+        connections_max: w.connections_max.or(limits::CONNECTIONS_PER_FEED_DEFAULT as u64, at, "connections_max"),
+        frame_timeout: w.frame_timeout.or(limits::FRAME_TIMEOUT, at, "frame_timeout"),
+        idle_timeout: w.idle_timeout,
+    }
+}

@@ -1,0 +1,132 @@
+//! Configuration in three stages: as written, merged, validated.
+//!
+//! ```text
+//! siteward.toml ──► written ──► merged ──► Settings      the only form the agent sees
+//!   text, spans     typed,      defaults     │
+//!                   optional    filled in    └── files: what it refers to is there and usable
+//!        └───────────┴────────────┴──────────┴──► Faults: all of them, in file order, file:line: key: what; what to do
+//! ```
+//!
+//! 1. `run` and `check` call [`load`]; a fault anywhere means exit code 78 and the whole list on stderr. Nothing runs on half a configuration.
+//! 2. `status` calls [`control_socket`], which needs two keys only: it must answer also while somebody is in the middle of an edit, and for a
+//!    user who may not read the private key.
+//! 3. Text that is not TOML is told as such and nothing else is looked at: what a parser guesses after an error only misleads.
+//!
+//! Relative paths are taken from the directory of the file, so that `check` in a shell and the service mean the same.
+
+mod endpoint;
+mod fault;
+mod files;
+mod merged;
+mod reader;
+pub mod settings;
+mod validate;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use fault::{Fault, Faults};
+use fault::{FaultList, Place};
+use settings::Settings;
+
+use crate::limits;
+
+/// Where the configuration is, unless said otherwise.
+pub const DEFAULT_FILE: &str = "/etc/siteward/siteward.toml";
+
+/// Whether the files a configuration refers to are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    Checked,
+    /// At a desk, where certificates and keys are not.
+    NotChecked,
+}
+
+/// Reads, merges and validates a configuration file, and looks at the files it refers to.
+pub fn load(file: &Path) -> Result<Settings, Faults> {
+    load_with(file, Files::Checked)
+}
+
+/// As [`load`], with or without a look at the files it refers to.
+pub fn load_with(file: &Path, files: Files) -> Result<Settings, Faults> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    parse(file, &read_file(file)?, files, credentials.as_deref())
+}
+
+/// Validates configuration text without touching any file; `file` names it in faults and is what relative paths are taken from.
+pub fn parse_text(file: &Path, text: &str) -> Result<Settings, Faults> {
+    parse(file, text, Files::NotChecked, None)
+}
+
+/// Where the agent of this configuration listens for `status`, even if the rest of the file is faulty.
+pub fn control_socket(file: &Path) -> Result<PathBuf, Faults> {
+    let text = read_file(file)?;
+    let document = document(file, &text)?;
+    let mut elsewhere = FaultList::default();
+    let merged = merged::merge(written::read(document.get_ref(), &mut elsewhere), &mut elsewhere);
+    let mut faults = FaultList::default();
+    match validate::control_socket(&merged.gateway, &merged.spool, &base(file), &mut faults) {
+        Some(socket) => Ok(socket),
+        None if faults.is_empty() => Err(elsewhere.into_faults(file, &text)),
+        None => Err(faults.into_faults(file, &text)),
+    }
+}
+
+fn parse(file: &Path, text: &str, files: Files, credentials: Option<&Path>) -> Result<Settings, Faults> {
+    let document = document(file, text)?;
+    let base = base(file);
+    let mut faults = FaultList::default();
+    let merged = merged::merge(written::read(document.get_ref(), &mut faults), &mut faults);
+    if files == Files::Checked {
+        files::check(&merged, &base, credentials, &mut faults);
+    }
+    match validate::validate(&merged, &base, &mut faults) {
+        Some(settings) => Ok(settings),
+        None => Err(faults.into_faults(file, text)),
+    }
+}
+
+/// The TOML document, or every syntax error with its line.
+fn document<'t>(file: &Path, text: &'t str) -> Result<toml::Spanned<toml::de::DeTable<'t>>, Faults> {
+    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(document);
+    }
+    let mut faults = FaultList::default();
+    for error in &errors {
+        let place = Place { offset: error.span().map_or(0, |span| span.start), path: String::new() };
+        // Only the parser's own words: its `Display` would quote the line, and a secret may stand there (I7).
+        faults.add(&place, format!("is not TOML: {}", error.message().lines().next().unwrap_or_default()));
+    }
+    Err(faults.into_faults(file, text))
+}
+
+fn read_file(file: &Path) -> Result<String, Faults> {
+    let unreadable =
+        |error: std::io::Error| Faults::whole_file(file, format!("cannot be read: {error}; check the path and the rights of this user"));
+    let mut bytes = Vec::new();
+    let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(Faults::whole_file(file, "is a directory; give the path of the configuration file"));
+    }
+    File::open(file).map_err(unreadable)?.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
+        return Err(Faults::whole_file(file, "is larger than 1 MiB; that is no configuration of siteward"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].split(|b| *b == b'\n').count();
+        let text = "is not UTF-8 text; save the file as UTF-8".to_owned();
+        Faults { file: file.to_owned(), list: vec![Fault { line: Some(line), path: String::new(), text }] }
+    })
+}
+
+fn base(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
+}

@@ -1,0 +1,132 @@
+//! Third stage of configuration: validated, complete, the only form the agent sees. Built by `config::load`, never by hand outside tests.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::record::{FeedId, Lane, Name, Stage};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub gateway: GatewaySettings,
+    pub spool: SpoolSettings,
+    pub uplink: UplinkSettings,
+    pub feeds: Vec<FeedSettings>,
+}
+
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    pub site: Name,
+    pub id: Name,
+    /// IANA name, checked against the compiled-in data.
+    pub timezone: String,
+    pub control_socket: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct SpoolSettings {
+    pub path: PathBuf,
+    /// `None`: 70 % of the volume, found out when the spool is opened.
+    pub max_bytes: Option<u64>,
+    pub key: KeySource,
+    /// Largest message of any feed, in bytes.
+    pub message_bytes_max: u64,
+}
+
+/// Where the spool key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// `<spool>/spool.key`, made 0600 at first start (condition `spool_key_beside_spool`).
+    Auto,
+    /// `$CREDENTIALS_DIRECTORY/<name>`.
+    Credential(String),
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct UplinkSettings {
+    /// In order of preference.
+    pub endpoints: Vec<Endpoint>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<TlsKeySource>,
+    pub in_flight: usize,
+    pub confirm: Confirm,
+    pub receipt_timeout: Duration,
+    pub on_no_subscriber: OnNoSubscriber,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsKeySource {
+    Credential(String),
+    File(PathBuf),
+}
+
+/// `mqtts://host:port` or, where allowed, `mqtt://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What settles a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirm {
+    /// The hub's receipt.
+    Receipt,
+    /// PUBACK with a success reason: the promise ends at the broker.
+    Puback,
+}
+
+/// What PUBACK 0x10 (no matching subscribers) on an outcome means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNoSubscriber {
+    Hold,
+    Accept,
+}
+
+#[derive(Clone, Debug)]
+pub struct FeedSettings {
+    pub id: FeedId,
+    pub lane: Lane,
+    pub stage: Stage,
+    pub source: SourceSettings,
+}
+
+#[derive(Clone, Debug)]
+pub enum SourceSettings {
+    Mllp(MllpSettings),
+}
+
+#[derive(Clone, Debug)]
+pub struct MllpSettings {
+    pub listen: SocketAddr,
+    pub on_store_failure: OnStoreFailure,
+    /// Accept messages without MSH-10 (answered with an empty MSA-2).
+    pub allow_missing_control_id: bool,
+    pub connections_max: usize,
+    pub frame_timeout: Duration,
+    /// `None`: never closed for idleness.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// What a sender is told when its message could not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    /// Nothing, and the connection is closed: every sender keeps the message and tries again.
+    Close,
+    /// A negative acknowledgement; many senders then give the message up.
+    Nak,
+}

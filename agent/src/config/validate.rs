@@ -1,0 +1,270 @@
+//! Third stage: merged values become [`Settings`], or faults. Pure: touches no file, no socket, no environment.
+//!
+//! Every check runs, whatever failed before it; a function gives `None` when something it needs is faulty, and then its fault has been told.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::endpoint;
+use super::fault::{FaultList, Place};
+use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Uplink};
+use super::reader::{At, Field, nearest};
+use super::settings::{
+    Endpoint, FeedSettings, GatewaySettings, KeySource, MllpSettings, Settings, SourceSettings, SpoolSettings, TlsKeySource, UplinkSettings,
+};
+use super::written::{Forward, Phi};
+use crate::limits;
+use crate::record::{FeedId, Name};
+
+/// `Some` only without faults. `base`: relative paths are taken from here.
+pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Option<Settings> {
+    let gateway = gateway(&merged.gateway, &merged.spool, base, f);
+    let spool = spool(&merged.spool, base, f);
+    let uplink = uplink(&merged.uplink, base, f);
+    let feeds = feeds(&merged.feeds, f);
+    if !f.is_empty() {
+        return None;
+    }
+    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, feeds: feeds? })
+}
+
+fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option<GatewaySettings> {
+    let site = name(m.site.as_ref(), f);
+    let id = name(m.id.as_ref(), f);
+    let timezone = m.timezone.as_ref().and_then(|at| timezone(at, f));
+    let control_socket = control_socket(m, spool, base, f);
+    Some(GatewaySettings { site: site?, id: id?, timezone: timezone?, control_socket: control_socket? })
+}
+
+/// Where the running agent listens for `status`.
+pub(super) fn control_socket(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option<PathBuf> {
+    let (socket, place) = match &m.control_socket {
+        Field::Given(at) => (base.join(&at.value), &at.place),
+        Field::Bad => return None,
+        Field::Absent => {
+            let path = spool.path.as_ref()?;
+            (base.join(&path.value).join("control.sock"), &path.place)
+        }
+    };
+    let bytes = socket.as_os_str().len();
+    if bytes > limits::SOCKET_PATH_BYTES_MAX {
+        let max = limits::SOCKET_PATH_BYTES_MAX;
+        return f.refuse(
+            place,
+            format!("makes a control socket path of {bytes} bytes, the system takes {max}; set gateway.control_socket to a shorter one"),
+        );
+    }
+    Some(socket)
+}
+
+fn spool(m: &Spool, base: &Path, f: &mut FaultList) -> Option<SpoolSettings> {
+    let path = m.path.as_ref().map(|at| base.join(&at.value));
+    let key = m.key.as_ref().and_then(|at| key_source(&at.value, base).map_err(|why| f.add(&at.place, why)).ok());
+    let (least, most) = limits::MESSAGE_BYTES_MAX_RANGE;
+    let message_bytes_max = ranged(m.message_bytes_max.as_ref(), least..=most, "64KiB to 64MiB", f);
+    if let Some(at) = m.max_bytes.given() {
+        if at.value < limits::SPOOL_BYTES_MIN {
+            f.add(&at.place, "is too small; give at least \"16MiB\", better enough for days without the hub");
+        } else if message_bytes_max.is_some_and(|largest| at.value < largest) {
+            f.add(&at.place, "is smaller than spool.message_bytes_max, so the largest message could never be stored; raise it");
+        }
+    }
+    let max_bytes = m.max_bytes.given().map(|at| at.value);
+    Some(SpoolSettings { path: path?, max_bytes, key: key?, message_bytes_max: message_bytes_max? })
+}
+
+/// Reads `spool.key`; the text itself is never repeated.
+pub(super) fn key_source(text: &str, base: &Path) -> Result<KeySource, &'static str> {
+    match text.split_once(':') {
+        _ if text == "auto" => Ok(KeySource::Auto),
+        Some(("credential", name)) if credential_name(name) => Ok(KeySource::Credential(name.to_owned())),
+        Some(("credential", _)) => Err("has no usable credential name after credential: (letters, digits, - _ .)"),
+        _ if text.contains('/') => Ok(KeySource::File(base.join(text))),
+        _ => Err("must be \"auto\", \"credential:NAME\" or the path of a file, with a / in it"),
+    }
+}
+
+fn credential_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> {
+    let endpoints = endpoints(m, f);
+    if endpoints.as_ref().is_some_and(|list| list.iter().any(|e| e.tls)) {
+        let missing = |key: &str, what: &str, f: &mut FaultList| {
+            f.add(&m.place.missing(key), format!("is missing; an mqtts:// endpoint needs {what}"));
+        };
+        if m.ca.is_absent() {
+            missing("ca", "the file of certificates that the broker's is checked against", f);
+        }
+        if m.cert.is_absent() {
+            missing("cert", "the file of the gateway's certificate", f);
+        }
+        if m.key.is_absent() && m.credential.is_absent() {
+            missing("key", "the file of the gateway's private key (or credential = \"uplink-key\")", f);
+        }
+    }
+    let key = tls_key(m, base, f);
+    let (least, most) = limits::IN_FLIGHT_RANGE;
+    let in_flight = ranged(m.in_flight.as_ref(), least as u64..=most as u64, "1 to 1000", f);
+    let receipt_timeout = ranged(m.receipt_timeout.as_ref(), within(limits::RECEIPT_TIMEOUT_RANGE), "\"1s\" to \"1h\"", f);
+    Some(UplinkSettings {
+        endpoints: endpoints?,
+        ca: m.ca.given().map(|at| base.join(&at.value)),
+        cert: m.cert.given().map(|at| base.join(&at.value)),
+        key,
+        in_flight: in_flight? as usize,
+        confirm: m.confirm.as_ref()?.value,
+        receipt_timeout: receipt_timeout?,
+        on_no_subscriber: m.on_no_subscriber.as_ref()?.value,
+    })
+}
+
+fn tls_key(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<TlsKeySource> {
+    match (m.key.given(), m.credential.given()) {
+        (Some(_), Some(credential)) => f.refuse(&credential.place, "stands beside uplink.key; keep one of the two"),
+        (Some(key), None) => Some(TlsKeySource::File(base.join(&key.value))),
+        (None, Some(at)) if credential_name(&at.value) => Some(TlsKeySource::Credential(at.value.clone())),
+        (None, Some(at)) => f.refuse(&at.place, "is not a credential name; use letters, digits, - _ ."),
+        (None, None) => None,
+    }
+}
+
+fn endpoints(m: &Uplink, f: &mut FaultList) -> Option<Vec<Endpoint>> {
+    let written = m.endpoints.as_ref()?;
+    let place = &written.place;
+    if written.value.is_empty() || written.value.len() > limits::ENDPOINTS_MAX {
+        return f.refuse(place, format!("must list 1 to {} endpoints", limits::ENDPOINTS_MAX));
+    }
+    let mut endpoints = Vec::new();
+    let mut faulty = false;
+    for (index, url) in written.value.iter().enumerate() {
+        let why = match endpoint::parse(url) {
+            Ok(endpoint) if endpoints.contains(&endpoint) => "is listed twice; remove one",
+            Ok(endpoint) => {
+                let refused = !endpoint.tls && m.allow_plaintext.as_ref().is_some_and(|at| !at.value);
+                endpoints.push(endpoint);
+                if !refused {
+                    continue;
+                }
+                "has no TLS; use mqtts://, or set uplink.allow_plaintext = true if every wire to it is trusted"
+            }
+            Err(why) => why,
+        };
+        faulty = true;
+        f.add(place, format!("entry {} {why}", index + 1));
+    }
+    (!faulty).then_some(endpoints)
+}
+
+fn feeds(written: &[Feed], f: &mut FaultList) -> Option<Vec<FeedSettings>> {
+    if let Some(extra) = written.get(limits::FEEDS_MAX) {
+        f.add(&extra.place, format!("is one feed too many; a gateway has at most {}", limits::FEEDS_MAX));
+    }
+    let mut seen: BTreeMap<FeedId, &Place> = BTreeMap::new();
+    let mut listening: Vec<(SocketAddr, &Place)> = Vec::new();
+    let mut feeds = Vec::new();
+    for m in written {
+        let settings = feed(m, f);
+        if let Some((id, at)) = m.id.as_ref().and_then(|at| Some((Name::new(&at.value).ok()?, at))) {
+            if let Some(first) = seen.get(&id) {
+                f.add(&at.place, format!("is the id of another feed ({}); give each feed its own", first.path));
+            } else {
+                seen.insert(id, &at.place);
+            }
+        }
+        let listen = m.mllp.as_ref().and_then(|mllp| mllp.listen.as_ref());
+        if let Some((address, at)) = listen.and_then(|at| Some((at.value.parse().ok()?, at))) {
+            if let Some((_, first)) = listening.iter().find(|(other, _)| collide(*other, address)) {
+                f.add(&at.place, format!("is an address another feed listens on ({}); give each feed its own port", first.path));
+            }
+            listening.push((address, &at.place));
+        }
+        feeds.push(settings);
+    }
+    feeds.into_iter().collect()
+}
+
+/// Whether two listeners cannot both have their address: same port, and same or catch-all IP.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+fn feed(m: &Feed, f: &mut FaultList) -> Option<FeedSettings> {
+    let id = name(m.id.as_ref(), f);
+    if let Some(at) = m.forward.as_ref().filter(|at| at.value != Forward::Raw) {
+        f.add(&at.place, "must be \"raw\" in this version: \"event\" (the default) and \"both\" need profiles, which do not exist yet");
+    }
+    let raw = m.forward.as_ref().is_some_and(|at| at.value == Forward::Raw);
+    if let Some(at) = m.phi.as_ref().filter(|at| raw && at.value != Phi::Allowed) {
+        f.add(&at.place, "must be \"allowed\" where forward = \"raw\": messages then leave as received, with the patient data in them");
+    }
+    if let Some(at) = m.profile.given() {
+        f.add(&at.place, "is not supported by this version; remove it");
+    }
+    if let Some(at) = m.timezone.given() {
+        timezone(at, f);
+    }
+    for place in &m.other_sources {
+        f.add(place, "is not supported by this version; use [feed.mllp]");
+    }
+    if m.mllp.is_none() && m.other_sources.is_empty() {
+        f.add(&m.place, "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\"");
+    }
+    let source = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, f));
+    Some(FeedSettings { id: id?, lane: m.lane.as_ref()?.value, stage: m.stage.as_ref()?.value, source: SourceSettings::Mllp(source?) })
+}
+
+fn mllp(m: &Mllp, f: &mut FaultList) -> Option<MllpSettings> {
+    let listen = m.listen.as_ref().and_then(|at| match at.value.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => f.refuse(&at.place, "has port 0; give the port that senders connect to"),
+        Ok(address) => Some(address),
+        Err(_) => f.refuse(&at.place, "is not an address and port; write IP:PORT, like \"0.0.0.0:2575\" or \"[::]:2575\""),
+    });
+    let (least, most) = limits::CONNECTIONS_PER_FEED_RANGE;
+    let connections = ranged(m.connections_max.as_ref(), least as u64..=most as u64, "1 to 4096", f);
+    let frame_timeout = ranged(m.frame_timeout.as_ref(), within(limits::FRAME_TIMEOUT_RANGE), "\"1s\" to \"10m\"", f);
+    if let Some(at) = m.idle_timeout.given() {
+        ranged(Some(at), within(limits::IDLE_TIMEOUT_RANGE), "\"1s\" to \"7d\"; leave it out to never close", f);
+    }
+    Some(MllpSettings {
+        listen: listen?,
+        on_store_failure: m.on_store_failure.as_ref()?.value,
+        allow_missing_control_id: m.allow_missing_control_id.as_ref()?.value,
+        connections_max: connections? as usize,
+        frame_timeout: frame_timeout?,
+        idle_timeout: m.idle_timeout.given().map(|at| at.value),
+    })
+}
+
+fn name(at: Option<&At<String>>, f: &mut FaultList) -> Option<Name> {
+    let at = at?;
+    Name::new(&at.value).map_err(|_| f.add(&at.place, "is not a name; use 1 to 63 of a-z, 0-9 and -")).ok()
+}
+
+/// The zone under its proper name.
+fn timezone(at: &At<String>, f: &mut FaultList) -> Option<String> {
+    let zones = jiff::tz::TimeZoneDatabase::bundled();
+    if let Ok(zone) = zones.get(&at.value) {
+        return Some(zone.iana_name().unwrap_or(&at.value).to_owned());
+    }
+    let names: Vec<String> = zones.available().map(|name| name.as_str().to_owned()).collect();
+    let advice = match nearest(&at.value, names.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean \"{name}\"?"),
+        None => "use a name of the IANA data, like \"America/New_York\"".to_owned(),
+    };
+    f.refuse(&at.place, format!("is not a known time zone; {advice}"))
+}
+
+fn within((least, most): (Duration, Duration)) -> RangeInclusive<Duration> {
+    least..=most
+}
+
+fn ranged<T: PartialOrd + Copy>(at: Option<&At<T>>, range: RangeInclusive<T>, shown: &str, f: &mut FaultList) -> Option<T> {
+    let at = at?;
+    if range.contains(&at.value) { Some(at.value) } else { f.refuse(&at.place, format!("is out of range; give {shown}")) }
+}

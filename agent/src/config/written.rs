@@ -1,0 +1,180 @@
+//! First stage: the configuration as written. Every key optional, every value with its place; nothing judged but its type.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::fault::{FaultList, Place};
+use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
+use super::settings::{Confirm, OnNoSubscriber, OnStoreFailure};
+use crate::record::{Lane, Stage};
+
+#[derive(Debug)]
+pub(super) struct Written {
+    pub gateway: Gateway,
+    pub spool: Spool,
+    pub uplink: Uplink,
+    pub feeds: Vec<Feed>,
+}
+
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub place: Place,
+    pub site: Field<String>,
+    pub id: Field<String>,
+    pub timezone: Field<String>,
+    pub control_socket: Field<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Spool {
+    pub place: Place,
+    pub path: Field<PathBuf>,
+    pub max_bytes: Field<u64>,
+    pub key: Field<String>,
+    pub message_bytes_max: Field<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Uplink {
+    pub place: Place,
+    pub endpoints: Field<Vec<String>>,
+    pub allow_plaintext: Field<bool>,
+    pub ca: Field<PathBuf>,
+    pub cert: Field<PathBuf>,
+    pub key: Field<PathBuf>,
+    pub credential: Field<String>,
+    pub in_flight: Field<u64>,
+    pub confirm: Field<Confirm>,
+    pub receipt_timeout: Field<Duration>,
+    pub on_no_subscriber: Field<OnNoSubscriber>,
+}
+
+/// In which form a feed's messages leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forward {
+    Event,
+    Raw,
+    Both,
+}
+
+/// Whether patient data may leave with a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phi {
+    Forbidden,
+    Allowed,
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub place: Place,
+    pub id: Field<String>,
+    pub lane: Field<Lane>,
+    pub stage: Field<Stage>,
+    pub forward: Field<Forward>,
+    pub phi: Field<Phi>,
+    pub profile: Field<String>,
+    pub timezone: Field<String>,
+    pub mllp: Option<Mllp>,
+    /// Kinds of sources this version does not have.
+    pub other_sources: Vec<Place>,
+}
+
+#[derive(Debug)]
+pub(super) struct Mllp {
+    pub place: Place,
+    pub listen: Field<String>,
+    pub on_store_failure: Field<OnStoreFailure>,
+    pub allow_missing_control_id: Field<bool>,
+    pub connections_max: Field<u64>,
+    pub frame_timeout: Field<Duration>,
+    pub idle_timeout: Field<Duration>,
+}
+
+/// Reads the whole document; faults of type and unknown keys go to `faults`.
+pub(super) fn read(document: &DeTable<'_>, faults: &mut FaultList) -> Written {
+    let mut root = Section::root(document);
+    let written = Written {
+        gateway: gateway(root.section(faults, "gateway"), faults),
+        spool: spool(root.section(faults, "spool"), faults),
+        uplink: uplink(root.section(faults, "uplink"), faults),
+        feeds: root.sections(faults, "feed").into_iter().map(|section| feed(section, faults)).collect(),
+    };
+    root.finish(faults);
+    written
+}
+
+fn gateway(mut s: Section<'_, '_>, f: &mut FaultList) -> Gateway {
+    let gateway = Gateway {
+        place: s.place.clone(),
+        site: s.read(f, "site", text),
+        id: s.read(f, "id", text),
+        timezone: s.read(f, "timezone", text),
+        control_socket: s.read(f, "control_socket", path),
+    };
+    s.finish(f);
+    gateway
+}
+
+fn spool(mut s: Section<'_, '_>, f: &mut FaultList) -> Spool {
+    let spool = Spool {
+        place: s.place.clone(),
+        path: s.read(f, "path", path),
+        max_bytes: s.read(f, "max_bytes", size),
+        key: s.read(f, "key", text),
+        message_bytes_max: s.read(f, "message_bytes_max", size),
+    };
+    s.finish(f);
+    spool
+}
+
+fn uplink(mut s: Section<'_, '_>, f: &mut FaultList) -> Uplink {
+    let uplink = Uplink {
+        place: s.place.clone(),
+        endpoints: s.read(f, "endpoints", texts),
+        allow_plaintext: s.read(f, "allow_plaintext", flag),
+        ca: s.read(f, "ca", path),
+        cert: s.read(f, "cert", path),
+        key: s.read(f, "key", path),
+        credential: s.read(f, "credential", text),
+        in_flight: s.read(f, "in_flight", whole),
+        confirm: s.read(f, "confirm", choice(&[("receipt", Confirm::Receipt), ("puback", Confirm::Puback)])),
+        receipt_timeout: s.read(f, "receipt_timeout", duration),
+        on_no_subscriber: s.read(f, "on_no_subscriber", choice(&[("hold", OnNoSubscriber::Hold), ("accept", OnNoSubscriber::Accept)])),
+    };
+    s.finish(f);
+    uplink
+}
+
+fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
+    let stages = [Stage::Test, Stage::Shadow, Stage::Live].map(|stage| (stage.as_str(), stage));
+    let feed = Feed {
+        place: s.place.clone(),
+        id: s.read(f, "id", text),
+        lane: s.read(f, "lane", choice(&Lane::ALL.map(|lane| (lane.as_str(), lane)))),
+        stage: s.read(f, "stage", choice(&stages)),
+        forward: s.read(f, "forward", choice(&[("event", Forward::Event), ("raw", Forward::Raw), ("both", Forward::Both)])),
+        phi: s.read(f, "phi", choice(&[("forbidden", Phi::Forbidden), ("allowed", Phi::Allowed)])),
+        profile: s.read(f, "profile", text),
+        timezone: s.read(f, "timezone", text),
+        mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
+        other_sources: ["directory", "http"].into_iter().filter_map(|kind| s.has(kind)).collect(),
+    };
+    s.finish(f);
+    feed
+}
+
+fn mllp(mut s: Section<'_, '_>, f: &mut FaultList) -> Mllp {
+    let mllp = Mllp {
+        place: s.place.clone(),
+        listen: s.read(f, "listen", text),
+        on_store_failure: s.read(f, "on_store_failure", choice(&[("close", OnStoreFailure::Close), ("nak", OnStoreFailure::Nak)])),
+        allow_missing_control_id: s.read(f, "allow_missing_control_id", flag),
+        connections_max: s.read(f, "connections_max", whole),
+        frame_timeout: s.read(f, "frame_timeout", duration),
+        idle_timeout: s.read(f, "idle_timeout", duration),
+    };
+    s.finish(f);
+    mllp
+}

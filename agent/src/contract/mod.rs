@@ -1,0 +1,76 @@
+//! The contract with the hub: topics, payloads and event attributes, as both sides and `agent/contract/` know them.
+//!
+//! Pure types and functions. Whoever publishes or receives goes through here, so that agent and hub cannot drift apart; the AsyncAPI document
+//! and the JSON Schemas in `agent/contract/` say the same to those who write their own receiver.
+
+pub mod event;
+pub mod topic;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Chain, Digest, FeedId, Incarnation, Position};
+
+/// A seq and the chain there, where the incarnation is told beside it or does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub seq: u64,
+    pub chain: Chain,
+}
+
+/// Payload of `checkpoint`. `settled` is the contiguous mark up to which the gateway considers the hub (or the broker) responsible: a hub that
+/// meets a feed for the first time starts its account there, because nothing before it can come again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Checkpoint {
+    /// `incarnation` begins after `follows` (null: with seq 1). Published before anything else of that incarnation, and again on every connection.
+    Open { feed: FeedId, incarnation: Incarnation, follows: Option<Position>, settled: Mark },
+    /// The durable head of a feed: everything through `seq` exists; `count` records of it belong to `incarnation`.
+    Head { feed: FeedId, incarnation: Incarnation, seq: u64, chain: Chain, count: u64, settled: Mark },
+}
+
+impl Checkpoint {
+    pub fn feed(&self) -> &FeedId {
+        match self {
+            Self::Open { feed, .. } | Self::Head { feed, .. } => feed,
+        }
+    }
+}
+
+/// Payload of `outcome/{feed}`: what became of seqs that have no event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Outcome {
+    /// Kept back at the gateway (quarantine); the seq stays open, an event for it is accepted whenever it comes.
+    Exception { incarnation: Incarnation, seq: u64, digest: Digest, chain: Chain, reason: String },
+    /// `first..=last` of `incarnation` will never come; `chain` is the value at `last`, so the account can go on after it.
+    Gap { incarnation: Incarnation, first: u64, last: u64, chain: Chain, reason: String },
+}
+
+/// Payload of `receipt` (hub to gateway): everything of the feed through `through_seq` is safe at the hub, whose chain there is `chain`.
+/// `incarnation` is the one `through_seq` belongs to. `missing` are inclusive ranges the hub lacks below the last checkpoint it saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub feed: FeedId,
+    pub incarnation: Incarnation,
+    pub through_seq: u64,
+    pub chain: Chain,
+    #[serde(default)]
+    pub missing: Vec<(u64, u64)>,
+}
+
+/// Payload of the retained `status`; the last will says `offline`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayState {
+    pub state: OnlineState,
+    pub version: String,
+    /// RFC 3339; absent in the last will, which was written before it came true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnlineState {
+    Online,
+    Offline,
+}

@@ -1,0 +1,37 @@
+//! The hub side: what central IT runs to receive, verify and account for what the gateways send.
+//!
+//! ```text
+//!   broker ─► receive ─► desk ─► ledger   (what is new, duplicate, conflicting; what is whole, what is missing)
+//!                          │ ───► index    (chain value of every seq: exact answers for any age)
+//!                          └────► output   (JSON lines, one fdatasync per batch)
+//!             receive ◄──── acknowledgements to the broker, receipts to the gateways: only after the sync
+//! ```
+//!
+//! - [`progress`]: one incarnation of one feed: mark and runs; `stretch`: what else is known of it. Pure.
+//! - [`account`]: one feed: its incarnations and how they follow each other; forks, losses, receipts. Pure.
+//! - [`ledger`]: all accounts. Pure.
+//! - [`index`]: 32 bytes on disk per record.
+//! - [`line`]: a line of the output; [`output`]: the file; [`snapshot`]: the ledger beside it.
+//! - [`intake`]: the verdict on a publish; [`desk`]: takes arrivals in batches through all of these; rebuilds the account from the output.
+//! - [`connection`], [`receive`]: MQTT and the loop.
+//!
+//! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
+
+pub mod account;
+#[cfg(test)]
+mod account_tests;
+pub mod connection;
+pub mod desk;
+pub mod index;
+pub mod intake;
+pub mod ledger;
+pub mod line;
+#[cfg(test)]
+mod model;
+pub mod output;
+pub mod progress;
+pub mod receive;
+#[cfg(test)]
+mod receive_tests;
+pub mod snapshot;
+mod stretch;

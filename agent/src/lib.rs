@@ -1,0 +1,21 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+// In the order data flows.
+pub mod clock;
+pub mod contract;
+pub mod forward;
+pub mod limits;
+pub mod record;
+pub mod source;
+pub mod spool;
+pub mod uplink;
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod log;
+pub mod status;
+pub mod systemd;
+
+#[cfg(feature = "hub")]
+pub mod hub;

@@ -1,0 +1,7 @@
+//! The program on the gateway.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    siteward::cli::main()
+}

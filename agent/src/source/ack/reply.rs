@@ -1,0 +1,220 @@
+//! The bytes of a reply: MSH, MSA and, for a refusal, ERR.
+//!
+//! Text of our own is written only where it holds none of the sender's delimiters, so an odd sender gets fewer words but never a reply that
+//! reads wrong. Codes are letters and digits, which are no delimiters.
+
+use bytes::Bytes;
+
+use super::{Fault, Stamp, can_echo, is_frameable};
+use crate::limits::{REPLY_BYTES_MAX, REPLY_COPIED_BYTES_MAX};
+use crate::source::frame::{END, START};
+use crate::source::msh::{Delimiters, Header, Version};
+
+/// MSH-3 of a reply to something without a header.
+const OUR_NAME: &str = "siteward";
+/// MSH-12 of a reply to something without a version of HL7.
+const DEFAULT_VERSION: (&str, Version) = ("2.5", Version(2, 5, 0));
+
+/// One reply, framing included, in one piece.
+pub(super) fn build(header: Option<&Header<'_>>, code: &str, fault: Option<Fault>, stamp: &Stamp) -> Bytes {
+    let mut out = write(header, code, fault, stamp, true);
+    if out.len() >= REPLY_BYTES_MAX {
+        out = write(header, code, fault, stamp, false);
+    }
+    assert!(out.len() < REPLY_BYTES_MAX, "every field left is bounded by limits.rs");
+    Bytes::from(out)
+}
+
+fn write(header: Option<&Header<'_>>, code: &str, fault: Option<Fault>, stamp: &Stamp, addresses: bool) -> Vec<u8> {
+    let mut line = Writer::new(header);
+    line.out.push(START);
+    line.header(header, stamp, addresses);
+    line.acknowledgement(header, code, fault);
+    if let Some(fault) = fault {
+        line.error(fault);
+    }
+    line.out.extend_from_slice(&[END, b'\r']);
+    line.out
+}
+
+struct Writer<'a> {
+    out: Vec<u8>,
+    delimiters: Delimiters<'a>,
+    /// MSH-12 as received, where it is a version of HL7; and what counts here.
+    version_field: Option<&'a [u8]>,
+    version: Version,
+}
+
+impl<'a> Writer<'a> {
+    fn new(header: Option<&Header<'a>>) -> Self {
+        let mut delimiters = header.map_or(Delimiters::STANDARD, |h| h.delimiters);
+        let encoding = delimiters.encoding;
+        let usable = !encoding.is_empty() && encoding.len() <= REPLY_COPIED_BYTES_MAX && is_frameable(encoding);
+        if !usable {
+            let standard = Delimiters { separator: delimiters.separator, ..Delimiters::STANDARD };
+            let clash = delimiters.separator.iter().any(|b| standard.encoding.contains(b));
+            let none = Delimiters { encoding: b"", component: None, subcomponent: None, ..standard };
+            delimiters = if clash { none } else { standard };
+        }
+        let theirs = header.and_then(|h| h.version().map(|version| (h.field(12), version))).filter(|(field, _)| is_copied(field));
+        let version = theirs.map_or(DEFAULT_VERSION.1, |(_, version)| version);
+        Self { out: Vec::with_capacity(512), delimiters, version_field: theirs.map(|(field, _)| field), version }
+    }
+
+    fn header(&mut self, header: Option<&Header<'_>>, stamp: &Stamp, addresses: bool) {
+        self.out.extend_from_slice(b"MSH");
+        self.separator();
+        self.out.extend_from_slice(self.delimiters.encoding);
+        if let Some(header) = header {
+            for theirs in [5, 6, 3, 4] {
+                self.separator();
+                self.copied(if addresses { header.field(theirs) } else { &[] });
+            }
+        } else {
+            self.separator();
+            self.text(OUR_NAME);
+            for _ in 4..=6 {
+                self.separator();
+            }
+        }
+        self.separator();
+        self.text(&stamp.time);
+        self.separator(); // MSH-8
+        self.separator();
+        self.message_type(header);
+        self.separator();
+        self.out.extend_from_slice(stamp.control_id.as_bytes());
+        self.separator();
+        match header {
+            Some(header) => self.copied_short(header.field(11)),
+            None => self.text("P"),
+        }
+        self.separator();
+        match self.version_field {
+            Some(field) => self.copied(field),
+            None => self.text(DEFAULT_VERSION.0),
+        }
+        self.character_set(header);
+        self.out.push(b'\r');
+    }
+
+    /// MSH-9: `ACK`, with the trigger event from 2.3.1 on, with the structure from 2.5 on.
+    fn message_type(&mut self, header: Option<&Header<'_>>) {
+        self.out.extend_from_slice(b"ACK");
+        let trigger = header.map(|h| h.component(9, 2)).unwrap_or_default();
+        let Some(component) = self.delimiters.component else { return };
+        if self.version < Version(2, 3, 1) || trigger.is_empty() || !is_copied(trigger) {
+            return;
+        }
+        self.out.extend_from_slice(component);
+        self.out.extend_from_slice(trigger);
+        if self.version >= Version(2, 5, 0) {
+            self.out.extend_from_slice(component);
+            self.out.extend_from_slice(b"ACK");
+        }
+    }
+
+    /// MSH-18, only where something that is not ASCII is repeated: then it is in the sender's character set.
+    fn character_set(&mut self, header: Option<&Header<'_>>) {
+        let Some(header) = header else { return };
+        let repeated = [3, 4, 5, 6, 10, 11].into_iter().any(|n| !header.field(n).is_ascii());
+        let character_set = header.field(18);
+        if repeated && !character_set.is_empty() && is_copied(character_set) {
+            for _ in 13..=18 {
+                self.separator();
+            }
+            self.out.extend_from_slice(character_set);
+        }
+    }
+
+    fn acknowledgement(&mut self, header: Option<&Header<'_>>, code: &str, fault: Option<Fault>) {
+        self.out.extend_from_slice(b"MSA");
+        self.separator();
+        self.out.extend_from_slice(code.as_bytes());
+        self.separator();
+        let control_id = header.map(|h| h.field(10)).unwrap_or_default();
+        if can_echo(control_id) {
+            self.out.extend_from_slice(control_id);
+        }
+        if let Some(fault) = fault
+            && self.version < Version(2, 7, 0)
+        {
+            self.separator();
+            self.text(fault.condition().1);
+        }
+        self.out.push(b'\r');
+    }
+
+    /// ERR: one coded field (ERR-1) before 2.5, location, code and severity (ERR-2, 3, 4) from there on.
+    fn error(&mut self, fault: Fault) {
+        let Some(component) = self.delimiters.component else { return };
+        let (code, text) = fault.condition();
+        let (segment, place) = if fault.is_about_control_id() { ("MSH", ["1", "10"]) } else { ("", ["", ""]) };
+        self.out.extend_from_slice(b"ERR");
+        self.separator();
+        if self.version < Version(2, 5, 0) {
+            self.out.extend_from_slice(segment.as_bytes());
+            for part in place {
+                self.out.extend_from_slice(component);
+                self.out.extend_from_slice(part.as_bytes());
+            }
+            self.out.extend_from_slice(component);
+            self.out.extend_from_slice(code.as_bytes());
+            if let Some(subcomponent) = self.delimiters.subcomponent {
+                self.coded_text(subcomponent, text);
+            }
+        } else {
+            self.separator(); // ERR-1 is withdrawn
+            if !segment.is_empty() {
+                self.out.extend_from_slice(segment.as_bytes());
+                for part in place {
+                    self.out.extend_from_slice(component);
+                    self.out.extend_from_slice(part.as_bytes());
+                }
+            }
+            self.separator();
+            self.out.extend_from_slice(code.as_bytes());
+            self.coded_text(component, text);
+            self.separator();
+            self.out.push(b'E');
+        }
+        self.out.push(b'\r');
+    }
+
+    /// Text and table of a code, behind it.
+    fn coded_text(&mut self, between: &[u8], text: &str) {
+        self.out.extend_from_slice(between);
+        self.text(text);
+        self.out.extend_from_slice(between);
+        self.out.extend_from_slice(b"HL70357");
+    }
+
+    fn separator(&mut self) {
+        self.out.extend_from_slice(self.delimiters.separator);
+    }
+
+    /// A text of ours, unless it would be taken apart by the sender's delimiters.
+    fn text(&mut self, text: &str) {
+        let taken = |b: &u8| self.delimiters.separator.contains(b) || self.delimiters.encoding.contains(b);
+        if !text.as_bytes().iter().any(taken) {
+            self.out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    fn copied(&mut self, field: &[u8]) {
+        if is_frameable(field) {
+            self.out.extend_from_slice(field);
+        }
+    }
+
+    fn copied_short(&mut self, field: &[u8]) {
+        if is_copied(field) {
+            self.out.extend_from_slice(field);
+        }
+    }
+}
+
+/// Short enough, and without framing bytes.
+fn is_copied(field: &[u8]) -> bool {
+    field.len() <= REPLY_COPIED_BYTES_MAX && is_frameable(field)
+}

@@ -1,0 +1,289 @@
+//! The MLLP listener of one feed: accepts, gives every connection a task of its own, and stops in order.
+//!
+//! 1. `bind` opens the port (condition `listener_down` while it cannot); the agent decides when to try again.
+//! 2. `run` accepts until told to stop. Each connection (`connection`) is one task; an error or even a panic there ends that connection
+//!    only.
+//! 3. Above `connections_max` the connection idle longest makes room (`seats`). After store failures answered by closing, accepting pauses
+//!    (`pause`). When accept itself fails (descriptors exhausted) it is tried again with a growing delay.
+//! 4. At stop the port is closed first, every connection is asked to leave, and those with an append under way are waited for, at most
+//!    `SOURCE_STOP_DEADLINE`: their messages may become durable without an answer, and are recognised as duplicates when they come again.
+//!
+//! Memory (I4): `connections_max` × (`FRAME_OWN_BYTES` + `SOCKET_READ_BYTES`), plus the large-frame slots. Connections are never closed for
+//! being idle unless the feed says so; TCP keepalive finds those whose peer is gone.
+
+mod connection;
+mod pause;
+mod seats;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use self::connection::{ControlIds, Shared};
+use self::pause::Pause;
+use self::seats::Seats;
+use self::store::Store;
+use crate::config::settings::MllpSettings;
+use crate::limits::{
+    ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG, ODDITY_CHECK_INTERVAL,
+    REPLY_WRITE_TIMEOUT, SOURCE_STOP_DEADLINE,
+};
+use crate::record::FeedId;
+use crate::source::frame::FrameLimits;
+use crate::source::oddity::PeerConditions;
+use crate::source::slots::LargeFrameSlots;
+use crate::spool::Appender;
+use crate::status::board::Board;
+use crate::status::condition::Code;
+
+/// The port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("feed `{feed}`: cannot listen on {listen}; {}", advice(.source))]
+pub struct BindError {
+    pub feed: FeedId,
+    pub listen: SocketAddr,
+    pub source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program or feed has this port: `ss -ltnp` shows which",
+        io::ErrorKind::AddrNotAvailable => "this address belongs to no interface of this machine: `ip addr` shows those that do",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one or grant it in the unit",
+        _ => "check `listen` of the feed",
+    }
+}
+
+/// An open port with its feed.
+#[derive(Debug)]
+pub struct MllpListener {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    seats: Arc<Seats>,
+    board: Arc<Board>,
+}
+
+impl MllpListener {
+    /// Opens the port of a feed. Must be called inside the runtime.
+    pub fn bind(
+        feed: FeedId,
+        settings: MllpSettings,
+        message_bytes_max: u64,
+        appender: Appender,
+        slots: &LargeFrameSlots,
+        board: &Arc<Board>,
+    ) -> Result<Self, BindError> {
+        Self::bind_to(Store::Spool(appender), feed, settings, message_bytes_max, slots, board)
+    }
+
+    fn bind_to(
+        store: Store,
+        feed: FeedId,
+        settings: MllpSettings,
+        message_bytes_max: u64,
+        slots: &LargeFrameSlots,
+        board: &Arc<Board>,
+    ) -> Result<Self, BindError> {
+        let listener = listen(settings.listen).map_err(|source| {
+            let error = BindError { feed: feed.clone(), listen: settings.listen, source };
+            board.raise(Code::ListenerDown, feed.as_str(), format!("{error} ({})", error.source));
+            error
+        })?;
+        board.clear(Code::ListenerDown, feed.as_str());
+        let counters = board.feed(&feed);
+        let shared = Shared {
+            conditions: PeerConditions::new(Arc::clone(board), feed.clone()),
+            counters: Arc::clone(&counters),
+            feed,
+            settings,
+            frame_limits: FrameLimits::new(usize::try_from(message_bytes_max).unwrap_or(usize::MAX)),
+            reply_timeout: REPLY_WRITE_TIMEOUT,
+            store,
+            slots: slots.for_feed(),
+            pause: watch::Sender::new(Pause::default()),
+            // Random without a way to fail; it need not be secret.
+            control_ids: ControlIds::new(RandomState::new().build_hasher().finish()),
+        };
+        Ok(Self { listener, shared: Arc::new(shared), seats: Seats::new(counters), board: Arc::clone(board) })
+    }
+
+    /// Where it listens; of use where the port was chosen by the system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts and serves until `stop` is true or its sender is gone; returns when every connection has ended.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let Self { listener, shared, seats, board } = self;
+        let feed = shared.feed.clone();
+        let mut paused = shared.pause.subscribe();
+        let mut loop_state =
+            Accepting { seats: Arc::clone(&seats), shared, tasks: JoinSet::new(), retry: Retry::default(), crowded: Limited::default() };
+        let mut check = interval(ODDITY_CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tracing::info!(%feed, listen = ?listener.local_addr().ok(), "listening for MLLP");
+        loop {
+            let now = Instant::now();
+            let hold = paused.borrow_and_update().until(now).max(loop_state.retry.until(now));
+            tokio::select! {
+                biased;
+                _ended = stop.wait_for(|stop| *stop) => break, // an error means that whoever could stop us is gone
+                Some(ended) = loop_state.tasks.join_next() => loop_state.ended(&ended),
+                _ = check.tick() => loop_state.shared.conditions.expire(std::time::Instant::now()),
+                _changed = paused.changed() => {} // looked at above; its sender is in `shared`
+                () = sleep_until(hold.unwrap_or(now)), if hold.is_some() => {}
+                accepted = listener.accept(), if hold.is_none() => loop_state.accepted(accepted),
+            }
+        }
+        drop(listener);
+        seats.stop();
+        loop_state.finish().await;
+        board.clear(Code::FrameUnusable, feed.as_str());
+        board.clear(Code::FrameOverLimit, feed.as_str());
+        tracing::info!(%feed, "listener stopped");
+    }
+}
+
+/// The state of the accept loop.
+struct Accepting {
+    shared: Arc<Shared>,
+    seats: Arc<Seats>,
+    tasks: JoinSet<()>,
+    retry: Retry,
+    crowded: Limited,
+}
+
+impl Accepting {
+    fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let feed = &self.shared.feed;
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if let Some(unsaid) = self.retry.failed(&error, Instant::now()) {
+                    tracing::warn!(%feed, %error, unsaid, "cannot accept connections; trying again with a delay. If descriptors are \
+                        exhausted, raise LimitNOFILE or lower connections_max");
+                }
+                return;
+            }
+        };
+        self.retry = Retry { log: std::mem::take(&mut self.retry.log), ..Retry::default() };
+        let max = self.shared.settings.connections_max;
+        let seat = self.seats.take(max);
+        if seat.as_ref().is_none_or(|(_, crowded)| *crowded)
+            && let Some(unsaid) = self.crowded.due(Instant::now())
+        {
+            tracing::warn!(%feed, %peer, connections_max = max, unsaid, "more connections than connections_max; the one idle \
+                longest is closed. Find the sender that reconnects without closing, or raise connections_max");
+        }
+        let Some((seat, _)) = seat else { return };
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%feed, %peer, %error, "socket options were not taken; the connection works without them");
+        }
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string();
+        tracing::debug!(%feed, %peer, "connection accepted");
+        self.tasks.spawn(connection::serve(stream, peer, seat, Arc::clone(&self.shared)));
+    }
+
+    fn ended(&self, ended: &Result<(), JoinError>) {
+        if ended.as_ref().is_err_and(JoinError::is_panic) {
+            tracing::error!(feed = %self.shared.feed, "a connection ended by a defect of the agent; no other is affected, the \
+                sender keeps its message. Report the panic logged before this line");
+        }
+    }
+
+    async fn finish(mut self) {
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if ended.as_ref().is_err_and(JoinError::is_panic) {
+                    tracing::error!(feed = %self.shared.feed, "a connection ended by a defect of the agent while stopping");
+                }
+            }
+        };
+        if timeout(SOURCE_STOP_DEADLINE, all).await.is_err() {
+            let left = self.tasks.len();
+            tracing::warn!(feed = %self.shared.feed, left, "connections did not end in time and are cut; their senders will send again");
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// When to accept again after accept failed.
+#[derive(Debug)]
+struct Retry {
+    at: Option<Instant>,
+    next: Duration,
+    log: Limited,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { at: None, next: ACCEPT_RETRY_MIN, log: Limited::default() }
+    }
+}
+
+impl Retry {
+    /// Says whether to log. A connection that was gone before it was accepted costs no delay.
+    fn failed(&mut self, error: &io::Error, now: Instant) -> Option<u64> {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock) {
+            return None;
+        }
+        self.at = Some(now + self.next);
+        self.next = (self.next * 2).min(ACCEPT_RETRY_MAX);
+        self.log.due(now)
+    }
+
+    fn until(&self, now: Instant) -> Option<Instant> {
+        self.at.filter(|at| now < *at)
+    }
+}
+
+/// Lets a line through once in `ODDITY_CHECK_INTERVAL` and counts the rest.
+#[derive(Debug, Default)]
+struct Limited {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Limited {
+    /// `Some` with the number of lines left out since the last one, when it is time for one.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now < last + ODDITY_CHECK_INTERVAL) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?; // a restart must not wait for old connections to time out
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Replies at once; notices when the peer is gone.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+    rustix::net::sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}

@@ -1,0 +1,379 @@
+//! One connection: read → frame → judge → append → one write of the reply, strictly in that order, one message at a time.
+//!
+//! ```text
+//!          ┌──────────────── drain: every event the bytes hold ◄──┐
+//!          │ NeedsSlot: wait for a slot, read nothing             │
+//!          │ Frame: append, then reply                            │
+//!          ▼                                                      │
+//!        fill: read │ asked to leave │ frame or idle deadline ────┘
+//! ```
+//!
+//! 1. Replies go out in order of arrival because nothing else is looked at before one is written; pipelined frames wait in the socket.
+//! 2. Whoever is asked to leave (stop, room for a newer connection) leaves between messages: a message whose append is under way is
+//!    answered.
+//! 3. Whatever ends a connection without an answer leaves the message with its sender, who sends it again: half frames, store failures, no
+//!    room.
+//!
+//! Every wait has a deadline but one: the append itself ends when the disk answers. Giving up earlier would free the frame's slot while its
+//! bytes still wait for the journal (I4); a committer that does not move is the watchdog's business.
+
+use bytes::BufMut as _;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::pause::Pause;
+use super::seats::{Ask, Seat};
+use super::store::Store;
+use crate::clock;
+use crate::config::settings::{MllpSettings, OnStoreFailure};
+use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES};
+use crate::record::{FeedId, Message, Payload};
+use crate::source::ack::{self, Accepted, Fault, Ignored, Policy, Refused, Reply, Stamp, Verdict};
+use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remainder};
+use crate::source::oddity::{Oddity, PeerConditions, Seen};
+use crate::source::slots::{FeedSlots, LargeFrameSlot};
+use crate::spool::AppendError;
+use crate::status::board::FeedCounters;
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) feed: FeedId,
+    pub(super) settings: MllpSettings,
+    pub(super) frame_limits: FrameLimits,
+    /// `REPLY_WRITE_TIMEOUT`, shorter in tests.
+    pub(super) reply_timeout: Duration,
+    pub(super) store: Store,
+    pub(super) slots: FeedSlots,
+    pub(super) counters: Arc<FeedCounters>,
+    pub(super) conditions: PeerConditions,
+    pub(super) pause: watch::Sender<Pause>,
+    pub(super) control_ids: ControlIds,
+}
+
+/// Makes MSH-10 of replies: ten digits drawn at start, ten that count.
+#[derive(Debug)]
+pub(super) struct ControlIds {
+    prefix: u64,
+    last: AtomicU64,
+}
+
+impl ControlIds {
+    /// `random` makes ids of different runs and feeds differ.
+    pub(super) fn new(random: u64) -> Self {
+        Self { prefix: random, last: AtomicU64::new(0) }
+    }
+
+    pub(super) fn next(&self) -> String {
+        const TEN_DIGITS: u64 = 0xFF_FFFF_FFFF;
+        let count = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("{:010X}{:010X}", self.prefix & TEN_DIGITS, count & TEN_DIGITS)
+    }
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    PeerClosed,
+    Lost(io::ErrorKind),
+    Asked(Ask),
+    Idle,
+    /// The store failed; closing without an answer leaves the message with its sender.
+    StoreFailed,
+    Odd(Oddity),
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: String, seat: Seat, shared: Arc<Shared>) {
+    let framer = Framer::new(shared.frame_limits);
+    let mut connection = Connection { stream, peer, seat, shared, framer, slot: None, timer: None, seen: Seen::default() };
+    let ending = connection.run().await;
+    connection.farewell(ending).await;
+}
+
+struct Connection<S> {
+    stream: S,
+    peer: String,
+    seat: Seat,
+    shared: Arc<Shared>,
+    framer: Framer,
+    slot: Option<LargeFrameSlot>,
+    /// The frame being received and when it must have ended.
+    timer: Option<(u64, Instant)>,
+    seen: Seen,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn run(&mut self) -> Ending {
+        loop {
+            if let Err(ending) = self.drain().await {
+                return ending;
+            }
+            if let Err(ending) = self.fill().await {
+                return ending;
+            }
+        }
+    }
+
+    async fn drain(&mut self) -> Result<(), Ending> {
+        loop {
+            match self.seat.asked() {
+                Ask::Stay => {}
+                ask => return Err(Ending::Asked(ask)),
+            }
+            let Some(event) = self.framer.next_event() else { return Ok(()) };
+            self.handle(event).await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Ending> {
+        let deadline = self.deadline();
+        let mut room = self.framer.buffer().limit(SOCKET_READ_BYTES);
+        tokio::select! {
+            biased;
+            ask = asked_to_leave(&mut self.seat.ask) => Err(Ending::Asked(ask)),
+            read = self.stream.read_buf(&mut room) => match read {
+                Ok(0) => Err(Ending::PeerClosed),
+                Ok(_) => {
+                    self.seat.touch();
+                    Ok(())
+                }
+                Err(error) => Err(Ending::Lost(error.kind())),
+            },
+            ending = expired(deadline) => Err(ending),
+        }
+    }
+
+    /// When reading must end, and why; a frame's time counts from its first byte.
+    fn deadline(&mut self) -> Option<(Instant, Ending)> {
+        let Some(frame) = self.framer.frame_in_progress() else {
+            self.timer = None;
+            return self.shared.settings.idle_timeout.map(|idle| (Instant::now() + idle, Ending::Idle));
+        };
+        if self.timer.is_none_or(|(timed, _)| timed != frame) {
+            self.timer = Some((frame, Instant::now() + self.shared.settings.frame_timeout));
+        }
+        self.timer.map(|(_, at)| (at, Ending::Odd(Oddity::FrameTimeout)))
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), Ending> {
+        match event {
+            Event::Frame(frame) => {
+                let reply = self.message(frame).await?;
+                self.release_slot();
+                self.send(reply).await?;
+            }
+            Event::Oversize { head, .. } => {
+                let reply = self.refuse(&ack::judge_oversize(head.expose()), head.clone()).await;
+                self.send(reply).await?;
+            }
+            Event::NeedsSlot => self.wait_for_slot().await?,
+            Event::OverLimit => self.odd(Oddity::OverLimit),
+            Event::Restarted { partial } => {
+                self.odd(Oddity::Restarted);
+                self.quarantine(Oddity::Restarted.name(), partial).await;
+            }
+            Event::Junk { class: JunkClass::Other, .. } => self.odd(Oddity::Junk),
+            Event::Junk { class: JunkClass::UnframedMessage, .. } => {} // told when it began
+            Event::Unframed => self.odd(Oddity::Unframed),
+            Event::Foreign(Foreign::TlsHello) => return Err(Ending::Odd(Oddity::TlsHello)),
+            Event::Foreign(Foreign::HttpRequest) => return Err(Ending::Odd(Oddity::HttpRequest)),
+            Event::JunkBudgetSpent { .. } => return Err(Ending::Odd(Oddity::JunkBudget)),
+            Event::DiscardBudgetSpent { head, .. } => {
+                self.quarantine(Oddity::DiscardBudget.name(), head).await;
+                return Err(Ending::Odd(Oddity::DiscardBudget));
+            }
+        }
+        self.release_slot();
+        Ok(())
+    }
+
+    /// Gives the slot back unless the frame being received needs it.
+    fn release_slot(&mut self) {
+        if !self.framer.is_large() {
+            self.slot = None;
+        }
+    }
+
+    async fn wait_for_slot(&mut self) -> Result<(), Ending> {
+        let since = Instant::now();
+        let taken = tokio::select! {
+            biased;
+            ask = asked_to_leave(&mut self.seat.ask) => return Err(Ending::Asked(ask)),
+            taken = timeout(LARGE_FRAME_WAIT, self.shared.slots.take()) => taken,
+        };
+        self.slot = Some(taken.map_err(|_| Ending::Odd(Oddity::LargeFrameWait))?);
+        self.framer.grant();
+        if let Some((_, at)) = &mut self.timer {
+            *at += since.elapsed(); // the sender is not to blame for this wait
+        }
+        Ok(())
+    }
+
+    /// Everything about one complete frame but the writing of its reply. When this returns, the frame's memory is free.
+    async fn message(&mut self, frame: Payload) -> Result<Option<Reply>, Ending> {
+        let policy = Policy { allow_missing_control_id: self.shared.settings.allow_missing_control_id };
+        match ack::judge(frame.expose(), policy) {
+            Verdict::Accept(accepted) => self.append(&accepted, frame.clone()).await,
+            Verdict::Refuse(refused) => Ok(self.refuse(&refused, frame.clone()).await),
+            Verdict::Ignore(ignored) => {
+                self.odd(match ignored {
+                    Ignored::Acknowledgement => Oddity::Acknowledgement,
+                    Ignored::CommitBlock => Oddity::CommitBlock,
+                });
+                Ok(None)
+            }
+        }
+    }
+
+    async fn append(&mut self, accepted: &Accepted<'_>, body: Payload) -> Result<Option<Reply>, Ending> {
+        if accepted.has_unknown_manner() {
+            self.odd(Oddity::UnknownManner);
+        }
+        if accepted.is_batch() {
+            self.odd(Oddity::Batch);
+        }
+        let received = clock::now();
+        let stamp = self.stamp(received.unix_ms);
+        let message = Message {
+            feed: self.shared.feed.clone(),
+            identity: accepted.identity(),
+            body: body.clone(),
+            reply: accepted.positive(&stamp),
+            peer: self.peer.clone(),
+            received_at_ms: received.unix_ms,
+            clock_suspect: received.suspect,
+        };
+        let error = match self.shared.store.append(message).await {
+            Ok(reply) => {
+                self.stored();
+                return Ok(Some(reply));
+            }
+            Err(error) => error,
+        };
+        match error {
+            AppendError::Stopping => Err(Ending::Asked(Ask::Stop)),
+            AppendError::TooLarge { .. } => {
+                self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.odd(Oddity::OverLimit);
+                self.quarantine(Oddity::OverLimit.name(), body).await;
+                Ok(accepted.too_large(&stamp))
+            }
+            AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) => {
+                self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.store_failed(&error)?;
+                Ok(accepted.store_failed(&stamp))
+            }
+        }
+    }
+
+    fn stored(&self) {
+        if !self.shared.pause.borrow().is_idle() {
+            self.shared.pause.send_if_modified(Pause::stored);
+        }
+    }
+
+    /// `Err` where the feed closes on store failures: the only answer after which every sender keeps the message.
+    fn store_failed(&mut self, error: &AppendError) -> Result<(), Ending> {
+        let (feed, peer) = (&self.shared.feed, &self.peer);
+        if self.shared.settings.on_store_failure == OnStoreFailure::Nak {
+            if self.seen.note(Oddity::StoreFailed) {
+                tracing::warn!(%feed, %peer, oddity = Oddity::StoreFailed.name(), %error, "{}", Oddity::StoreFailed.text());
+            }
+            return Ok(());
+        }
+        if self.shared.pause.send_if_modified(|pause| pause.failed(Instant::now())) {
+            tracing::warn!(%feed, %peer, %error, "message could not be stored; connection closed without an answer, so that the \
+                sender keeps the message. \
+                New connections wait for a while. See the spool's condition");
+        }
+        Err(Ending::StoreFailed)
+    }
+
+    async fn refuse(&mut self, refused: &Refused<'_>, bytes: Payload) -> Option<Reply> {
+        let fault = refused.fault();
+        self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        match fault {
+            Fault::NoHeader => self.odd(Oddity::NoHeader),
+            Fault::NoControlId => self.odd(Oddity::NoControlId),
+            Fault::ControlIdUnusable => self.odd(Oddity::ControlIdUnusable),
+            Fault::OverLimit | Fault::StoreFailed => {} // told when it began
+        }
+        self.quarantine(fault.name(), bytes).await;
+        refused.reply(&self.stamp(clock::now().unix_ms))
+    }
+
+    fn stamp(&self, unix_ms: i64) -> Stamp {
+        Stamp { time: ack::dtm_utc(unix_ms), control_id: self.shared.control_ids.next() }
+    }
+
+    /// One write for one reply; nothing where none is due.
+    async fn send(&mut self, reply: Option<Reply>) -> Result<(), Ending> {
+        let Some(reply) = reply.filter(|reply| !reply.bytes().is_empty()) else { return Ok(()) };
+        match timeout(self.shared.reply_timeout, self.stream.write_all(reply.bytes())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Ending::Lost(error.kind())),
+            Err(_) => Err(Ending::Odd(Oddity::ReplyNotTaken)),
+        }
+    }
+
+    async fn quarantine(&self, code: &'static str, bytes: Payload) {
+        if !bytes.is_empty() {
+            self.shared.store.quarantine(&self.shared.feed, &self.peer, code, bytes).await;
+        }
+    }
+
+    fn odd(&mut self, oddity: Oddity) {
+        self.shared.conditions.raise(oddity, &self.peer, std::time::Instant::now());
+        if self.seen.note(oddity) {
+            tracing::warn!(feed = %self.shared.feed, peer = %self.peer, oddity = oddity.name(), "{}", oddity.text());
+        }
+    }
+
+    /// What is left to say and to keep.
+    async fn farewell(&mut self, ending: Ending) {
+        let remainder = self.framer.finish();
+        match (ending, remainder) {
+            (Ending::PeerClosed | Ending::Lost(_), Remainder::Partial(partial)) => {
+                self.odd(Oddity::CutOff);
+                self.quarantine(Oddity::CutOff.name(), partial).await;
+            }
+            (Ending::PeerClosed | Ending::Lost(_), Remainder::Junk { class: JunkClass::Other, .. }) => self.odd(Oddity::Junk),
+            (Ending::Odd(oddity), remainder) => {
+                self.odd(oddity);
+                if let (Oddity::FrameTimeout, Remainder::Partial(partial)) = (oddity, remainder) {
+                    self.quarantine(oddity.name(), partial).await;
+                }
+            }
+            _ => {}
+        }
+        let (feed, peer) = (&self.shared.feed, &self.peer);
+        if let Some(repeated) = self.seen.repeated() {
+            tracing::info!(%feed, %peer, "connection ended; it had shown, counting all: {repeated}");
+        }
+        tracing::debug!(%feed, %peer, ?ending, "connection ended");
+        // FIN before the descriptor goes; an error means that the peer is gone already.
+        let _gone = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+    }
+}
+
+/// Ends when somebody wants the connection to leave.
+async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
+    // The sender lives in the seat's entry, which only the seat itself removes: an error would mean the listener is gone.
+    ask.wait_for(|ask| *ask != Ask::Stay).await.map_or(Ask::Stop, |ask| *ask)
+}
+
+async fn expired(deadline: Option<(Instant, Ending)>) -> Ending {
+    match deadline {
+        Some((at, ending)) => {
+            sleep_until(at).await;
+            ending
+        }
+        None => std::future::pending().await,
+    }
+}

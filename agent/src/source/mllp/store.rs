@@ -1,0 +1,33 @@
+//! What a connection asks of the spool; a closed enum, so that the shell can be tested against a store that fails, waits or breaks on
+//! demand.
+
+use crate::record::{FeedId, Message, Payload};
+use crate::source::ack::{self, Reply};
+use crate::spool::{AppendError, Appender};
+
+#[derive(Debug)]
+pub(super) enum Store {
+    Spool(Appender),
+    #[cfg(test)]
+    Fake(super::tests::FakeStore),
+}
+
+impl Store {
+    /// Makes a message durable; the answer is the only `Reply` that may be positive (I1).
+    pub(super) async fn append(&self, message: Message) -> Result<Reply, AppendError> {
+        match self {
+            Self::Spool(appender) => appender.append(message).await.map(ack::accept),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.append(message).await,
+        }
+    }
+
+    /// Keeps bytes that could not be a message.
+    pub(super) async fn quarantine(&self, feed: &FeedId, peer: &str, code: &'static str, bytes: Payload) {
+        match self {
+            Self::Spool(appender) => appender.quarantine_frame(feed, peer, code, bytes).await,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.quarantine(peer, code, &bytes),
+        }
+    }
+}

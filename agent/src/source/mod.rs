@@ -1,0 +1,16 @@
+//! Sources: what captures messages and answers their senders.
+//!
+//! ```text
+//! mllp ──► mllp/connection ──► frame (bytes → frames) ──► ack (frame → verdict, reply) ──► spool::Appender
+//!                                                          └─ msh (header fields from raw bytes)
+//! ```
+//!
+//! `frame`, `msh` and `ack` are pure; `mllp` is the I/O around them. A source holds an `Appender` and nothing else of the spool: it can
+//! add, never read, settle or remove. It answers positively only with what `ack::accept` makes of a `Durable` (I1).
+
+pub mod ack;
+pub mod frame;
+pub mod mllp;
+pub mod msh;
+pub mod oddity;
+pub mod slots;

@@ -1,0 +1,408 @@
+//! The header of an HL7 v2 message, read from raw bytes.
+//!
+//! Bytes are bytes here: no character set is assumed, nothing is decoded, trimmed or unescaped, and no input makes it panic. What is read
+//! is exactly what an answer and a record's identity need: MSH-3 to MSH-18 with the sender's own delimiters.
+//!
+//! - A byte order mark, blanks, line ends and NULs before the header are skipped.
+//! - Segments end with CR if there is any CR in the message, else with LF. CRLF counts as CR. A bare LF beside CRs is data, except in the
+//!   header segment when something that looks like a segment follows: senders that mix both exist, and what stands in the next segment must
+//!   never get into an answer (I7).
+//! - MSH-1 and the delimiters of MSH-2 are characters: where one is written as a UTF-8 sequence, all of its bytes count. A letter, digit or
+//!   control character is no delimiter.
+//! - A batch begins with FHS or BHS, whose fields 3 to 6 mean the same. Its control id is FHS-11, else BHS-11, else MSH-10 of its first
+//!   message; MSH-11 and MSH-12 come from its first message. (A message batch in one frame is stored whole; nothing splits it yet.)
+
+use std::fmt;
+
+/// Least length of a header: `MSH|^~\&|`.
+const HEADER_BYTES_MIN: usize = 9;
+/// Header segments looked at in a batch: FHS, BHS, MSH and what blank lines may stand between.
+const BATCH_LINES_MAX: usize = 8;
+
+const FIRST_FIELD: usize = 3;
+const LAST_FIELD: usize = 18;
+
+/// What a header introduces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Message,
+    Batch,
+}
+
+/// The sender's delimiters; what MSH-2 holds may be anything, so `Debug` does not show it (I7). `component` and `subcomponent` are absent
+/// where MSH-2 is too short or unusable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Delimiters<'a> {
+    pub separator: &'a [u8],
+    /// MSH-2 as received.
+    pub encoding: &'a [u8],
+    pub component: Option<&'a [u8]>,
+    pub subcomponent: Option<&'a [u8]>,
+}
+
+impl Delimiters<'static> {
+    /// What HL7 recommends.
+    pub const STANDARD: Self = Self { separator: b"|", encoding: b"^~\\&", component: Some(b"^"), subcomponent: Some(b"&") };
+}
+
+/// A version as numbers; missing parts are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u8, pub u8, pub u8);
+
+/// A header; fields are slices of the message. `Debug` shows none of them: they are content (I7).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header<'a> {
+    pub kind: Kind,
+    pub delimiters: Delimiters<'a>,
+    fields: [&'a [u8]; LAST_FIELD - FIRST_FIELD + 1],
+    text: &'a [u8],
+}
+
+impl fmt::Debug for Delimiters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Delimiters")
+    }
+}
+
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Header<'a> {
+    /// MSH-`n`, whole, as received; empty where there is none.
+    pub fn field(&self, n: usize) -> &'a [u8] {
+        n.checked_sub(FIRST_FIELD).and_then(|i| self.fields.get(i)).copied().unwrap_or_default()
+    }
+
+    /// MSH-`n`.`c` (counted from 1), of the first repetition or not: header fields do not repeat where this is asked.
+    pub fn component(&self, n: usize, c: usize) -> &'a [u8] {
+        let mut rest = Some(self.field(n));
+        let Some(delimiter) = self.delimiters.component else {
+            return if c == 1 { self.field(n) } else { &[] };
+        };
+        for _ in 1..c {
+            rest = rest.and_then(|r| split_once(r, delimiter).1);
+        }
+        rest.map(|r| split_once(r, delimiter).0).unwrap_or_default()
+    }
+
+    /// MSH-12.1, where it is a version 2.x of HL7.
+    pub fn version(&self) -> Option<Version> {
+        let mut parts = [0u8; 3];
+        let text = std::str::from_utf8(self.component(12, 1).trim_ascii()).ok()?;
+        for (i, part) in text.split('.').enumerate() {
+            *parts.get_mut(i)? = part.parse().ok()?;
+        }
+        (parts[0] == 2).then_some(Version(parts[0], parts[1], parts[2]))
+    }
+
+    /// Whether the message is itself an acknowledgement: MSH-9.1 is ACK and it has an MSA. Other responses that carry one (ORR, RSP, MFK)
+    /// are data.
+    pub fn is_acknowledgement(&self) -> bool {
+        self.kind == Kind::Message && self.component(9, 1).trim_ascii() == b"ACK" && self.has_segment(*b"MSA")
+    }
+
+    fn has_segment(&self, name: [u8; 3]) -> bool {
+        let separator = self.delimiters.separator;
+        let is_it = |line: &[u8]| line.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with(separator));
+        Lines::new(self.text).any(|line| line.bytes.split(|b| *b == b'\n').any(is_it))
+    }
+}
+
+/// Reads the header of a message or batch; `None` where there is none.
+pub fn scan(message: &[u8]) -> Option<Header<'_>> {
+    read(message, false)
+}
+
+/// The same for the first bytes of a message whose rest was dropped: a field that may have been cut is taken as absent.
+pub fn scan_head(head: &[u8]) -> Option<Header<'_>> {
+    read(head, true)
+}
+
+fn read(message: &[u8], cut: bool) -> Option<Header<'_>> {
+    let text = skip_blank(message);
+    if text.len() < HEADER_BYTES_MIN {
+        return None;
+    }
+    let mut lines = Lines::new(text);
+    let mut header = header(text, &lines.next()?, cut)?;
+    if header.kind == Kind::Batch {
+        for line in lines.take(BATCH_LINES_MAX) {
+            let Some(inner) = self::header(text, &line, cut) else { continue };
+            header.adopt(&inner);
+            if inner.kind == Kind::Message {
+                break;
+            }
+        }
+    }
+    Some(header)
+}
+
+impl Header<'_> {
+    /// What a batch takes over from a header inside it.
+    fn adopt(&mut self, inner: &Self) {
+        let mut take = |n: usize| {
+            if self.fields[n - FIRST_FIELD].is_empty() {
+                self.fields[n - FIRST_FIELD] = inner.field(n);
+            }
+        };
+        take(10);
+        if inner.kind == Kind::Message && inner.delimiters == self.delimiters {
+            take(11);
+            take(12);
+        }
+    }
+}
+
+/// Reads one line as a header segment. `cut`: the line may end where the bytes end, in the middle of a field.
+fn header<'a>(text: &'a [u8], line: &Line<'a>, cut: bool) -> Option<Header<'a>> {
+    let kind = match line.bytes.get(..3)? {
+        b"MSH" => Kind::Message,
+        b"FHS" | b"BHS" => Kind::Batch,
+        _ => return None,
+    };
+    let rest = &line.bytes[3..];
+    let separator = delimiter(rest)?;
+    let (body, whole) = match header_end(rest, separator) {
+        Some(end) => (&rest[separator.len()..end], true),
+        None => (&rest[separator.len()..], line.terminated),
+    };
+    let (encoding, mut rest) = split_once(body, separator);
+    let mut fields: [&[u8]; LAST_FIELD - FIRST_FIELD + 1] = [&[]; _];
+    for field in &mut fields {
+        let Some(bytes) = rest else { break };
+        let (value, next) = split_once(bytes, separator);
+        if next.is_some() || whole || !cut {
+            *field = value;
+        }
+        rest = next;
+    }
+    if kind == Kind::Batch {
+        // FHS-11 is the control id; from field 7 on nothing else of a batch header is used.
+        fields[10 - FIRST_FIELD] = fields[11 - FIRST_FIELD];
+        fields[7 - FIRST_FIELD..10 - FIRST_FIELD].fill(&[]);
+        fields[11 - FIRST_FIELD..].fill(&[]);
+    }
+    Some(Header { kind, delimiters: delimiters(separator, encoding), fields, text })
+}
+
+fn delimiters<'a>(separator: &'a [u8], encoding: &'a [u8]) -> Delimiters<'a> {
+    let mut rest = encoding;
+    let mut characters = [None; 4];
+    for character in &mut characters {
+        let at = &rest[..character_len(rest)];
+        rest = &rest[at.len()..];
+        *character = delimiter(at).filter(|d| *d != separator);
+    }
+    Delimiters { separator, encoding, component: characters[0], subcomponent: characters[3] }
+}
+
+/// The character at the front, if it can delimit anything.
+fn delimiter(bytes: &[u8]) -> Option<&[u8]> {
+    let first = *bytes.first()?;
+    let usable = !first.is_ascii_alphanumeric() && (first == b'\t' || !first.is_ascii_control());
+    usable.then(|| &bytes[..character_len(bytes)])
+}
+
+/// Length of the character at the front: of a UTF-8 sequence where there is one, else one byte.
+fn character_len(bytes: &[u8]) -> usize {
+    let expected = match bytes.first() {
+        None => return 0,
+        Some(0xC2..=0xDF) => 2,
+        Some(0xE0..=0xEF) => 3,
+        Some(0xF0..=0xF4) => 4,
+        Some(_) => 1,
+    };
+    bytes.get(..expected).filter(|character| std::str::from_utf8(character).is_ok()).map_or(1, |_| expected)
+}
+
+/// Where the header segment ends before its line does: at a LF that is followed by nothing or by something like a segment.
+fn header_end(line: &[u8], separator: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(offset) = line[from..].iter().position(|b| *b == b'\n') {
+        let at = from + offset;
+        let after = skip_blank(&line[at..]);
+        if after.is_empty() || is_segment(after, separator) {
+            return Some(at);
+        }
+        from = line.len() - after.len(); // the whole run of blanks has been looked at: linear in any input
+    }
+    None
+}
+
+fn is_segment(bytes: &[u8], separator: &[u8]) -> bool {
+    let named = |name: &[u8]| {
+        name[0].is_ascii_uppercase() && name[1..].iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) // PV1, ZX2
+    };
+    bytes.get(..3).is_some_and(named) && bytes[3..].starts_with(separator)
+}
+
+fn skip_blank(mut bytes: &[u8]) -> &[u8] {
+    loop {
+        if let Some(rest) = bytes.strip_prefix(b"\xEF\xBB\xBF") {
+            bytes = rest;
+        } else if let Some((0 | b'\t' | b'\n' | b'\r' | b' ', rest)) = bytes.split_first() {
+            bytes = rest;
+        } else {
+            return bytes;
+        }
+    }
+}
+
+/// Before and after the first `delimiter`.
+fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Option<&'a [u8]>) {
+    let at = match delimiter {
+        [one] => bytes.iter().position(|b| b == one),
+        _ => bytes.windows(delimiter.len()).position(|window| window == delimiter),
+    };
+    at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + delimiter.len()..])))
+}
+
+struct Line<'a> {
+    bytes: &'a [u8],
+    /// The terminator was seen.
+    terminated: bool,
+}
+
+/// Segments of a message by the rule above; leading line feeds (of CRLF) are not part of a line.
+struct Lines<'a> {
+    rest: Option<&'a [u8]>,
+    terminator: u8,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { rest: Some(text), terminator: if text.contains(&b'\r') { b'\r' } else { b'\n' } }
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let (mut bytes, rest) = split_once(self.rest?, &[self.terminator]);
+        while let Some(line) = bytes.strip_prefix(b"\n") {
+            bytes = line;
+        }
+        self.rest = rest;
+        Some(Line { bytes, terminated: rest.is_some() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn field(message: &[u8], n: usize) -> &[u8] {
+        scan(message).map(|h| h.field(n)).unwrap()
+    }
+
+    #[test]
+    fn fields_are_counted_from_the_separator_itself() {
+        let header = scan(b"MSH|^~\\&|A|B|C|D|20240101||ADT^A01^ADT_A01|ID 1|P|2.5.1|||AL|NE||UNICODE UTF-8\rPID|1\r").unwrap();
+        assert_eq!(header.field(3), b"A");
+        assert_eq!(header.field(10), b"ID 1");
+        assert_eq!(header.field(15), b"AL");
+        assert_eq!(header.field(18), b"UNICODE UTF-8");
+        assert_eq!((header.field(2), header.field(19), header.field(0)), (&b""[..], &b""[..], &b""[..]));
+        assert_eq!((header.component(9, 1), header.component(9, 3), header.component(9, 4)), (&b"ADT"[..], &b"ADT_A01"[..], &b""[..]));
+        assert_eq!(header.version(), Some(Version(2, 5, 1)));
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_blanks_before_the_header_do_not_matter() {
+        for before in [&b"\xEF\xBB\xBF"[..], b"\r\n", b" \t\0\n", b"\n\xEF\xBB\xBF \r"] {
+            assert_eq!(field(&[before, b"MSH|^~\\&|A|B|C|D|||ADT|ID|P|2.3\rPID|\r"].concat(), 10), b"ID");
+        }
+        assert!(scan(b"xMSH|^~\\&|A").is_none());
+    }
+
+    #[test]
+    fn segments_end_with_cr_if_there_is_any_else_with_lf() {
+        for end in ["\r", "\n", "\r\n"] {
+            let message = format!("MSH|^~\\&|A|B|C|D|||ADT|ID{end}PID|1|x{end}");
+            assert_eq!(field(message.as_bytes(), 10), b"ID");
+            assert_eq!(field(message.as_bytes(), 11), b"");
+        }
+        assert_eq!(field(b"MSH|^~\\&|A\nB|C|D|E|||ADT|ID\rPID|\r", 3), b"A\nB", "a bare LF beside CRs is data");
+    }
+
+    /// I7: with mixed line ends the next segment stays out of the header.
+    #[test]
+    fn a_line_feed_before_a_segment_ends_the_header_even_beside_carriage_returns() {
+        let message = b"MSH|^~\\&|A|B|C|D|||ADT|ID|P|2.5\nPID|1||CANARY\rPV1|1\r";
+        assert_eq!(field(message, 12), b"2.5");
+        assert_eq!(field(message, 13), b"");
+        assert_eq!(field(b"MSH|^~\\&|A|B|C|D|||ADT|ID\n\n", 10), b"ID");
+    }
+
+    #[test]
+    fn any_separator_but_letters_digits_and_controls_is_taken() {
+        assert_eq!(field(b"MSH$%~\\&$A$B$C$D$$$ORU%R01$77$P$2.3\r", 10), b"77");
+        assert_eq!(scan(b"MSH$%~\\&$A$B$C$D$$$ORU%R01$77$P$2.3\r").unwrap().component(9, 2), b"R01");
+        assert_eq!(field("MSH¦^~\\&¦A¦B¦C¦D¦¦¦ADT¦ü1¦P\r".as_bytes(), 10), "ü1".as_bytes());
+        assert_eq!(field(b"MSH\xA6^~\\&\xA6A\xA6B\xA6C\xA6D\xA6\xA6\xA6ADT\xA6L1\xA6P\r", 10), b"L1");
+        for none in [&b"MSHA^~\\&AaAbA"[..], b"MSH0^~\\&0a0b0", b"MSH\r^~\\&|a|b|", b"MSH", b"MSH|", b"MSH|^~\\&", b""] {
+            assert!(scan(none).is_none());
+        }
+    }
+
+    #[test]
+    fn short_or_odd_encoding_characters_leave_out_what_they_do_not_name() {
+        let delimiters = |message: &'static [u8]| scan(message).unwrap().delimiters;
+        assert_eq!(
+            delimiters(b"MSH|^~|A|B|C|D|"),
+            Delimiters { separator: b"|", encoding: b"^~", component: Some(b"^"), subcomponent: None }
+        );
+        assert_eq!(delimiters(b"MSH|^~\\&#|A|B|C").subcomponent, Some(&b"&"[..]));
+        assert_eq!(delimiters(b"MSH|0000|||||||").component, None);
+        assert_eq!(delimiters(b"MSH||||||||||").encoding, b"");
+        assert_eq!(scan(b"MSH||A||||||ADT^A01|1|").unwrap().component(9, 1), b"ADT^A01");
+    }
+
+    #[test]
+    fn an_acknowledgement_is_ack_with_msa_and_nothing_else() {
+        let is_ack = |message: &[u8]| scan(message).unwrap().is_acknowledgement();
+        assert!(is_ack(b"MSH|^~\\&|A|B|C|D|||ACK^A01|1|P|2.3\rMSA|AA|5\r"));
+        assert!(is_ack(b"MSH|^~\\&|A|B|C|D|||ACK|1|P|2.3\nMSA|AA|5"));
+        assert!(!is_ack(b"MSH|^~\\&|A|B|C|D|||ACK|1|P|2.3\rPID|1\r"));
+        assert!(!is_ack(b"MSH|^~\\&|A|B|C|D|||ORR^O02|1|P|2.3\rMSA|AA|5\r"));
+        assert!(!is_ack(b"MSH|^~\\&|A|B|C|D|||ACK|1|P|2.3\rMSAX|AA|5\r"));
+    }
+
+    #[test]
+    fn a_batch_has_the_first_control_id_that_is_there() {
+        let both = b"FHS|^~\\&|A|B|C|D|2024||file||F1|\rBHS|^~\\&|A|B|C|D|2024||||B1\rMSH|^~\\&|X|Y|||||ADT|M1|T|2.4\r";
+        assert_eq!(
+            (scan(both).unwrap().kind, field(both, 3), field(both, 10), field(both, 12)),
+            (Kind::Batch, &b"A"[..], &b"F1"[..], &b"2.4"[..])
+        );
+        assert_eq!(field(b"FHS|^~\\&|A|B\rBHS|^~\\&|A|B|C|D|2024||||B1\rMSH|^~\\&|X|Y|||||ADT|M1|T|2.4\r", 10), b"B1");
+        assert_eq!(field(b"BHS|^~\\&|A|B\r\rMSH|^~\\&|X|Y|||||ADT|M1|T|2.4\r", 10), b"M1");
+        assert_eq!(field(b"BHS|^~\\&|A|B|||||CANARY\r", 9), b"");
+    }
+
+    #[test]
+    fn a_field_that_may_have_been_cut_is_absent() {
+        let head = scan_head(b"MSH|^~\\&|A|B|C|D|||ADT|ID-1").unwrap();
+        assert_eq!((head.field(9), head.field(10)), (&b"ADT"[..], &b""[..]));
+        assert_eq!(scan_head(b"MSH|^~\\&|A|B|C|D|||ADT|ID-1\rPI").unwrap().field(10), b"ID-1");
+        assert_eq!(scan_head(b"MSH|^~\\&|A|B|C|D|||ADT|ID-1|").unwrap().field(10), b"ID-1");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0usize..3) {
+            let message = [[&b""[..], b"MSH|", b"BHS|^~\\&|"][start], &bytes[..]].concat();
+            for header in [scan(&message), scan_head(&message)].into_iter().flatten() {
+                let _ = (header.is_acknowledgement(), header.version());
+                for n in 0..25 {
+                    let _ = (header.component(n, 1), header.component(n, 9));
+                }
+            }
+        }
+    }
+}

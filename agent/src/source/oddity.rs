@@ -1,0 +1,208 @@
+//! What can be odd about a peer: a closed list, each with the sentence that tells somebody what to do.
+//!
+//! The first of each kind on a connection is logged; later ones are counted and summed up when the connection ends. Those somebody should
+//! act upon also raise a condition of the feed, which ends by itself when nothing of the kind came for `ODDITY_HOLD`. No content anywhere
+//! (I7).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::limits::{ODDITY_CHECK_INTERVAL, ODDITY_HOLD};
+use crate::record::FeedId;
+use crate::status::board::Board;
+use crate::status::condition::Code;
+
+macro_rules! oddities {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $condition:expr, $text:literal;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Oddity { $($(#[$doc])* $name,)* }
+
+        impl Oddity {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// Its name in logs and quarantine.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+            /// What happened and what to do.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+            fn condition(self) -> Option<Code> {
+                match self { $(Self::$name => $condition,)* }
+            }
+        }
+    };
+}
+
+oddities! {
+    Junk = "junk_between_frames", Some(Code::FrameUnusable),
+        "peer sends bytes between frames; they were skipped. Have the sender send nothing between 0x1C 0x0D and the next 0x0B";
+    Unframed = "unframed_message", Some(Code::FrameUnusable),
+        "peer sends HL7 without MLLP framing; nothing of it was taken or answered. Turn MLLP framing (0x0B … 0x1C 0x0D) on in the sender";
+    TlsHello = "tls_on_plain_port", Some(Code::FrameUnusable),
+        "peer starts TLS on a port without TLS; connection closed. Turn TLS off in the sender's connection to this port";
+    HttpRequest = "http_on_mllp_port", Some(Code::FrameUnusable),
+        "peer sends HTTP to an MLLP port; connection closed. Point the client (or the port scanner) elsewhere";
+    JunkBudget = "too_much_junk", Some(Code::FrameUnusable),
+        "peer sent too many bytes that are no frame; connection closed. Check that the sender speaks MLLP";
+    Restarted = "frame_restarted", Some(Code::FrameUnusable),
+        "peer began a frame inside a frame; the first part went to quarantine unanswered. Look for restarts of the sender at this time";
+    OverLimit = "over_limit", Some(Code::FrameOverLimit),
+        "peer sent a frame above message_bytes_max; it is discarded and refused. Raise spool.message_bytes_max or have the sender \
+         send less at once";
+    DiscardBudget = "over_limit_without_end", Some(Code::FrameOverLimit),
+        "peer sent a frame far above message_bytes_max that does not end; connection closed. Check what the sender sends";
+    FrameTimeout = "frame_timeout", Some(Code::FrameUnusable),
+        "peer began a frame and did not end it in time; connection closed, the part received is in quarantine, nothing was answered. \
+         Check the network to the sender, or raise the feed's frame_timeout";
+    CutOff = "connection_lost_in_frame", None,
+        "connection ended inside a frame; the part received is in quarantine, nothing was answered. The sender should send it again";
+    NoHeader = "no_header", Some(Code::FrameUnusable),
+        "peer sent a frame that does not begin with MSH, FHS or BHS; rejected, its bytes are in quarantine. Check the sender's \
+         message template";
+    NoControlId = "no_control_id", Some(Code::FrameUnusable),
+        "peer sent a message without MSH-10; refused, its bytes are in quarantine. Have the sender fill MSH-10, or \
+         allow_missing_control_id on this feed";
+    ControlIdUnusable = "control_id_unusable", Some(Code::FrameUnusable),
+        "peer sent an MSH-10 that no acknowledgement can hold; refused, its bytes are in quarantine. Check the sender's MSH-10";
+    UnknownManner = "unknown_acknowledgement_mode", None,
+        "peer sets MSH-15 or MSH-16 to a value outside HL7 table 0155; it is read as empty. Nothing is lost; correct it in the sender";
+    Acknowledgement = "acknowledgement_received", None,
+        "peer sends an acknowledgement to a listener; it is neither stored nor answered. Check the direction of the sender's connection";
+    CommitBlock = "commit_block_received", None,
+        "peer sends commit blocks of MLLP release 2; they are ignored. Set the sender to MLLP release 1";
+    Batch = "batch_in_a_frame", None,
+        "peer sends a batch (FHS or BHS) in one frame; it is stored whole and answered once with the batch's control id";
+    LargeFrameWait = "no_room_for_large_frame", None,
+        "too many large frames at once; connection closed without an answer. The sender should send again; if it repeats, lower the \
+         number of connections";
+    StoreFailed = "store_failed", None,
+        "message could not be stored and was refused (on_store_failure = \"nak\"); many senders then give it up. See the spool's \
+         condition and free it";
+    ReplyNotTaken = "reply_not_taken", None,
+        "peer does not read its acknowledgement; connection closed. The message is safe; if the sender repeats it, it is recognised \
+         as a duplicate";
+}
+
+/// What one connection has shown so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    counts: [u64; Oddity::ALL.len()],
+}
+
+impl Seen {
+    /// Counts; true for the first of its kind.
+    pub fn note(&mut self, oddity: Oddity) -> bool {
+        let count = &mut self.counts[oddity as usize];
+        *count += 1;
+        *count == 1
+    }
+
+    /// Those that were counted without a line of their own.
+    pub fn repeated(&self) -> Option<Repeated<'_>> {
+        self.counts.iter().any(|count| *count > 1).then_some(Repeated(self))
+    }
+}
+
+/// `junk_between_frames 12, frame_restarted 3`.
+#[derive(Debug)]
+pub struct Repeated<'a>(&'a Seen);
+
+impl fmt::Display for Repeated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (oddity, count) in Oddity::ALL.iter().zip(self.0.counts).filter(|(_, count)| *count > 1) {
+            write!(f, "{between}{} {count}", oddity.name())?;
+            between = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// The two conditions of a feed's peers, raised by its connections and ended by its listener.
+#[derive(Debug)]
+pub struct PeerConditions {
+    board: Arc<Board>,
+    feed: FeedId,
+    started: Instant,
+    unusable: Raised,
+    over_limit: Raised,
+}
+
+/// Milliseconds since `started`, plus one; 0 for not raised.
+#[derive(Debug, Default)]
+struct Raised {
+    last: AtomicU64,
+}
+
+impl PeerConditions {
+    pub fn new(board: Arc<Board>, feed: FeedId) -> Self {
+        Self { board, feed, started: Instant::now(), unusable: Raised::default(), over_limit: Raised::default() }
+    }
+
+    /// Raises or renews the condition of this oddity, if it has one. Cheap enough for a peer that sends nothing else.
+    pub fn raise(&self, oddity: Oddity, peer: &str, now: Instant) {
+        let Some(code) = oddity.condition() else { return };
+        let at = self.since_start(now);
+        let last = self.raised(code).last.swap(at, Ordering::Relaxed);
+        if last == 0 || at.saturating_sub(last) > ODDITY_CHECK_INTERVAL.as_millis() as u64 {
+            self.board.raise(code, self.feed.as_str(), format!("{peer}: {}", oddity.text()));
+        }
+    }
+
+    /// Ends conditions whose cause did not come back.
+    pub fn expire(&self, now: Instant) {
+        for code in [Code::FrameUnusable, Code::FrameOverLimit] {
+            let last = &self.raised(code).last;
+            let at = last.load(Ordering::Relaxed);
+            let over = at != 0 && self.since_start(now).saturating_sub(at) >= ODDITY_HOLD.as_millis() as u64;
+            if over && last.compare_exchange(at, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                self.board.clear(code, self.feed.as_str());
+            }
+        }
+    }
+
+    fn raised(&self, code: Code) -> &Raised {
+        if code == Code::FrameOverLimit { &self.over_limit } else { &self.unusable }
+    }
+
+    fn since_start(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64 + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_first_of_a_kind_is_told_and_the_rest_is_summed_up() {
+        let mut seen = Seen::default();
+        assert!(seen.note(Oddity::Junk) && seen.note(Oddity::Restarted) && seen.note(Oddity::Batch));
+        assert!(seen.repeated().is_none());
+        assert!(!seen.note(Oddity::Junk) && !seen.note(Oddity::Junk) && !seen.note(Oddity::Restarted));
+        assert_eq!(seen.repeated().unwrap().to_string(), "junk_between_frames 3, frame_restarted 2");
+    }
+
+    #[test]
+    fn a_condition_of_a_peer_ends_when_its_cause_does_not_come_back() {
+        let feed = FeedId::new("f").unwrap();
+        let board = Board::new([feed.clone()]);
+        let conditions = PeerConditions::new(Arc::clone(&board), feed);
+        let start = Instant::now();
+        let codes = || board.conditions().iter().map(|c| c.code).collect::<Vec<_>>();
+        conditions.raise(Oddity::Batch, "p", start);
+        assert!(codes().is_empty());
+        conditions.raise(Oddity::Junk, "p", start);
+        conditions.raise(Oddity::OverLimit, "p", start + Duration::from_mins(30));
+        assert_eq!(codes(), ["frame_over_limit", "frame_unusable"]);
+        conditions.expire(start + ODDITY_HOLD + Duration::from_secs(1));
+        assert_eq!(codes(), ["frame_over_limit"]);
+        conditions.raise(Oddity::Junk, "p", start + ODDITY_HOLD * 2);
+        conditions.expire(start + ODDITY_HOLD * 2);
+        assert_eq!(codes(), ["frame_unusable"]);
+    }
+}

@@ -1,0 +1,376 @@
+//! The committer: the only place where a message becomes a record (I1, I3, I8).
+//!
+//! ```text
+//!   batch ──► per lane, most urgent first:
+//!               dedupe → room → seq, chain (on a scratch copy) → seal → pending
+//!               flush: one write, one fdatasync
+//!                 ok      adopt the scratch copy, tell the reader, remember for dedupe, answer `Durable`
+//!                 failed  forget the scratch copy, give the segment up, answer the error; the seqs are used again in the successor,
+//!                         whose header says where the failed segment ends
+//! ```
+//!
+//! The outcome is per segment file, not per batch: a lane that cannot be written does not fail the others. A duplicate of a record in the same
+//! flush waits for that record's outcome. [`Committer`] is synchronous and has no thread; `queue` wraps it in one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use super::format::{self, DATA_START, FOOTER_RESERVE, OriginV1, PredecessorV1, RecordHeaderV1, SegmentHeaderV1, SegmentId};
+use super::index::{Segment, Shared};
+use super::key::Fingerprint;
+use super::segment::{Writer, record_bytes_max, segment_path};
+use super::state::{Known, Remembered, State};
+use super::{AppendError, Durable};
+use crate::contract::Mark;
+use crate::limits;
+use crate::record::{Digest, FeedId, Incarnation, Lane, Message, Nonce, Payload};
+use crate::status::condition::Code;
+
+/// What a lane writes to.
+#[derive(Debug, Default)]
+struct LaneWriter {
+    open: Option<Writer>,
+    /// The last segment and where its durable records end, while none is open.
+    last: Option<PredecessorV1>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Committer {
+    shared: Arc<Shared>,
+    lanes: [LaneWriter; 3],
+    state: State,
+    /// Random bytes for nonces, drawn in bulk.
+    random: Vec<u8>,
+}
+
+/// One message of a flush, between `put` and the sync.
+struct Pending {
+    /// Its place in the batch.
+    slot: usize,
+    feed: FeedId,
+    mark: Mark,
+    reply: Payload,
+    fingerprint: Option<Fingerprint>,
+    received_at_ms: i64,
+}
+
+/// What a flush will become if its sync succeeds.
+#[derive(Default)]
+struct Scratch {
+    heads: BTreeMap<FeedId, Mark>,
+    pending: Vec<Pending>,
+    /// Whole-message fingerprints in this flush, to find duplicates among themselves.
+    seen: HashMap<(FeedId, Fingerprint), usize>,
+    /// Sender identities in this flush.
+    identities: HashSet<(FeedId, [u8; 16])>,
+    /// Batch slot of a duplicate, and the pending record it repeats.
+    repeats: Vec<(usize, usize)>,
+}
+
+type Answer = Result<Durable, AppendError>;
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: State) -> Self {
+        let lanes = last.map(|last| LaneWriter { open: None, last });
+        Self { shared, lanes, state, random: Vec::new() }
+    }
+
+    /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
+    pub fn commit(&mut self, batch: Vec<Message>) -> Vec<Answer> {
+        let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
+        let mut lanes: [Vec<(usize, Message)>; 3] = Default::default();
+        for (slot, message) in batch.into_iter().enumerate() {
+            let lane = self.shared.index().feeds.get(&message.feed).filter(|feed| feed.configured).map(|feed| feed.lane);
+            let bytes = message.body.len() as u64;
+            match lane {
+                None => answers[slot] = Some(Err(AppendError::UnknownFeed(message.feed))),
+                Some(_) if bytes > self.shared.message_bytes_max => answers[slot] = Some(Err(AppendError::TooLarge { bytes })),
+                Some(_) if message.reply.len() > limits::REPLY_BYTES_MAX => {
+                    answers[slot] = Some(Err(AppendError::TooLarge { bytes: message.reply.len() as u64 }));
+                }
+                Some(lane) => lanes[lane.index()].push((slot, message)),
+            }
+        }
+        for (lane, messages) in Lane::ALL.into_iter().zip(lanes) {
+            if !messages.is_empty() {
+                self.commit_lane(lane, messages, &mut answers);
+            }
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(AppendError::Store("the batch was not finished".into())))).collect()
+    }
+
+    fn commit_lane(&mut self, lane: Lane, messages: Vec<(usize, Message)>, answers: &mut [Option<Answer>]) {
+        let mut scratch = Scratch::default();
+        for (slot, message) in messages {
+            let fingerprint = message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, message.body.expose()));
+            if let Some(found) = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied()) {
+                scratch.repeats.push((slot, found));
+                continue;
+            }
+            let known = fingerprint.map_or(Known::New { identity_seen: false }, |print| self.look_up(&message.feed, &print));
+            let identity_seen = match known {
+                Known::Duplicate { seq, reply } => {
+                    answers[slot] = Some(Ok(Durable { seq, reply: Payload::new(reply.into()), duplicate: true }));
+                    continue;
+                }
+                Known::New { identity_seen } => identity_seen,
+            };
+            let bytes = record_bytes_max(message.reply.len(), message.body.len());
+            if !self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
+                self.flush(lane, std::mem::take(&mut scratch), answers);
+                if let Err(error) = self.roll(lane, bytes) {
+                    answers[slot] = Some(Err(error));
+                    continue;
+                }
+            }
+            self.put(lane, slot, &message, fingerprint, identity_seen, &mut scratch);
+        }
+        self.flush(lane, scratch, answers);
+    }
+
+    fn look_up(&mut self, feed: &FeedId, print: &Fingerprint) -> Known {
+        let head = self.shared.index().feeds.get(feed).map_or(0, |feed| feed.head.seq);
+        self.state.look_up(feed, print, head)
+    }
+
+    /// Numbers, chains and encodes one message.
+    fn put(&mut self, lane: Lane, slot: usize, message: &Message, print: Option<Fingerprint>, identity_seen: bool, scratch: &mut Scratch) {
+        let feed = message.feed.clone();
+        let before = match scratch.heads.get(&feed) {
+            Some(mark) => *mark,
+            None => self.shared.index().feeds.get(&feed).expect("checked when the batch was split").head,
+        };
+        let nonce = self.nonce();
+        let digest = Digest::of(&nonce, message.body.expose());
+        let seq = before.seq + 1;
+        let mark = Mark { seq, chain: before.chain.after(seq, &digest) };
+        let in_flush = print.is_some_and(|p| !scratch.identities.insert((feed.clone(), p.identity)));
+        let mut flags = 0;
+        if message.clock_suspect {
+            flags |= format::FLAG_CLOCK_SUSPECT;
+        }
+        if identity_seen || in_flush {
+            flags |= format::FLAG_CONTROL_ID_REUSED;
+        }
+        if print.is_some() {
+            flags |= format::FLAG_HAS_IDENTITY;
+        }
+        let control_id = message.identity.as_ref().map_or(&[][..], |id| &id.control_id[..]);
+        let header = RecordHeaderV1 {
+            feed: feed.to_string(),
+            seq,
+            flags,
+            chain_before: before.chain,
+            digest,
+            nonce,
+            synced_through: 0,
+            received_at_ms: message.received_at_ms,
+            identity_fingerprint: print.map_or([0; 16], |p| p.identity),
+            body_fingerprint: print.map_or([0; 16], |p| p.body),
+            control_id: control_id[..control_id.len().min(limits::CONTROL_ID_BYTES_MAX)].to_vec(),
+            origin: OriginV1::Peer { peer: message.peer.chars().take(64).collect() },
+        };
+        let open = self.lanes[lane.index()].open.as_mut().expect("rolled before");
+        open.put(header, message.reply.expose(), message.body.expose());
+        scratch.heads.insert(feed.clone(), mark);
+        if let Some(print) = print {
+            scratch.seen.insert((feed.clone(), print), scratch.pending.len());
+        }
+        let received_at_ms = message.received_at_ms;
+        scratch.pending.push(Pending { slot, feed, mark, reply: message.reply.clone(), fingerprint: print, received_at_ms });
+    }
+
+    fn nonce(&mut self) -> Nonce {
+        if self.random.len() < 16 {
+            self.random.resize(4096, 0);
+            getrandom::fill(&mut self.random).expect("the kernel gives random numbers once it has started");
+        }
+        let rest = self.random.split_off(self.random.len() - 16);
+        Nonce(rest.try_into().expect("split at 16"))
+    }
+
+    /// Makes the pending records of a lane durable and answers them, or fails them.
+    fn flush(&mut self, lane: Lane, scratch: Scratch, answers: &mut [Option<Answer>]) {
+        if scratch.pending.is_empty() {
+            return;
+        }
+        let writer = &mut self.lanes[lane.index()];
+        let open = writer.open.as_mut().expect("something is pending in it");
+        match open.flush() {
+            Ok(durable_end) => {
+                let ordinal = open.header.ordinal;
+                self.adopt(lane, ordinal, durable_end, scratch, answers);
+            }
+            Err(error) => {
+                let path = segment_path(&self.shared.path, lane, open.header.ordinal);
+                let text = format!("writing {} failed: {error}; check the disk", path.display());
+                self.shared.board.raise(Code::SpoolWriteFailed, lane.as_str(), text.clone());
+                self.give_up(lane);
+                for slot in scratch.pending.iter().map(|pending| pending.slot).chain(scratch.repeats.iter().map(|(slot, _)| *slot)) {
+                    answers[slot] = Some(Err(AppendError::Store(text.clone())));
+                }
+            }
+        }
+    }
+
+    /// Never touches the open segment of a lane again; its successor will cut it at its durable end.
+    fn give_up(&mut self, lane: Lane) {
+        let writer = &mut self.lanes[lane.index()];
+        if let Some(open) = writer.open.take() {
+            writer.last = Some(PredecessorV1 { id: open.header.id, valid_len: open.durable_end() });
+            if let Some(segment) = self.shared.index().segment(lane, open.header.ordinal) {
+                segment.open = false;
+            }
+        }
+    }
+
+    fn adopt(&mut self, lane: Lane, ordinal: u64, durable_end: u64, scratch: Scratch, answers: &mut [Option<Answer>]) {
+        {
+            let mut index = self.shared.index();
+            for (feed, mark) in &scratch.heads {
+                index.feeds.get_mut(feed).expect("feeds are never removed while open").head = *mark;
+            }
+            let segment = index.segment(lane, ordinal).expect("an open segment is never released");
+            segment.durable_end = durable_end;
+            for pending in &scratch.pending {
+                segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms);
+            }
+        }
+        self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
+        let incarnation = self.shared.index().incarnation;
+        let remembered = scratch.pending.iter().filter_map(|pending| {
+            let fingerprint = pending.fingerprint?;
+            Some(Remembered { feed: &pending.feed, fingerprint, seq: pending.mark.seq, incarnation, reply: pending.reply.expose() })
+        });
+        self.state.remember(remembered);
+        self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);
+        for (slot, repeated) in &scratch.repeats {
+            let first = &scratch.pending[*repeated];
+            answers[*slot] = Some(Ok(Durable { seq: first.mark.seq, reply: first.reply.clone(), duplicate: true }));
+        }
+        for pending in scratch.pending {
+            answers[pending.slot] = Some(Ok(Durable { seq: pending.mark.seq, reply: pending.reply, duplicate: false }));
+        }
+    }
+
+    /// Closes the lane's segment, if one is open, and makes the next with room for a record of `bytes`.
+    fn roll(&mut self, lane: Lane, bytes: u64) -> Result<(), AppendError> {
+        self.close_segment(lane);
+        let file_bytes = self.shared.segment_bytes.max(DATA_START + bytes + FOOTER_RESERVE);
+        let mut id = SegmentId([0; 16]);
+        getrandom::fill(&mut id.0).map_err(|error| AppendError::Store(format!("no random numbers: {error}")))?;
+        let header = {
+            let mut index = self.shared.index();
+            let (used, max) = (index.bytes(), index.segment_bytes_max);
+            if used + file_bytes > max {
+                drop(index);
+                return Err(self.full(format!("{used} of {max} bytes are in use and a new segment needs {file_bytes}")));
+            }
+            // The name is used up even if making the file fails.
+            let ordinal = index.next_ordinal[lane.index()];
+            index.next_ordinal[lane.index()] += 1;
+            let bases = index.feeds.iter().map(|(id, feed)| format::BaseV1 {
+                feed: id.to_string(),
+                follows: feed.lineage.last().and_then(|link| link.follows),
+                head_seq: feed.head.seq,
+                head_chain: feed.head.chain,
+            });
+            SegmentHeaderV1 {
+                id,
+                lane: lane.index() as u8,
+                ordinal,
+                key_generation: 0,
+                flags: 0,
+                incarnation: index.incarnation,
+                predecessor: self.lanes[lane.index()].last,
+                bases: bases.collect(),
+            }
+        };
+        let path = segment_path(&self.shared.path, lane, header.ordinal);
+        match Writer::create(&*self.shared.disk, &path, header.clone(), &self.shared.key, file_bytes) {
+            Ok(open) => {
+                let mut segment = Segment::new(&header, path, file_bytes, DATA_START);
+                segment.open = true;
+                self.shared.index().lanes[lane.index()].insert(header.ordinal, segment);
+                self.lanes[lane.index()].open = Some(open);
+                self.shared.board.clear(Code::SpoolFull, "");
+                Ok(())
+            }
+            Err(error) if is_full(&error) => Err(self.full(format!("the volume has no room for a segment of {file_bytes} bytes"))),
+            Err(error) => {
+                let text = format!("making {} failed: {error}; check the disk", path.display());
+                self.shared.board.raise(Code::SpoolWriteFailed, lane.as_str(), text.clone());
+                Err(AppendError::Store(text))
+            }
+        }
+    }
+
+    fn full(&self, text: String) -> AppendError {
+        self.shared.board.raise(
+            Code::SpoolFull,
+            "",
+            format!("new messages are refused: {text}; let the uplink drain or give the spool more room"),
+        );
+        AppendError::Full(text)
+    }
+
+    fn close_segment(&mut self, lane: Lane) {
+        let Some(open) = self.lanes[lane.index()].open.take() else { return };
+        let (ordinal, id, durable_end) = (open.header.ordinal, open.header.id, open.durable_end());
+        let Some(segment) = self.shared.index().segment(lane, ordinal).cloned() else { return };
+        let closed = open.close(&segment);
+        let mut index = self.shared.index();
+        if let Some(segment) = index.segment(lane, ordinal) {
+            segment.open = false;
+            match closed {
+                Ok(len) => segment.file_bytes = len,
+                Err(error) => {
+                    tracing::warn!(path = %segment.path.display(), "no footer was written: {error}; the next start scans this segment");
+                }
+            }
+        }
+        drop(index);
+        self.lanes[lane.index()].last = Some(PredecessorV1 { id, valid_len: durable_end });
+    }
+
+    /// Begins a new incarnation: everything written from now on carries it.
+    pub(super) fn renew(&mut self) -> Result<Incarnation, AppendError> {
+        for lane in Lane::ALL {
+            self.close_segment(lane);
+        }
+        let mut incarnation = Incarnation([0; 16]);
+        getrandom::fill(&mut incarnation.0).map_err(|error| AppendError::Store(format!("no random numbers: {error}")))?;
+        {
+            let mut index = self.shared.index();
+            index.incarnation = incarnation;
+            for feed in index.feeds.values_mut() {
+                feed.begin(incarnation, limits::LINEAGE_MAX);
+            }
+        }
+        self.shared.write_heads().map_err(|error| AppendError::Store(format!("writing the heads failed: {error}; check the disk")))?;
+        self.shared.appended.send_modify(|n| *n += 1);
+        Ok(incarnation)
+    }
+
+    /// Work for idle moments: brings the dedupe window up to date. True while there is more.
+    pub fn idle(&mut self) -> bool {
+        self.state.rebuild_step(&self.shared)
+    }
+
+    /// The clean stop: footers, heads, state.
+    pub fn close(&mut self) {
+        for lane in Lane::ALL {
+            self.close_segment(lane);
+        }
+        if let Err(error) = self.shared.write_heads() {
+            tracing::error!("the heads could not be written at stop: {error}; the next start recovers them from the journal");
+        }
+        self.state.close();
+    }
+}
+
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

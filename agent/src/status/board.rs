@@ -1,0 +1,147 @@
+//! Where modules write what they know and the snapshot is taken from.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::condition::{Code, Condition};
+use crate::clock;
+use crate::record::FeedId;
+
+/// Counters of one feed, since the process started.
+#[derive(Debug, Default)]
+pub struct FeedCounters {
+    pub captured: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub released: AtomicU64,
+    pub quarantined: AtomicU64,
+    pub refused: AtomicU64,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// Milliseconds since 1970; 0 for never.
+    pub last_message_ms: AtomicI64,
+}
+
+/// How the uplink is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkView {
+    pub state: UplinkState,
+    pub since_ms: i64,
+    pub endpoint: String,
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkState {
+    Connecting,
+    Connected,
+    /// Waiting to try again.
+    Down,
+}
+
+impl UplinkState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Shared by everyone in the agent.
+#[derive(Debug)]
+pub struct Board {
+    started: Instant,
+    feeds: BTreeMap<FeedId, Arc<FeedCounters>>,
+    conditions: Mutex<BTreeMap<(Code, String), Condition>>,
+    uplink: Mutex<UplinkView>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    pub fn new(feeds: impl IntoIterator<Item = FeedId>) -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            feeds: feeds.into_iter().map(|id| (id, Arc::default())).collect(),
+            conditions: Mutex::default(),
+            uplink: Mutex::new(UplinkView {
+                state: UplinkState::Connecting,
+                since_ms: clock::now().unix_ms,
+                endpoint: String::new(),
+                last_error: None,
+            }),
+        })
+    }
+
+    pub fn uptime_s(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// Counters of a feed; those of one that was not known at start count into the void.
+    pub fn feed(&self, feed: &FeedId) -> Arc<FeedCounters> {
+        self.feeds.get(feed).cloned().unwrap_or_default()
+    }
+
+    pub fn feeds(&self) -> impl Iterator<Item = (&FeedId, &Arc<FeedCounters>)> {
+        self.feeds.iter()
+    }
+
+    /// Raises a condition about `subject` (a feed, an endpoint, a file; empty for the gateway), or renews its text. Logged when it is new.
+    pub fn raise(&self, code: Code, subject: &str, text: impl Into<String>) {
+        let text = text.into();
+        let mut conditions = locked(&self.conditions);
+        let key = (code, subject.to_owned());
+        if let Some(known) = conditions.get_mut(&key) {
+            known.text = text;
+            return;
+        }
+        tracing::warn!(condition = code.as_str(), subject, "{text}");
+        let since = clock::rfc3339(clock::now().unix_ms);
+        let condition =
+            Condition { code: code.as_str(), severity: code.severity(), subject: subject.to_owned(), text, runbook: code.runbook(), since };
+        conditions.insert(key, condition);
+    }
+
+    pub fn clear(&self, code: Code, subject: &str) {
+        if locked(&self.conditions).remove(&(code, subject.to_owned())).is_some() {
+            tracing::info!(condition = code.as_str(), subject, "condition over");
+        }
+    }
+
+    pub fn conditions(&self) -> Vec<Condition> {
+        locked(&self.conditions).values().cloned().collect()
+    }
+
+    pub fn set_uplink(&self, state: UplinkState, endpoint: &str, error: Option<String>) {
+        let mut view = locked(&self.uplink);
+        if view.state != state {
+            view.since_ms = clock::now().unix_ms;
+        }
+        view.state = state;
+        endpoint.clone_into(&mut view.endpoint);
+        if error.is_some() {
+            view.last_error = error;
+        }
+    }
+
+    pub fn uplink(&self) -> UplinkView {
+        locked(&self.uplink).clone()
+    }
+
+    pub fn count_duplicate(&self, feed: &FeedId, received_at_ms: i64) {
+        let counters = self.feed(feed);
+        counters.duplicates.fetch_add(1, Ordering::Relaxed);
+        counters.last_message_ms.store(received_at_ms, Ordering::Relaxed);
+    }
+
+    pub fn count_captured(&self, feed: &FeedId, received_at_ms: i64) {
+        let counters = self.feed(feed);
+        counters.captured.fetch_add(1, Ordering::Relaxed);
+        counters.last_message_ms.store(received_at_ms, Ordering::Relaxed);
+    }
+}

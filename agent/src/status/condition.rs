@@ -1,0 +1,101 @@
+//! Conditions: a closed list of named states, each with a severity and a runbook page.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Odd, nothing lost.
+    Warning,
+    /// Somebody must act.
+    Error,
+}
+
+macro_rules! conditions {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $severity:ident;)*) => {
+        /// What can be the matter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+            pub fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
+        }
+    };
+}
+
+conditions! {
+    /// The spool key lies beside what it seals.
+    SpoolKeyBesideSpool = "spool_key_beside_spool", Warning;
+    /// New records are refused: the quota or the disk is full.
+    SpoolFull = "spool_full", Error;
+    /// Writing or syncing the journal failed.
+    SpoolWriteFailed = "spool_write_failed", Error;
+    /// Records that had been made durable cannot be read.
+    SpoolDamaged = "spool_damaged", Error;
+    /// The last stop was not clean and the end of a segment was torn; nothing acknowledged is known to be lost.
+    SpoolTornTail = "spool_torn_tail", Warning;
+    /// The hub has seen more of a feed than this spool holds: restored from an older image, or a disk that lost its end.
+    SpoolBehindHub = "spool_behind_hub", Error;
+    /// The hub's chain differs from ours.
+    ChainConflict = "chain_conflict", Error;
+    /// The state database is not there; duplicates are not recognised.
+    StateUnavailable = "state_unavailable", Warning;
+    /// The state database was damaged; it was set aside and made anew since this start.
+    StateSetAside = "state_set_aside", Warning;
+    /// The dedupe window is still being rebuilt.
+    DedupeIncomplete = "dedupe_incomplete", Warning;
+    /// Quarantine is full; the feed waits.
+    QuarantineFull = "quarantine_full", Error;
+    /// Records are in quarantine.
+    QuarantineNotEmpty = "quarantine_not_empty", Warning;
+    /// The WAN, the broker or its certificate: no connection.
+    UplinkDown = "uplink_down", Warning;
+    /// The broker refuses our credentials or certificate.
+    UplinkRefused = "uplink_refused", Error;
+    /// The broker takes our messages but nobody is subscribed.
+    HubNotSubscribed = "hub_not_subscribed", Error;
+    /// The hub confirms nothing, though the broker acknowledges.
+    ReceiptsMissing = "receipts_missing", Error;
+    /// The broker refuses a feed's topic; that feed waits.
+    FeedParked = "feed_parked", Error;
+    /// Another client uses our gateway id.
+    GatewayIdInUse = "gateway_id_in_use", Error;
+    /// The broker's largest packet is smaller than `message_bytes_max`.
+    BrokerPacketLimit = "broker_packet_limit", Warning;
+    /// The system clock cannot be believed.
+    ClockSuspect = "clock_suspect", Warning;
+    /// A listener could not bind.
+    ListenerDown = "listener_down", Error;
+    /// A peer sent a frame above the limit.
+    FrameOverLimit = "frame_over_limit", Warning;
+    /// A peer sent bytes that are not a message.
+    FrameUnusable = "frame_unusable", Warning;
+    /// A feed is no longer configured and still drains.
+    FeedRetired = "feed_retired", Warning;
+}
+
+impl Code {
+    /// The runbook page, relative to the documentation's root.
+    pub fn runbook(self) -> String {
+        format!("RUNBOOK.md#{}", self.as_str())
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Condition {
+    pub code: &'static str,
+    pub severity: Severity,
+    /// The feed, endpoint or file it is about; empty for the gateway as a whole.
+    pub subject: String,
+    /// A sentence for people.
+    pub text: String,
+    pub runbook: String,
+    /// RFC 3339.
+    pub since: String,
+}

@@ -1,0 +1,285 @@
+//! The control socket: local programs ask the running agent over a unix socket.
+//!
+//! 1. The agent binds `control.sock` (0660): a stale one that nobody answers at is replaced; anything that is not a socket is left alone and told.
+//! 2. A client sends one JSON line, `{"get":"status"}`, and gets one JSON document, then the connection is closed.
+//! 3. At most [`CONTROL_CLIENTS`] are served at once (I4), each within [`CONTROL_TIMEOUT`]; a slow or babbling client costs only itself.
+//! 4. When the agent stops, the socket file goes.
+//!
+//! The client side says what to do in each case in which nobody answers.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_CLIENTS, CONTROL_REQUEST_BYTES_MAX, CONTROL_TIMEOUT};
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub get: Subject,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    Status,
+}
+
+/// Why the agent could not open its control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("{} is served by another process; stop it, or give this gateway its own gateway.control_socket", .0.display())]
+    InUse(PathBuf),
+    #[error("{} is there and not a socket; move it away, or set gateway.control_socket to another path", .0.display())]
+    NotASocket(PathBuf),
+    #[error("cannot make the control socket {}; check that its directory exists and belongs to this user", path.display())]
+    Failed { path: PathBuf, source: io::Error },
+}
+
+/// The agent's end. The socket file goes when this is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// For one client.
+    deadline: Duration,
+}
+
+impl ControlSocket {
+    /// Needs a runtime around it.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Failed { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+            Ok(_) => {
+                // A full backlog does not block here: the kernel refuses a non-blocking connect, and refusal for that reason means alive.
+                match connect_now(path) {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed)?,
+                    Ok(()) => return Err(BindError::InUse(path.to_owned())),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(BindError::InUse(path.to_owned())),
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let socket = Self { listener, path: path.to_owned(), deadline: CONTROL_TIMEOUT };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// Answers until told to stop. `status` makes the JSON of a snapshot.
+    pub async fn serve<F>(self, status: F, mut stop: watch::Receiver<bool>)
+    where
+        F: Fn() -> String + Send + Sync + 'static,
+    {
+        let status = Arc::new(status);
+        let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
+        let deadline = self.deadline;
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+                (place, self.listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                next = next => next,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let status = Arc::clone(&status);
+                    tokio::spawn(async move {
+                        let served = timeout(deadline, exchange(stream, status.as_ref())).await;
+                        if let Ok(Err(error)) = served {
+                            tracing::debug!(%error, "a client of the control socket went away");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket cannot accept; trying again in a second");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // A socket file left behind is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn connect_now(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&socket2::SockAddr::unix(path)?)
+}
+
+async fn exchange<F: Fn() -> String>(mut stream: UnixStream, status: &F) -> io::Result<()> {
+    let answer = match read_request(&mut stream).await? {
+        Ok(Request { get: Subject::Status }) => status(),
+        Err(why) => serde_json::json!({ "error": why }).to_string(),
+    };
+    stream.write_all(answer.as_bytes()).await?;
+    stream.write_all(b"\n").await?;
+    stream.shutdown().await
+}
+
+/// One line, bounded; the inner error is for the client.
+async fn read_request(stream: &mut UnixStream) -> io::Result<Result<Request, &'static str>> {
+    let mut line = Vec::new();
+    let mut chunk = [0u8; 1024];
+    while !line.contains(&b'\n') {
+        let n = stream.read(&mut chunk).await?;
+        if n == 0 {
+            break;
+        }
+        line.extend_from_slice(&chunk[..n]);
+        if line.len() > CONTROL_REQUEST_BYTES_MAX {
+            return Ok(Err("the request is too long"));
+        }
+    }
+    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+    Ok(serde_json::from_slice(line).map_err(|_| "not a request this version knows; ask {\"get\":\"status\"}"))
+}
+
+/// Why nobody answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(
+        "no agent is running here: nobody answers at {}; start it with `systemctl start siteward`, or give the --config it was started with",
+        .0.display()
+    )]
+    NotRunning(PathBuf),
+    #[error("this user may not ask the agent at {}; use sudo, or a member of the group that owns the socket", .0.display())]
+    Denied(PathBuf),
+    #[error("the agent at {} does not answer within {} s; look at `journalctl -u siteward`", .0.display(), CONTROL_TIMEOUT.as_secs())]
+    Silent(PathBuf),
+    #[error("the agent at {} gave no usable answer; restart it if it is of another version than this program", .0.display())]
+    Unusable(PathBuf),
+    #[error("cannot ask the agent at {}", path.display())]
+    Failed { path: PathBuf, source: io::Error },
+}
+
+/// Asks the agent that listens at `path`; the answer is JSON.
+pub async fn ask(path: &Path, request: Request) -> Result<serde_json::Value, AskError> {
+    let told = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning(path.to_owned()),
+        io::ErrorKind::PermissionDenied => AskError::Denied(path.to_owned()),
+        io::ErrorKind::WouldBlock => AskError::Silent(path.to_owned()),
+        _ => AskError::Failed { path: path.to_owned(), source: error },
+    };
+    let exchange = async {
+        let mut stream = UnixStream::connect(path).await?;
+        let mut line = serde_json::to_vec(&request)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut answer = Vec::new();
+        stream.take(CONTROL_ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        Ok(answer)
+    };
+    let answer = timeout(CONTROL_TIMEOUT, exchange).await.map_err(|_| AskError::Silent(path.to_owned()))?.map_err(told)?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(|_| AskError::Unusable(path.to_owned()))?;
+    if answer.get("error").is_some() { Err(AskError::Unusable(path.to_owned())) } else { Ok(answer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: Request = Request { get: Subject::Status };
+
+    struct Served {
+        path: PathBuf,
+        stop: watch::Sender<bool>,
+        task: tokio::task::JoinHandle<()>,
+        _directory: tempfile::TempDir,
+    }
+
+    fn serve_in(directory: tempfile::TempDir) -> Served {
+        serve_within(CONTROL_TIMEOUT, directory)
+    }
+
+    fn serve_within(deadline: Duration, directory: tempfile::TempDir) -> Served {
+        let path = directory.path().join("control.sock");
+        let mut socket = ControlSocket::bind(&path).unwrap();
+        socket.deadline = deadline;
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(socket.serve(|| r#"{"gateway":"g"}"#.to_owned(), stopped));
+        Served { path, stop, task, _directory: directory }
+    }
+
+    #[tokio::test]
+    async fn a_client_gets_the_status_and_the_socket_goes_at_stop() {
+        let served = serve_in(tempfile::tempdir().unwrap());
+        assert_eq!(std::fs::metadata(&served.path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(ask(&served.path, STATUS).await.unwrap()["gateway"], "g");
+        served.stop.send(true).unwrap();
+        served.task.await.unwrap();
+        assert!(!served.path.exists());
+        let told = ask(&served.path, STATUS).await.unwrap_err().to_string();
+        assert!(told.starts_with("no agent is running here") && told.contains("systemctl start siteward"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left behind by an agent that was killed");
+        assert!(matches!(ask(&path, STATUS).await, Err(AskError::NotRunning(_))));
+        let served = serve_in(directory);
+        assert!(ask(&served.path, STATUS).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_use_and_a_file_are_left_alone() {
+        let served = serve_in(tempfile::tempdir().unwrap());
+        assert!(matches!(ControlSocket::bind(&served.path), Err(BindError::InUse(_))));
+        assert!(ask(&served.path, STATUS).await.is_ok(), "the one that serves is not disturbed");
+        let file = served.path.with_file_name("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert!(matches!(ControlSocket::bind(&file), Err(BindError::NotASocket(_))));
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    }
+
+    /// I4: what a client sends is bounded.
+    #[tokio::test]
+    async fn requests_that_are_unknown_or_endless_are_refused() {
+        let served = serve_in(tempfile::tempdir().unwrap());
+        let babble = vec![b'x'; CONTROL_REQUEST_BYTES_MAX + 4096];
+        for request in [&b"{\"get\":\"everything\"}\n"[..], b"\n", b"{\"get\":\"status\",\"and\":1}\n", b"\xff\xff\n", &babble] {
+            let mut stream = UnixStream::connect(&served.path).await.unwrap();
+            // The server may hang up on babble before all of it is written.
+            let _ = stream.write_all(request).await;
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(!String::from_utf8_lossy(&answer).contains("gateway"));
+        }
+        assert!(ask(&served.path, STATUS).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn silent_clients_do_not_lock_others_out() {
+        let served = serve_within(Duration::from_millis(20), tempfile::tempdir().unwrap());
+        let mut silent = Vec::new();
+        for _ in 0..CONTROL_CLIENTS {
+            silent.push(UnixStream::connect(&served.path).await.unwrap());
+        }
+        assert!(ask(&served.path, STATUS).await.is_ok());
+        drop(silent);
+    }
+}

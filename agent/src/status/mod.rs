@@ -1,0 +1,40 @@
+//! The board: what the agent knows about itself, written by the modules that know, read by everyone who shows it.
+//!
+//! ```text
+//! sources, committer, forwarder ──► board ──┐
+//! spool monitor ────────────────────────────┼──► snapshot ──► control socket ──► siteward status (table, --json)
+//! gauge (bytes over time) ──────────────────┘            └──► STATUS= of systemd
+//! ```
+//!
+//! One snapshot feeds every surface (I7: it holds counts, times, names and codes, never content). Conditions are named states somebody should
+//! know about; each is raised and cleared by one owner and names its runbook page.
+
+pub mod board;
+pub mod condition;
+pub mod control;
+pub mod gauge;
+pub mod snapshot;
+pub mod table;
+
+#[cfg(test)]
+mod tests {
+    use super::condition::Code;
+
+    const RUNBOOK: &str = include_str!("../../../systemd/RUNBOOK.md");
+
+    #[test]
+    fn every_condition_has_its_runbook_section() {
+        let sections: Vec<(&str, &str)> =
+            RUNBOOK.split("\n## ").skip(1).map(|section| section.split_once('\n').expect("a section has a body")).collect();
+        for code in Code::ALL {
+            let code = code.as_str();
+            let (_, body) = sections.iter().find(|(title, _)| *title == code).unwrap_or_else(|| panic!("no section for {code}"));
+            for part in ["**You see.**", "**It means.**", "**Do.**", "**Never.**"] {
+                assert!(body.contains(part), "{code} lacks {part}");
+            }
+        }
+        for (title, _) in sections {
+            assert!(Code::ALL.iter().any(|code| code.as_str() == title), "{title} is no condition");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The gateway status: one snapshot, the same on every surface. Its JSON is what outside tools rely on; fields are added, never changed.
+//!
+//! [`build`] is pure: board and spool view in, [`Snapshot`] out. [`Reporter`] holds what a snapshot is made from and the gauge, and is shared by
+//! the control socket and the agent's housekeeping. Holds counts, times, names and codes, never content (I7).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::board::Board;
+use super::condition::{Condition, Severity};
+use super::gauge::Gauge;
+use crate::clock::{self, WallTime};
+use crate::record::{Incarnation, Name};
+use crate::spool::{Monitor, SpoolView};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub gateway: Name,
+    pub site: Name,
+    pub version: String,
+    pub uptime_s: u64,
+    pub uplink: Uplink,
+    pub spool: Spool,
+    pub config: Config,
+    pub lanes: Vec<Lane>,
+    pub feeds: Vec<Feed>,
+    pub conditions: Vec<Shown>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// `connecting`, `connected` or `down`.
+    pub state: String,
+    /// RFC 3339.
+    pub since: String,
+    /// The endpoint in use or last tried; null before the first attempt.
+    pub endpoint: Option<String>,
+    /// The last error there was, also after it was overcome.
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spool {
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// Null while the spool is not filling.
+    pub time_to_full_s: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Revision of the document that runs; null where only the local file does.
+    pub revision: Option<u64>,
+    pub state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    pub name: String,
+    pub records: u64,
+    pub bytes: u64,
+    /// Null for an empty lane, and while the clock cannot be believed.
+    pub oldest_age_s: Option<u64>,
+}
+
+/// Counters are since the agent started; `queued`, `last_seq` and `incarnation` are of the spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    pub id: Name,
+    pub lane: String,
+    /// No longer configured, still draining.
+    pub retired: bool,
+    pub connections: u64,
+    pub captured: u64,
+    pub released: u64,
+    pub queued: u64,
+    pub duplicates: u64,
+    pub quarantined: u64,
+    pub refused: u64,
+    pub last_seq: u64,
+    pub incarnation: Incarnation,
+    /// RFC 3339; null for never since the agent started.
+    pub last_message_at: Option<String>,
+}
+
+/// A condition as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    pub code: String,
+    pub severity: Severity,
+    pub subject: String,
+    pub text: String,
+    pub runbook: String,
+    pub since: String,
+}
+
+impl From<Condition> for Shown {
+    fn from(c: Condition) -> Self {
+        Self { code: c.code.to_owned(), severity: c.severity, subject: c.subject, text: c.text, runbook: c.runbook, since: c.since }
+    }
+}
+
+/// Puts a snapshot together.
+pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_to_full_s: Option<u64>, now: WallTime) -> Snapshot {
+    let uplink = board.uplink();
+    let mut conditions: Vec<Shown> = board.conditions().into_iter().map(Shown::from).collect();
+    conditions.sort_by_key(|c| std::cmp::Reverse(c.severity));
+    Snapshot {
+        gateway: gateway.clone(),
+        site: site.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: board.uptime_s(),
+        uplink: Uplink {
+            state: uplink.state.as_str().to_owned(),
+            since: clock::rfc3339(uplink.since_ms),
+            endpoint: (!uplink.endpoint.is_empty()).then_some(uplink.endpoint),
+            last_error: uplink.last_error,
+        },
+        spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s },
+        config: Config { revision: None, state: "local".to_owned() },
+        lanes: lanes(view, now),
+        feeds: feeds(board, view),
+        conditions,
+    }
+}
+
+fn lanes(view: &SpoolView, now: WallTime) -> Vec<Lane> {
+    let age = |received_ms: i64| {
+        let believable = !now.suspect && received_ms >= clock::RELEASED_AT_MS;
+        believable.then(|| u64::try_from((now.unix_ms - received_ms) / 1000).unwrap_or(0))
+    };
+    let lane = |lane: &crate::spool::LaneView| Lane {
+        name: lane.lane.as_str().to_owned(),
+        records: lane.records,
+        bytes: lane.bytes,
+        oldest_age_s: lane.oldest_received_ms.and_then(age),
+    };
+    view.lanes.iter().map(lane).collect()
+}
+
+fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let feed = |feed: &crate::spool::FeedView| {
+        let counters = board.feed(&feed.id);
+        let last_message_ms = counters.last_message_ms.load(Ordering::Relaxed);
+        Feed {
+            id: feed.id.clone(),
+            lane: feed.lane.as_str().to_owned(),
+            retired: feed.retired,
+            connections: count(&counters.connections),
+            captured: count(&counters.captured),
+            released: count(&counters.released),
+            queued: feed.last_seq.saturating_sub(feed.settled_seq),
+            duplicates: count(&counters.duplicates),
+            quarantined: count(&counters.quarantined),
+            refused: count(&counters.refused),
+            last_seq: feed.last_seq,
+            incarnation: view.incarnation,
+            last_message_at: (last_message_ms != 0).then(|| clock::rfc3339(last_message_ms)),
+        }
+    };
+    view.feeds.iter().map(feed).collect()
+}
+
+/// What snapshots are made from.
+#[derive(Debug)]
+pub struct Reporter {
+    site: Name,
+    gateway: Name,
+    board: Arc<Board>,
+    monitor: Monitor,
+    started: Instant,
+    gauge: Mutex<Gauge>,
+}
+
+impl Reporter {
+    pub fn new(site: Name, gateway: Name, board: Arc<Board>, monitor: Monitor) -> Arc<Self> {
+        Arc::new(Self { site, gateway, board, monitor, started: Instant::now(), gauge: Mutex::default() })
+    }
+
+    /// The status now; also a sample for the gauge.
+    pub fn snapshot(&self) -> Snapshot {
+        let view = self.monitor.view();
+        let time_to_full_s = {
+            let mut gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
+            gauge.observe(self.started.elapsed(), view.bytes);
+            gauge.time_to_full_s(view.max_bytes)
+        };
+        build(&self.site, &self.gateway, &self.board, &view, time_to_full_s, clock::now())
+    }
+}
+
+/// One line for `STATUS=`.
+pub fn one_line(snapshot: &Snapshot) -> String {
+    let queued: u64 = snapshot.feeds.iter().map(|feed| feed.queued).sum();
+    let mut line = format!("uplink {}; {queued} queued", snapshot.uplink.state);
+    if !snapshot.conditions.is_empty() {
+        let codes: Vec<&str> = snapshot.conditions.iter().map(|c| c.code.as_str()).collect();
+        line.push_str("; conditions: ");
+        line.push_str(&codes.join(", "));
+    }
+    line
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::record;
+    use crate::spool::{FeedView, LaneView};
+    use crate::status::board::UplinkState;
+    use crate::status::condition::Code;
+
+    const NOW: WallTime = WallTime { unix_ms: clock::RELEASED_AT_MS + 3_600_000, suspect: false };
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn view() -> SpoolView {
+        let lane = |lane, records, bytes, oldest_received_ms| LaneView { lane, records, bytes, oldest_received_ms };
+        SpoolView {
+            bytes: 1_048_576,
+            max_bytes: 21_474_836_480,
+            segments: 1,
+            lanes: vec![
+                lane(record::Lane::Critical, 3, 4096, Some(clock::RELEASED_AT_MS)),
+                lane(record::Lane::Normal, 0, 0, None),
+                lane(record::Lane::Bulk, 1, 9, Some(0)),
+            ],
+            feeds: vec![
+                FeedView {
+                    id: name("or-usage"),
+                    lane: record::Lane::Critical,
+                    retired: false,
+                    last_seq: 10,
+                    settled_seq: 7,
+                    incarnation: record::Incarnation([0xAB; 16]),
+                },
+                FeedView {
+                    id: name("old"),
+                    lane: record::Lane::Bulk,
+                    retired: true,
+                    last_seq: 5,
+                    settled_seq: 4,
+                    incarnation: record::Incarnation([0xAB; 16]),
+                },
+            ],
+            incarnation: Incarnation([0xAB; 16]),
+        }
+    }
+
+    pub(in crate::status) fn example() -> Snapshot {
+        let board = Board::new([name("or-usage")]);
+        board.set_uplink(UplinkState::Connected, "mqtts://hub.example.org:8883", Some("connection refused".to_owned()));
+        board.raise(Code::SpoolKeyBesideSpool, "", "the spool key lies beside the spool");
+        board.raise(Code::ListenerDown, "or-usage", "port 2575 is in use");
+        board.count_captured(&name("or-usage"), clock::RELEASED_AT_MS);
+        let mut snapshot = build(&name("st-marys"), &name("st-marys-gw1"), &board, &view(), Some(7200), NOW);
+        snapshot.uptime_s = 90_061;
+        snapshot.version = "0.1.0".to_owned();
+        snapshot.uplink.since = clock::rfc3339(clock::RELEASED_AT_MS);
+        for condition in &mut snapshot.conditions {
+            condition.since = clock::rfc3339(clock::RELEASED_AT_MS);
+        }
+        snapshot
+    }
+
+    #[test]
+    fn the_json_is_what_outside_tools_rely_on() {
+        let golden = serde_json::json!({
+            "gateway": "st-marys-gw1",
+            "site": "st-marys",
+            "version": "0.1.0",
+            "uptime_s": 90061,
+            "uplink": {
+                "state": "connected",
+                "since": "2026-11-01T00:00:00.000Z",
+                "endpoint": "mqtts://hub.example.org:8883",
+                "last_error": "connection refused"
+            },
+            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200 },
+            "config": { "revision": null, "state": "local" },
+            "lanes": [
+                { "name": "critical", "records": 3, "bytes": 4096, "oldest_age_s": 3600 },
+                { "name": "normal", "records": 0, "bytes": 0, "oldest_age_s": null },
+                { "name": "bulk", "records": 1, "bytes": 9, "oldest_age_s": null }
+            ],
+            "feeds": [
+                {
+                    "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "captured": 1, "released": 0, "queued": 3,
+                    "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 10, "incarnation": "abababababababababababababababab",
+                    "last_message_at": "2026-11-01T00:00:00.000Z"
+                },
+                {
+                    "id": "old", "lane": "bulk", "retired": true, "connections": 0, "captured": 0, "released": 0, "queued": 1,
+                    "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 5, "incarnation": "abababababababababababababababab",
+                    "last_message_at": null
+                }
+            ],
+            "conditions": [
+                {
+                    "code": "listener_down", "severity": "error", "subject": "or-usage", "text": "port 2575 is in use",
+                    "runbook": "RUNBOOK.md#listener_down", "since": "2026-11-01T00:00:00.000Z"
+                },
+                {
+                    "code": "spool_key_beside_spool", "severity": "warning", "subject": "", "text": "the spool key lies beside the spool",
+                    "runbook": "RUNBOOK.md#spool_key_beside_spool", "since": "2026-11-01T00:00:00.000Z"
+                }
+            ]
+        });
+        let json = serde_json::to_value(example()).unwrap();
+        assert_eq!(json, golden);
+        assert_eq!(serde_json::from_value::<Snapshot>(json).unwrap(), example(), "and it reads back");
+    }
+
+    /// I10: a clock that stands in 1970 changes no figure but the ones it would make nonsense of.
+    #[test]
+    fn ages_are_left_out_while_the_clock_cannot_be_believed() {
+        let board = Board::new([]);
+        let suspect = WallTime { unix_ms: 5, suspect: true };
+        let snapshot = build(&name("s"), &name("g"), &board, &view(), None, suspect);
+        assert!(snapshot.lanes.iter().all(|lane| lane.oldest_age_s.is_none()));
+        assert_eq!(snapshot.lanes[0].records, 3);
+    }
+
+    #[test]
+    fn systemd_gets_one_line() {
+        assert_eq!(one_line(&example()), "uplink connected; 4 queued; conditions: listener_down, spool_key_beside_spool");
+    }
+}

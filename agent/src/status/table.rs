@@ -1,0 +1,162 @@
+//! The status for people: aligned, short, what is wrong first, each condition with its runbook page. Pure: snapshot in, text out.
+
+use std::fmt::Write as _;
+
+use super::condition::Severity;
+use super::snapshot::{Snapshot, Spool};
+
+/// The whole text, with a line break at its end.
+pub fn render(s: &Snapshot) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(format!("gateway  {} at {}, version {}, up {}", s.gateway, s.site, s.version, duration(s.uptime_s)));
+    let endpoint = s.uplink.endpoint.as_deref().map(|e| format!(" ({e})")).unwrap_or_default();
+    line(format!("uplink   {} since {}{endpoint}", s.uplink.state, s.uplink.since));
+    if let Some(error) = &s.uplink.last_error {
+        line(format!("         last error: {error}"));
+    }
+    line(format!("spool    {}", spool(&s.spool)));
+    let revision = s.config.revision.map(|r| format!(", revision {r}")).unwrap_or_default();
+    line(format!("config   {}{revision}", s.config.state));
+    line(String::new());
+    if s.conditions.is_empty() {
+        line("no conditions: all is well".to_owned());
+    }
+    for c in &s.conditions {
+        let severity = match c.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "ERROR",
+        };
+        let subject = if c.subject.is_empty() { String::new() } else { format!(" [{}]", c.subject) };
+        line(format!("{severity:<7}  {}{subject}: {}", c.code, c.text));
+        line(format!("         since {}, see {}", c.since, c.runbook));
+    }
+    line(String::new());
+    rows(&lane_rows(s)).into_iter().for_each(&mut line);
+    line(String::new());
+    rows(&feed_rows(s)).into_iter().for_each(&mut line);
+    printable(&out)
+}
+
+fn spool(spool: &Spool) -> String {
+    let filling = match spool.time_to_full_s {
+        None => "not filling".to_owned(),
+        Some(0) => "FULL".to_owned(),
+        Some(s) => format!("full in {}", duration(s)),
+    };
+    let percent = spool.bytes.saturating_mul(100).checked_div(spool.max_bytes).unwrap_or(0);
+    format!("{} of {} ({percent} %), {filling}", bytes(spool.bytes), bytes(spool.max_bytes))
+}
+
+fn lane_rows(s: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = vec![["LANE", "RECORDS", "BYTES", "OLDEST"].map(str::to_owned).to_vec()];
+    for lane in &s.lanes {
+        let oldest = lane.oldest_age_s.map_or_else(|| "-".to_owned(), duration);
+        rows.push(vec![lane.name.clone(), lane.records.to_string(), bytes(lane.bytes), oldest]);
+    }
+    rows
+}
+
+fn feed_rows(s: &Snapshot) -> Vec<Vec<String>> {
+    let heads =
+        ["FEED", "LANE", "PEERS", "QUEUED", "CAPTURED", "RELEASED", "DUPLICATES", "REFUSED", "QUARANTINED", "LAST SEQ", "LAST MESSAGE"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    for feed in &s.feeds {
+        let mut row = vec![if feed.retired { format!("{} (retired)", feed.id) } else { feed.id.to_string() }, feed.lane.clone()];
+        let counts =
+            [feed.connections, feed.queued, feed.captured, feed.released, feed.duplicates, feed.refused, feed.quarantined, feed.last_seq];
+        row.extend(counts.map(|n| n.to_string()));
+        row.push(feed.last_message_at.clone().unwrap_or_else(|| "-".to_owned()));
+        rows.push(row);
+    }
+    rows
+}
+
+/// Aligns columns.
+fn rows(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let aligned = |row: &Vec<String>| {
+        row.iter().zip(&widths).fold(String::new(), |mut line, (cell, width)| {
+            write!(line, "{cell:<width$}  ").expect("a String takes everything");
+            line
+        })
+    };
+    rows.iter().map(aligned).collect()
+}
+
+/// The two largest units.
+fn duration(s: u64) -> String {
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min", s / 60),
+        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// No text of a snapshot can steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::snapshot::tests::example;
+
+    #[test]
+    fn the_table_is_aligned_and_names_the_runbook() {
+        let expected = "\
+gateway  st-marys-gw1 at st-marys, version 0.1.0, up 1 d 1 h
+uplink   connected since 2026-11-01T00:00:00.000Z (mqtts://hub.example.org:8883)
+         last error: connection refused
+spool    1.0 MiB of 20.0 GiB (0 %), full in 2 h 0 min
+config   local
+
+ERROR    listener_down [or-usage]: port 2575 is in use
+         since 2026-11-01T00:00:00.000Z, see RUNBOOK.md#listener_down
+warning  spool_key_beside_spool: the spool key lies beside the spool
+         since 2026-11-01T00:00:00.000Z, see RUNBOOK.md#spool_key_beside_spool
+
+LANE      RECORDS  BYTES    OLDEST
+critical  3        4.0 KiB  1 h 0 min
+normal    0        0 B      -
+bulk      1        9 B      -
+
+FEED           LANE      PEERS  QUEUED  CAPTURED  RELEASED  DUPLICATES  REFUSED  QUARANTINED  LAST SEQ  LAST MESSAGE
+or-usage       critical  0      3       1         0         0           0        0            10        2026-11-01T00:00:00.000Z
+old (retired)  bulk      0      1       0         0         0           0        0            5         -
+";
+        assert_eq!(render(&example()), expected);
+    }
+
+    #[test]
+    fn a_quiet_gateway_says_so_in_one_line() {
+        let mut snapshot = example();
+        snapshot.conditions.clear();
+        assert!(render(&snapshot).contains("\nno conditions: all is well\n"));
+    }
+
+    #[test]
+    fn no_text_steers_the_terminal() {
+        let mut snapshot = example();
+        snapshot.conditions[0].text = "\u{1b}[2J\r".to_owned();
+        assert!(!render(&snapshot).contains(['\u{1b}', '\r']));
+    }
+}

@@ -1,0 +1,196 @@
+//! Keeps one connection going, for ever: chooses the endpoint, runs the connection, tells the board, waits.
+//!
+//! A connection runs in a task of its own, so that even a panic inside the MQTT library is one failed attempt and not the end of the uplink.
+//!
+//! What the board shows: `down` since the connection was lost, whatever is attempted meanwhile; `uplink_down` only when a new attempt failed
+//! too, so that a broker's restart does not alarm anybody; `uplink_refused` for each endpoint that refuses us, until it lets us in;
+//! `gateway_id_in_use` until a connection has lasted longer than a twin would wait.
+//!
+//! Not every broker says that a session was taken over: mosquitto 2.0 just closes. So when it closes several young connections in a row
+//! without a word, a twin is suspected: the condition is raised, and the next attempts are not made at once, so that two clones do not throw
+//! each other out twice a second. Nothing else changes; a broker that is merely flaky costs a few seconds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::backoff::{Pace, Retry, suspicious_wait};
+use super::fault::{Fault, Kind};
+use super::gate::Gate;
+use super::mqtt::{self, Ended};
+use super::queue;
+use super::tls::TlsFiles;
+use super::{Timing, UplinkIdentity};
+use crate::config::settings::{Endpoint, TlsKeySource, UplinkSettings};
+use crate::limits::{TLS_FILES_INTERVAL, UNEXPLAINED_ENDS};
+use crate::status::board::{Board, UplinkState};
+use crate::status::condition::Code;
+
+/// What every connection is made from.
+pub(super) struct Context {
+    pub settings: UplinkSettings,
+    pub identity: UplinkIdentity,
+    pub board: Arc<Board>,
+    pub timing: Timing,
+    pub gate: Arc<Gate>,
+    pub events: queue::Sender,
+    pub stop: watch::Receiver<bool>,
+    /// The last connection ended without progress.
+    pub flapping: AtomicBool,
+    /// Another client is suspected, not known, to use our id.
+    pub suspecting: AtomicBool,
+}
+
+impl Context {
+    /// A connection that stands is no news worth until something is acknowledged.
+    pub(super) fn is_flapping(&self) -> bool {
+        self.flapping.load(Ordering::Relaxed)
+    }
+
+    /// A connection has lasted this long.
+    pub(super) fn settled_in(&self, lasted: Duration) {
+        let suspecting = self.suspecting.load(Ordering::Relaxed);
+        if lasted >= if suspecting { self.timing.keep_alive * 2 } else { self.timing.backoff_slow } {
+            self.suspecting.store(false, Ordering::Relaxed);
+            self.board.clear(Code::GatewayIdInUse, "");
+        }
+    }
+
+    pub(super) fn tls_files(&self, endpoint: &Endpoint) -> Result<TlsFiles, Fault> {
+        let UplinkSettings { ca, cert, key, .. } = &self.settings;
+        let Some(ca) = ca.clone() else {
+            return Err(Fault::passing(format!("{endpoint}: TLS needs a CA file; set `ca` under [uplink]")));
+        };
+        let key = match key {
+            None => None,
+            Some(TlsKeySource::File(path)) => Some(path.clone()),
+            Some(TlsKeySource::Credential(name)) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => Some(PathBuf::from(directory).join(name)),
+                None => {
+                    return Err(Fault::passing(format!(
+                        "{endpoint}: the key is the credential `{name}` but systemd passed none; add LoadCredential= to the unit"
+                    )));
+                }
+            },
+        };
+        Ok(TlsFiles { ca, cert: cert.clone(), key })
+    }
+}
+
+/// Returns when we are asked to stop, or nobody could ask any more.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the `Uplink` is gone, which asks for the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+pub(super) async fn run(context: Arc<Context>) {
+    let endpoints = &context.settings.endpoints;
+    let mut retry = Retry::new(endpoints.len());
+    let mut suspicion = Suspicion::default();
+    let mut last_text = String::new();
+    let mut stop = context.stop.clone();
+    context.board.set_uplink(UplinkState::Connecting, &endpoints[0].to_string(), None);
+    loop {
+        let endpoint = &endpoints[retry.endpoint()];
+        let Ended { fault, progressed, lasted } = connection(&context, endpoint).await;
+        let Some(fault) = fault else { return };
+        let young = lasted.map(|lasted| lasted < context.timing.keep_alive);
+        let (fault, twin) = suspicion.weigh(fault, young);
+        if twin {
+            context.suspecting.store(true, Ordering::Relaxed);
+        }
+        if fault.text != last_text {
+            tracing::info!("{}", fault.text);
+            last_text.clone_from(&fault.text);
+        }
+        report(&context, endpoint, &fault, progressed);
+        // Without randomness the bound itself is waited for.
+        let random = getrandom::u64().unwrap_or(u64::MAX);
+        let wait = retry.failed(fault.pace, progressed, &context.timing, random);
+        let wait = if twin { wait.max(suspicious_wait(&context.timing, random)) } else { wait };
+        tracing::debug!(?wait, "next attempt: {}", endpoints[retry.endpoint()]);
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = pause(&context, endpoint, fault.pace, wait) => {}
+        }
+    }
+}
+
+/// Young connections in a row that the broker closed without a word.
+#[derive(Debug, Default)]
+struct Suspicion(u32);
+
+impl Suspicion {
+    /// The fault, in other words where a twin is suspected. `young`: whether the connection was, if there was one.
+    fn weigh(&mut self, fault: Fault, young: Option<bool>) -> (Fault, bool) {
+        match young {
+            Some(true) if fault.unexplained => self.0 += 1,
+            Some(_) => self.0 = 0,
+            None => {}
+        }
+        if self.0 < UNEXPLAINED_ENDS || !fault.unexplained {
+            return (fault, false);
+        }
+        let text = format!(
+            "{}; that was {} times in a row: perhaps another client uses this gateway's id, make sure that no copy of it runs",
+            fault.text, self.0
+        );
+        (Fault { kind: Kind::IdInUse, text, ..fault }, true)
+    }
+}
+
+/// One connection in a task of its own, which ends with us.
+async fn connection(context: &Arc<Context>, endpoint: &Endpoint) -> Ended {
+    let mut task = JoinSet::new();
+    task.spawn(mqtt::run(context.clone(), endpoint.clone()));
+    if let Some(Ok(ended)) = task.join_next().await {
+        return ended;
+    }
+    // Nobody but us could have cancelled it: it panicked.
+    context.gate.close();
+    let fault = Fault::passing(format!("{endpoint}: the connection failed inside; this is a fault in siteward, please report it"));
+    // A forwarder that is gone has no use for it.
+    let _ = context.events.send(super::UplinkEvent::Down { error: fault.text.clone() }).await;
+    Ended { fault: Some(fault), progressed: false, lasted: None }
+}
+
+fn report(context: &Context, endpoint: &Endpoint, fault: &Fault, progressed: bool) {
+    let board = &context.board;
+    context.flapping.store(!progressed, Ordering::Relaxed);
+    board.set_uplink(UplinkState::Down, &endpoint.to_string(), Some(fault.text.clone()));
+    match fault.kind {
+        Kind::Down if progressed => {}
+        Kind::Down => board.raise(Code::UplinkDown, "", fault.text.clone()),
+        Kind::Refused => board.raise(Code::UplinkRefused, &endpoint.to_string(), fault.text.clone()),
+        Kind::IdInUse => board.raise(Code::GatewayIdInUse, "", fault.text.clone()),
+    }
+}
+
+/// Waits; but where certificates may be the reason for a slow pace, a changed file is tried at once.
+async fn pause(context: &Context, endpoint: &Endpoint, pace: Pace, wait: Duration) {
+    let until = Instant::now() + wait;
+    let watched = (endpoint.tls && pace == Pace::Slow).then(|| fingerprint(context, endpoint));
+    loop {
+        let next = match watched {
+            Some(_) => until.min(Instant::now() + TLS_FILES_INTERVAL),
+            None => until,
+        };
+        tokio::time::sleep_until(next).await;
+        let changed = watched.as_ref().is_some_and(|before| fingerprint(context, endpoint) != *before);
+        if changed || Instant::now() >= until {
+            return;
+        }
+    }
+}
+
+/// Sizes and times of the certificate files.
+fn fingerprint(context: &Context, endpoint: &Endpoint) -> Vec<Option<(u64, Option<std::time::SystemTime>)>> {
+    let Ok(TlsFiles { ca, cert, key }) = context.tls_files(endpoint) else { return Vec::new() };
+    let seen = |path: PathBuf| std::fs::metadata(path).ok().map(|found| (found.len(), found.modified().ok()));
+    [Some(ca), cert, key].into_iter().flatten().map(seen).collect()
+}

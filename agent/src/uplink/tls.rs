@@ -1,0 +1,161 @@
+//! The TLS side of a connection: certificate files in, `rustls::ClientConfig` out.
+//!
+//! Life cycle: the uplink calls [`client_config`] before every attempt to connect, so a certificate that was replaced on disk is used by the
+//! next connection without a restart. Nothing is cached and nothing is kept: key bytes live in the configuration that rustls holds, as long
+//! as the connection does.
+//!
+//! Decisions: *ring* as the only provider (named here, never the process default), TLS 1.3 and 1.2, the CA file as the only trust anchors
+//! (a hub of a hospital group has its own CA; the public ones have no say). Errors name the file and what to do about it, never its content.
+//!
+//! A box without a battery boots in 1970 (I10). Where the system's clock cannot be believed, dates alone do not refuse the hub: see
+//! [`DatesForgiven`]. Names, chain and signatures are always checked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::clock;
+
+/// Where the certificates are. `cert` and `key` belong together: both or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub ca: PathBuf,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// Why no TLS configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{}: cannot be read; check that the file exists and that siteward's user may read it", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: is not a PEM file of the expected kind; export it again as PEM", path.display())]
+    Pem { path: PathBuf, source: pem::Error },
+    #[error("{}: holds no certificate; it must contain at least one BEGIN CERTIFICATE block", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("{}: holds a certificate that cannot be used as a trust anchor; put the CA's own certificate here", path.display())]
+    Anchor { path: PathBuf, source: rustls::Error },
+    #[error("`cert` and `key` belong together; set both, or none where the hub asks for no client certificate")]
+    HalfIdentity,
+    #[error("{} and {} cannot be used together; the key must be the one the certificate was made for", cert.display(), key.display())]
+    Identity { cert: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("{}: the trust anchors cannot be used; put the CA's own certificate here", ca.display())]
+    Verifier { ca: PathBuf, source: rustls::client::VerifierBuilderError },
+    #[error("the TLS library refuses its own protocol versions; this is a fault in siteward, please report it")]
+    Versions(#[source] rustls::Error),
+}
+
+/// Reads the files and makes the configuration of one connection.
+pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = DatesForgiven { inner: verifier(&files.ca, &provider)?, clock_suspect: clock::now().suspect };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsError::Versions)?
+        .dangerous() // its only departure from the usual checks is `DatesForgiven`
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let config = match (&files.cert, &files.key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(cert), Some(key)) => builder
+            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|source| TlsError::Identity { cert: cert.clone(), key: key.clone(), source })?,
+        _ => return Err(TlsError::HalfIdentity),
+    };
+    Ok(Arc::new(config))
+}
+
+pub(super) fn verifier(ca: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for anchor in certificates(ca)? {
+        roots.add(anchor).map_err(|source| TlsError::Anchor { path: ca.to_owned(), source })?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|source| TlsError::Verifier { ca: ca.to_owned(), source })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| pem_error(path, error))?;
+    if found.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| pem_error(path, error))
+}
+
+fn pem_error(path: &Path, error: pem::Error) -> TlsError {
+    match error {
+        pem::Error::Io(source) => TlsError::Read { path: path.to_owned(), source },
+        source => TlsError::Pem { path: path.to_owned(), source },
+    }
+}
+
+/// The usual checks; but while our own clock cannot be believed, a certificate refused for its dates only is checked again at a time within
+/// them. A certificate that is refused for anything else stays refused.
+#[derive(Debug)]
+pub(super) struct DatesForgiven {
+    pub(super) inner: Arc<WebPkiServerVerifier>,
+    pub(super) clock_suspect: bool,
+}
+
+/// The time at which a certificate refused for its dates was good, if dates were the reason.
+fn a_time_within(error: &rustls::Error) -> Option<UnixTime> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => Some(*not_before),
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => Some(*not_after),
+        _ => None,
+    }
+}
+
+/// Certificates in a chain have different dates; each retry moves the time into the dates of one more.
+const DATE_RETRIES: usize = 4;
+
+impl ServerCertVerifier for DatesForgiven {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let check = |at| self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
+        let mut verdict = check(now);
+        if !self.clock_suspect {
+            return verdict;
+        }
+        for _ in 0..DATE_RETRIES {
+            let Some(at) = verdict.as_ref().err().and_then(a_time_within) else { break };
+            verdict = check(at);
+        }
+        verdict
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
