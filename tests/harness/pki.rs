@@ -1,0 +1,74 @@
+//! Certificates for one test: a CA of our own, a server certificate for loopback, client certificates by name, and a foreign CA.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// A certificate and its key, as files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// One certificate authority and a directory for what it issues.
+pub struct Pki {
+    directory: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    pub ca: PathBuf,
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pki").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Pki {
+    /// Makes a CA called `name` in a new directory.
+    pub fn new(directory: &Path, name: &str) -> Self {
+        fs::create_dir_all(directory).expect("a directory for certificates");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names, no error");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let ca = directory.join("ca.pem");
+        fs::write(&ca, certificate.pem()).expect("the CA's certificate is written");
+        Self { directory: directory.to_path_buf(), issuer: Issuer::new(params, key), ca }
+    }
+
+    /// A certificate for a server on loopback.
+    pub fn server(&self) -> Identity {
+        self.issue("server", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A certificate for a client whose common name is `name`.
+    pub fn client(&self, name: &str) -> Identity {
+        self.issue(name, &[], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn issue(&self, name: &str, hosts: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
+        let hosts: Vec<String> = hosts.iter().map(|&h| h.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).expect("host names are valid");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let identity = Identity { cert: self.directory.join(format!("{name}.pem")), key: self.directory.join(format!("{name}.key")) };
+        fs::write(&identity.cert, certificate.pem()).expect("the certificate is written");
+        write_private(&identity.key, &key.serialize_pem());
+        identity
+    }
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut f| f.write_all(text.as_bytes())).expect("the key is written");
+}

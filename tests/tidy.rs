@@ -1,0 +1,126 @@
+//! The repository keeps its own rules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Files with this ending under a directory of the repository, with their text.
+fn sources(directory: &str, ending: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut directories = vec![harness::repository().join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                directories.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                let text = fs::read_to_string(&path).expect("a source file is text");
+                found.push((path, text));
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no .{ending} files under {directory}");
+    found
+}
+
+fn rust() -> Vec<(PathBuf, String)> {
+    let mut all = sources("agent/src", "rs");
+    all.extend(sources("tests", "rs"));
+    all
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(harness::repository()).unwrap_or(path).display().to_string()
+}
+
+/// The doc comment of a function is above its attributes; this says which invariants the doc comments of tests name.
+fn invariants_named_by_tests(text: &str) -> Vec<u32> {
+    let mut named = Vec::new();
+    let mut comment: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("///") {
+            comment.push(doc);
+        } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            named.extend(comment.iter().flat_map(|doc| invariants_in(doc)));
+        } else if !line.starts_with("#[") {
+            comment.clear();
+        }
+    }
+    named
+}
+
+/// `I1`, `I2`, … as words.
+fn invariants_in(text: &str) -> Vec<u32> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter_map(|w| w.strip_prefix('I')?.parse().ok()).collect()
+}
+
+#[test]
+fn every_invariant_is_held_by_a_test_that_names_it() {
+    let named: Vec<u32> = rust().iter().flat_map(|(_, text)| invariants_named_by_tests(text)).collect();
+    // I6 (remote configuration) comes with the rollout
+    let missing: Vec<u32> = [1, 2, 3, 4, 5, 7, 8, 9, 10].into_iter().filter(|i| !named.contains(i)).collect();
+    assert!(missing.is_empty(), "no test's doc comment names the invariants {missing:?}");
+}
+
+#[test]
+fn every_source_file_says_what_it_is_first() {
+    let silent: Vec<String> =
+        rust().iter().filter(|(_, t)| !t.starts_with("//!") && !t.starts_with("#![doc")).map(|(p, _)| shown(p)).collect();
+    assert!(silent.is_empty(), "these do not begin with `//!`: {silent:?}");
+}
+
+#[test]
+fn no_source_file_is_too_long_to_read() {
+    let long: Vec<String> =
+        rust().iter().filter(|(_, t)| t.lines().count() > 500).map(|(p, t)| format!("{} ({})", shown(p), t.lines().count())).collect();
+    assert!(long.is_empty(), "more than 500 lines: {long:?}");
+}
+
+#[test]
+fn nothing_is_left_for_later_and_no_test_is_switched_off() {
+    let words = [["to", "do!("].concat(), ["unimple", "mented!("].concat(), ["#[ig", "nore"].concat(), ["db", "g!("].concat()];
+    let mut found = Vec::new();
+    for (path, text) in rust() {
+        found.extend(words.iter().filter(|w| text.contains(w.as_str())).map(|w| format!("{}: {w}", shown(&path))));
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn the_readme_is_short_and_names_both_commands() {
+    let readme = fs::read_to_string(harness::repository().join("README.md")).expect("README.md");
+    assert!(readme.lines().count() <= 140, "README.md has {} lines", readme.lines().count());
+    for command in ["cargo run --release --bin siteward -- demo", "./tests/run"] {
+        assert!(readme.contains(command), "README.md does not name `{command}`");
+    }
+}
+
+#[test]
+fn the_top_level_holds_exactly_what_it_may() {
+    let may = ["Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "agent", "cross", "systemd", "target", "tests"];
+    let must = ["Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "agent", "systemd", "tests"];
+    let entries = fs::read_dir(harness::repository()).expect("the repository").flatten();
+    let names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect();
+    let strangers: Vec<&String> = names.iter().filter(|n| !may.contains(&n.as_str())).collect();
+    assert!(strangers.is_empty(), "not in the layout: {strangers:?}");
+    let missing: Vec<&&str> = must.iter().filter(|m| !names.iter().any(|n| n == **m)).collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+}
+
+#[test]
+fn only_the_uplink_and_the_hub_know_the_mqtt_library() {
+    let agent = sources("agent/src", "rs");
+    let word = ["rumq", "ttc::"].concat();
+    let outside = agent.iter().filter(|(p, t)| t.contains(&word) && !shown(p).contains("/uplink/") && !shown(p).contains("/hub/"));
+    let outside: Vec<String> = outside.map(|(p, _)| shown(p)).collect();
+    assert!(outside.is_empty(), "the library is named outside the uplink: {outside:?}");
+}
+
+#[test]
+fn every_condition_has_its_page_in_the_runbook() {
+    let runbook = fs::read_to_string(harness::repository().join("systemd/RUNBOOK.md")).expect("systemd/RUNBOOK.md");
+    let codes = siteward::status::condition::Code::ALL.iter().map(|c| c.as_str());
+    let missing: Vec<&str> = codes.filter(|code| !runbook.lines().any(|l| l.starts_with('#') && l.contains(code))).collect();
+    assert!(missing.is_empty(), "no page for {missing:?}");
+}
