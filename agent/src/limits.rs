@@ -96,6 +96,10 @@ pub const BATCH_BYTES_MAX: u64 = 4 * MIB;
 pub const APPEND_QUEUE: usize = 1024;
 /// Largest encoded record header.
 pub const RECORD_HEADER_BYTES_MAX: usize = 2 * KIB as usize;
+/// Kept of a file's name in a record header.
+pub const FILE_NAME_CHARS_MAX: usize = 128;
+/// The list of files a directory feed is done with; above half of it, it is written anew.
+pub const FILE_LIST_BYTES_MAX: u64 = 8 * MIB;
 /// One copy of the heads, preallocated.
 pub const HEADS_BYTES: u64 = MIB;
 /// Heads are synced at most this often, beside unlink and stop.

@@ -13,6 +13,8 @@
 //!
 //! `Payload` holds message bytes. It has no `Display` and its `Debug` shows a length (I7).
 
+mod origin;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +22,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use self::origin::{Content, FileOrigin, FilePlace, FileProgress, Fingerprint, Origin};
 use crate::limits::NAME_BYTES_MAX;
 
 /// Why a name was refused.
@@ -301,8 +304,7 @@ pub struct Message {
     pub body: Payload,
     /// The positive answer, stored with the record so that a duplicate gets the same one again. Empty where none is due.
     pub reply: Payload,
-    /// Where it came from, for people: `10.1.2.3:51944`.
-    pub peer: String,
+    pub origin: Origin,
     pub received_at_ms: i64,
     pub clock_suspect: bool,
 }
@@ -332,7 +334,7 @@ pub struct Record {
     pub nonce: Nonce,
     /// MSH-10, cut to 199 bytes; empty where there was none.
     pub control_id: Bytes,
-    pub peer: String,
+    pub origin: Origin,
     pub received_at_ms: i64,
     pub clock_suspect: bool,
     /// Same sender identity as an earlier record, other body.

@@ -24,7 +24,7 @@ use super::state::{self, Known, Remembered, SharedState};
 use super::{AppendError, Durable};
 use crate::contract::Mark;
 use crate::limits;
-use crate::record::{Digest, FeedId, Incarnation, Lane, Message, Nonce, Payload};
+use crate::record::{Digest, FeedId, FilePlace, FileProgress, Incarnation, Lane, Message, Nonce, Origin, Payload};
 use crate::status::condition::Code;
 
 /// What a lane writes to.
@@ -51,15 +51,23 @@ struct Pending {
     slot: usize,
     feed: FeedId,
     mark: Mark,
+    place: Option<FilePlace>,
     reply: Payload,
     fingerprint: Option<Fingerprint>,
     received_at_ms: i64,
+}
+
+impl Pending {
+    fn files(&self) -> Option<FileProgress> {
+        self.place.map(|place| FileProgress { seq: self.mark.seq, place })
+    }
 }
 
 /// What a flush will become if its sync succeeds.
 #[derive(Default)]
 struct Scratch {
     heads: BTreeMap<FeedId, Mark>,
+    places: BTreeMap<FeedId, FilePlace>,
     pending: Vec<Pending>,
     /// Whole-message fingerprints in this flush, to find duplicates among themselves.
     seen: HashMap<(FeedId, Fingerprint), usize>,
@@ -125,6 +133,10 @@ impl Committer {
                     continue;
                 }
             }
+            if let Err(error) = self.check_follows(&message, &scratch) {
+                answers[slot] = Some(Err(error));
+                continue;
+            }
             self.put(lane, slot, &message, fingerprint, identity_seen, &mut scratch);
         }
         self.flush(lane, scratch, answers);
@@ -132,6 +144,17 @@ impl Committer {
 
     fn look_up(&self, feed: &FeedId, print: &Fingerprint) -> Known {
         state::lock(&self.state).look_up(feed, print, &self.shared)
+    }
+
+    /// A record of a file is stored only behind the one before it: where that one was refused, this one is, or a row would be lost.
+    fn check_follows(&self, message: &Message, scratch: &Scratch) -> Result<(), AppendError> {
+        let Origin::File(file) = &message.origin else { return Ok(()) };
+        let pending = scratch.places.get(&message.feed).copied();
+        let before = pending.or_else(|| self.shared.index().feeds.get(&message.feed)?.files.map(|progress| progress.place));
+        if before == file.follows {
+            return Ok(());
+        }
+        Err(AppendError::Store("what comes before it in its file was not stored; the file is gone through again from there".into()))
     }
 
     /// Numbers, chains and encodes one message.
@@ -156,6 +179,9 @@ impl Committer {
         if print.is_some() {
             flags |= format::FLAG_HAS_IDENTITY;
         }
+        if matches!(&message.origin, Origin::File(file) if file.repeated) {
+            flags |= format::FLAG_FILE_REPEATED;
+        }
         let control_id = message.identity.as_ref().map_or(&[][..], |id| &id.control_id[..]);
         let header = RecordHeaderV1 {
             feed: feed.to_string(),
@@ -169,16 +195,20 @@ impl Committer {
             identity_fingerprint: print.map_or([0; 16], |p| p.identity),
             body_fingerprint: print.map_or([0; 16], |p| p.body),
             control_id: control_id[..control_id.len().min(limits::CONTROL_ID_BYTES_MAX)].to_vec(),
-            origin: OriginV1::Peer { peer: message.peer.chars().take(64).collect() },
+            origin: stored_origin(&message.origin),
         };
         let open = self.lanes[lane.index()].open.as_mut().expect("rolled before");
         open.put(header, message.reply.expose(), message.body.expose());
         scratch.heads.insert(feed.clone(), mark);
+        let place = message.origin.place();
+        if let Some(place) = place {
+            scratch.places.insert(feed.clone(), place);
+        }
         if let Some(print) = print {
             scratch.seen.insert((feed.clone(), print), scratch.pending.len());
         }
         let received_at_ms = message.received_at_ms;
-        scratch.pending.push(Pending { slot, feed, mark, reply: message.reply.clone(), fingerprint: print, received_at_ms });
+        scratch.pending.push(Pending { slot, feed, mark, place, reply: message.reply.clone(), fingerprint: print, received_at_ms });
     }
 
     fn nonce(&mut self) -> Nonce {
@@ -234,7 +264,10 @@ impl Committer {
             let segment = index.segment(lane, ordinal).expect("an open segment is never released");
             segment.durable_end = durable_end;
             for pending in &scratch.pending {
-                segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms);
+                segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms, pending.files());
+            }
+            for pending in scratch.pending.iter().filter(|pending| pending.place.is_some()) {
+                index.feeds.get_mut(&pending.feed).expect("feeds are never removed while open").files = pending.files();
             }
         }
         self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
@@ -278,6 +311,7 @@ impl Committer {
                 follows: feed.lineage.last().and_then(|link| link.follows),
                 head_seq: feed.head.seq,
                 head_chain: feed.head.chain,
+                files: feed.files,
             });
             SegmentHeaderV1 {
                 id,
@@ -370,6 +404,19 @@ impl Committer {
             tracing::error!("the heads could not be written at stop: {error}; the next start recovers them from the journal");
         }
         state::lock(&self.state).close();
+    }
+}
+
+fn stored_origin(origin: &Origin) -> OriginV1 {
+    let cut = |text: &str, chars: usize| text.chars().take(chars).collect();
+    match origin {
+        Origin::Peer(peer) => OriginV1::Peer { peer: cut(peer, 64) },
+        Origin::File(file) => OriginV1::File {
+            place: file.place,
+            start_offset: file.start_offset,
+            name: cut(&file.name, limits::FILE_NAME_CHARS_MAX),
+            content: file.content,
+        },
     }
 }
 

@@ -21,7 +21,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::record::{Chain, Digest, Incarnation, Nonce, Position};
+use crate::record::{Chain, Content, Digest, FilePlace, FileProgress, Incarnation, Nonce, Position};
 
 /// Space for one copy of the segment header.
 pub const SEGMENT_HEADER_COPY: u64 = 32 * limits::KIB;
@@ -88,6 +88,7 @@ pub struct BaseV1 {
     pub follows: Option<Position>,
     pub head_seq: u64,
     pub head_chain: Chain,
+    pub files: Option<FileProgress>,
 }
 
 /// The header of a record.
@@ -95,7 +96,7 @@ pub struct BaseV1 {
 pub struct RecordHeaderV1 {
     pub feed: String,
     pub seq: u64,
-    /// [`FLAG_CLOCK_SUSPECT`], [`FLAG_CONTROL_ID_REUSED`], [`FLAG_HAS_IDENTITY`].
+    /// [`FLAG_CLOCK_SUSPECT`], [`FLAG_CONTROL_ID_REUSED`], [`FLAG_HAS_IDENTITY`], [`FLAG_FILE_REPEATED`].
     pub flags: u32,
     /// The chain before this record; the chain after it follows from seq and digest.
     pub chain_before: Chain,
@@ -113,6 +114,8 @@ pub struct RecordHeaderV1 {
 pub const FLAG_CLOCK_SUSPECT: u32 = 1;
 pub const FLAG_CONTROL_ID_REUSED: u32 = 2;
 pub const FLAG_HAS_IDENTITY: u32 = 4;
+/// The same content was captured before from a file of another name or time of change.
+pub const FLAG_FILE_REPEATED: u32 = 8;
 
 /// Where a record came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,11 +123,12 @@ pub enum OriginV1 {
     Peer {
         peer: String,
     },
-    /// Position in a file: the place for directory feeds.
     File {
-        fingerprint: [u8; 32],
-        end_offset: u64,
-        last: bool,
+        place: FilePlace,
+        start_offset: u64,
+        /// Empty unless the feed says that names may be shown.
+        name: String,
+        content: Content,
     },
 }
 
@@ -132,6 +136,14 @@ impl RecordHeaderV1 {
     /// The chain after this record.
     pub fn chain(&self) -> Chain {
         self.chain_before.after(self.seq, &self.digest)
+    }
+
+    /// How far its feed came with it, where it is of a file.
+    pub fn files(&self) -> Option<FileProgress> {
+        match self.origin {
+            OriginV1::Peer { .. } => None,
+            OriginV1::File { place, .. } => Some(FileProgress { seq: self.seq, place }),
+        }
     }
 }
 
@@ -160,6 +172,8 @@ pub struct SpanV1 {
     /// The chain after `last`.
     pub chain: Chain,
     pub first_received_ms: i64,
+    /// Its newest record of a file.
+    pub files: Option<FileProgress>,
 }
 
 fn seed(id: &SegmentId) -> u32 {

@@ -1,7 +1,7 @@
 //! Golden bytes: what a released version wrote must be readable for ever. A test here that fails means the format changed: make a new version.
 
 use super::format::*;
-use crate::record::{Chain, Digest, Incarnation, Nonce, Position};
+use crate::record::{Chain, Content, Digest, FilePlace, FileProgress, Fingerprint, Incarnation, Nonce, Position};
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -26,6 +26,21 @@ fn record_header() -> RecordHeaderV1 {
         control_id: b"C1".to_vec(),
         origin: OriginV1::Peer { peer: "10.0.0.1:9".into() },
     }
+}
+
+fn progress(seq: u64) -> FileProgress {
+    FileProgress { seq, place: FilePlace { fingerprint: Fingerprint([6; 32]), index: 41, end_offset: 70_000, last: false } }
+}
+
+#[test]
+fn a_record_of_a_file_keeps_its_bytes() {
+    let place = progress(300).place;
+    let origin = OriginV1::File { place, start_offset: 69_900, name: "usage.csv".into(), content: Content::Csv };
+    let header = RecordHeaderV1 { control_id: Vec::new(), origin, flags: FLAG_FILE_REPEATED, ..record_header() };
+    let (mut out, id) = (Vec::new(), SegmentId([7; 16]));
+    let bound = put_record_header(&mut out, &id, &header, 20);
+    assert_eq!(hex(&out[bound]), include_str!("golden/record_header_file_v1.hex").trim());
+    assert_eq!(decode_record_header(&id, &out), Some(header));
 }
 
 #[test]
@@ -56,6 +71,7 @@ fn a_segment_header_keeps_its_bytes() {
             follows: Some(Position { incarnation: Incarnation([8; 16]), seq: 299, chain: Chain([1; 32]) }),
             head_seq: 299,
             head_chain: Chain([1; 32]),
+            files: Some(progress(299)),
         }],
     };
     let bytes = encode_segment_header(&header);
@@ -75,6 +91,7 @@ fn a_footer_keeps_its_bytes() {
             count: 11,
             chain: Chain([1; 32]),
             first_received_ms: 1_793_491_200_000,
+            files: Some(progress(310)),
         }],
         removed: Vec::new(),
     };
@@ -115,7 +132,7 @@ fn heads_keep_their_bytes() {
             settled_seq: 300,
             settled_chain: Chain([1; 32]),
             lineage: vec![crate::record::Link { incarnation: Incarnation([9; 16]), follows: None }],
-            progress: Vec::new(),
+            files: Some(progress(310)),
             aged_ms: 0,
         }],
     });

@@ -19,7 +19,7 @@ use super::format::{decode_block, encode_block};
 use super::index::Index;
 use super::recovery::from_spare;
 use crate::limits;
-use crate::record::{Chain, Incarnation, Link};
+use crate::record::{Chain, FileProgress, Incarnation, Link};
 
 pub const MAGIC: [u8; 8] = *b"SWHEADS1";
 const NAMES: [&str; 2] = ["heads.a", "heads.b"];
@@ -49,8 +49,8 @@ pub struct FeedHeadV1 {
     pub settled_seq: u64,
     pub settled_chain: Chain,
     pub lineage: Vec<Link>,
-    /// Progress in files: the place for directory feeds.
-    pub progress: Vec<u8>,
+    /// The newest record that came from a file.
+    pub files: Option<FileProgress>,
     /// Time the oldest record has waited over all runs, in milliseconds: the place for ages that survive a clock jump.
     pub aged_ms: u64,
 }
@@ -65,7 +65,7 @@ pub fn content(index: &Index, key_check: [u8; 8]) -> HeadsV1 {
         settled_seq: feed.settled.seq,
         settled_chain: feed.settled.chain,
         lineage: feed.lineage.clone(),
-        progress: Vec::new(),
+        files: feed.files,
         aged_ms: 0,
     });
     HeadsV1 { generation: 0, key_check, incarnation: index.incarnation, next_ordinal: index.next_ordinal, feeds: feeds.collect() }

@@ -20,7 +20,7 @@ use super::format::{PredecessorV1, SegmentHeaderV1, SegmentId};
 use super::heads::Heads;
 use super::key::SpoolKey;
 use crate::contract::Mark;
-use crate::record::{Chain, FeedId, Incarnation, Lane, Link, Position};
+use crate::record::{Chain, FeedId, FileProgress, Incarnation, Lane, Link, Position};
 use crate::status::board::Board;
 
 /// One feed's records in a segment.
@@ -32,6 +32,13 @@ pub struct Span {
     /// The chain after `last`.
     pub chain: Chain,
     pub first_received_ms: i64,
+    /// Its newest record of a file.
+    pub files: Option<FileProgress>,
+}
+
+/// The one of two that is further.
+pub fn newest(a: Option<FileProgress>, b: Option<FileProgress>) -> Option<FileProgress> {
+    [a, b].into_iter().flatten().max_by_key(|progress| progress.seq)
 }
 
 /// A segment file.
@@ -70,7 +77,7 @@ impl Segment {
     }
 
     /// Takes a record into the spans.
-    pub fn note(&mut self, feed: &FeedId, seq: u64, chain: Chain, received_at_ms: i64) {
+    pub fn note(&mut self, feed: &FeedId, seq: u64, chain: Chain, received_at_ms: i64, files: Option<FileProgress>) {
         self.spans
             .entry(feed.clone())
             .and_modify(|span| {
@@ -79,9 +86,10 @@ impl Segment {
                     span.last = seq;
                     span.chain = chain;
                 }
+                span.files = newest(span.files, files);
                 span.count += 1;
             })
-            .or_insert(Span { first: seq, last: seq, count: 1, chain, first_received_ms: received_at_ms });
+            .or_insert(Span { first: seq, last: seq, count: 1, chain, first_received_ms: received_at_ms, files });
     }
 }
 
@@ -97,6 +105,8 @@ pub struct Feed {
     pub settled: Mark,
     /// Links of the incarnations that still matter, oldest first; the last is the current one.
     pub lineage: Vec<Link>,
+    /// The newest durable record that came from a file.
+    pub files: Option<FileProgress>,
 }
 
 impl Feed {

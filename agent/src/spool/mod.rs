@@ -6,6 +6,7 @@
 //!           heads.a heads.b                  durable positions of every feed                heads.rs
 //!           journal/<lane>/<ordinal>.seg     records, sealed                                format.rs segment.rs
 //!           journal/quarantine/<n>.q         what cannot go on, sealed                      quarantine.rs
+//!           files/<feed>.list                which files a directory feed is done with        filelist.rs
 //!           state/                           sled: dedupe window; can be rebuilt            state.rs
 //!           spare.seg damaged/               for a full disk; for an expert                 recovery.rs
 //!
@@ -23,6 +24,7 @@ mod chunk;
 mod committer;
 mod delta;
 pub mod disk;
+pub mod filelist;
 pub mod format;
 #[cfg(test)]
 mod golden_tests;
@@ -40,6 +42,7 @@ mod segment;
 mod state;
 #[cfg(test)]
 mod tests;
+mod torn;
 mod window;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -48,7 +51,8 @@ use std::sync::{Arc, Mutex};
 
 pub use committer::Committer;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
-pub use queue::{Appender, Closer};
+pub use quarantine::Row;
+pub use queue::{Appender, Appending, Closer};
 pub use reader::Reader;
 
 use crate::config::settings::KeySource;
@@ -336,6 +340,7 @@ fn configure(
             head: genesis,
             settled: genesis,
             lineage: Vec::new(),
+            files: None,
         });
         feed.lane = *lane;
         feed.configured = true;

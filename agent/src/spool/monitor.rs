@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::index::{Index, Shared};
 use super::quarantine::Quarantine;
-use crate::record::{FeedId, Incarnation, Lane};
+use crate::record::{FeedId, FileProgress, Incarnation, Lane};
 
 /// Looks, and can do nothing else.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub struct FeedView {
     pub settled_seq: u64,
     /// The feed's current incarnation.
     pub incarnation: Incarnation,
+    /// Its newest durable record that came from a file.
+    pub files: Option<FileProgress>,
 }
 
 impl Monitor {
@@ -87,6 +89,7 @@ fn feed_views(index: &Index) -> Vec<FeedView> {
         last_seq: feed.head.seq,
         settled_seq: feed.settled.seq,
         incarnation: feed.head_position().incarnation,
+        files: feed.files,
     });
     views.filter(|view| !view.retired || view.last_seq > view.settled_seq).collect()
 }

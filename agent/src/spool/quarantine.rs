@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::QuarantineError;
 use super::disk::Disk;
 use super::format::{SegmentId, encode_block};
 use super::key::SpoolKey;
 use crate::limits;
-use crate::record::{FeedId, Incarnation, Nonce};
+use crate::record::{FeedId, Fingerprint, Incarnation, Nonce, Payload};
+use sha2::{Digest as _, Sha256};
 
 const MAGIC: [u8; 8] = *b"SWQUARA1";
 
@@ -49,6 +51,28 @@ pub struct Item<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A part of a file that cannot be a record. Its name in quarantine follows from file and place, so that it is kept once however often the file
+/// is gone through.
+#[derive(Debug)]
+pub struct Row {
+    pub feed: FeedId,
+    pub file: Fingerprint,
+    /// Where it begins in the file.
+    pub offset: u64,
+    pub code: &'static str,
+    /// File and row, for people.
+    pub origin: String,
+    pub bytes: Payload,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        let hash = Sha256::new().chain_update(self.feed.as_str()).chain_update([0]).chain_update(self.file.0);
+        let hash: [u8; 32] = hash.chain_update(self.offset.to_be_bytes()).finalize().into();
+        format!("row-{}.q", Incarnation(hash[..16].try_into().expect("half of 32 bytes")))
+    }
+}
+
 /// The quarantine directory.
 #[derive(Debug)]
 pub struct Quarantine {
@@ -63,9 +87,16 @@ impl Quarantine {
     pub fn open(disk: &dyn Disk, directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
         let (mut bytes, mut next) = (0, 0);
         for name in disk.list(&directory)? {
-            let Some(number) = name.strip_suffix(".q").and_then(|stem| u64::from_str_radix(stem, 16).ok()) else { continue };
-            next = next.max(number + 1);
-            bytes += disk.open_read(&directory.join(&name))?.len()?;
+            let path = directory.join(&name);
+            match name.strip_suffix(".q") {
+                Some(stem) => next = next.max(u64::from_str_radix(stem, 16).map_or(next, |number| number + 1)),
+                None if name.ends_with(".new") => {
+                    disk.remove(&path)?;
+                    continue;
+                }
+                None => continue,
+            }
+            bytes += disk.open_read(&path)?.len()?;
         }
         Ok(Self { directory, bytes: AtomicU64::new(bytes), bytes_max, next: AtomicU64::new(next) })
     }
@@ -84,26 +115,39 @@ impl Quarantine {
         self.bytes() + bytes + 4 * limits::KIB <= self.bytes_max / 100 * share
     }
 
+    /// Stores a row of a file, unless it is there already (false); durable when this returns `Ok`.
+    pub fn put_row(&self, disk: &dyn Disk, key: &SpoolKey, row: &Row, at_ms: i64) -> Result<bool, QuarantineError> {
+        let path = self.directory.join(row.name());
+        let failed =
+            |error: io::Error| QuarantineError::Store(format!("quarantine of {} of feed {} failed: {error}", row.origin, row.feed));
+        // A name is given only to what was synced; the name itself may have been cut off from its sync.
+        if disk.open_read(&path).is_ok() {
+            return disk.sync_dir(&self.directory).map(|()| false).map_err(failed);
+        }
+        if !self.has_room(row.bytes.len() as u64, 100) {
+            return Err(QuarantineError::Full);
+        }
+        let item = Item { feed: &row.feed, record: None, code: row.code, peer: &row.origin, at_ms, bytes: row.bytes.expose() };
+        let stored = sealed_entry(key, &item).and_then(|bytes| {
+            let fresh = path.with_extension("new");
+            match disk.remove(&fresh) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = disk.create(&fresh, bytes.len() as u64)?;
+            file.write_at(0, &bytes)?;
+            file.sync_data()?;
+            disk.rename(&fresh, &path)?;
+            disk.sync_dir(&self.directory)?;
+            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            Ok(true)
+        });
+        stored.map_err(failed)
+    }
+
     /// Stores an item; durable when this returns `Ok`.
     pub fn put(&self, disk: &dyn Disk, key: &SpoolKey, item: &Item<'_>) -> io::Result<()> {
-        let mut id = SegmentId([0; 16]);
-        let mut nonce = Nonce([0; 16]);
-        getrandom::fill(&mut id.0).and_then(|()| getrandom::fill(&mut nonce.0)).map_err(io::Error::other)?;
-        let mut sealed = item.bytes.to_vec();
-        let bound = [item.feed.as_str(), item.code].join("/");
-        let tag = key.sealer(&id).seal(&nonce, 0, bound.as_bytes(), &mut sealed);
-        let entry = EntryV1 {
-            id,
-            nonce,
-            feed: item.feed.to_string(),
-            record: item.record,
-            code: item.code.to_owned(),
-            peer: item.peer.to_owned(),
-            at_ms: item.at_ms,
-            sealed,
-            tag,
-        };
-        let bytes = encode_block(MAGIC, &Entry::V1(entry));
+        let bytes = sealed_entry(key, item)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{number:016x}.q"));
         let file = disk.create(&path, bytes.len() as u64)?;
@@ -113,4 +157,25 @@ impl Quarantine {
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
+}
+
+fn sealed_entry(key: &SpoolKey, item: &Item<'_>) -> io::Result<Vec<u8>> {
+    let mut id = SegmentId([0; 16]);
+    let mut nonce = Nonce([0; 16]);
+    getrandom::fill(&mut id.0).and_then(|()| getrandom::fill(&mut nonce.0)).map_err(io::Error::other)?;
+    let mut sealed = item.bytes.to_vec();
+    let bound = [item.feed.as_str(), item.code].join("/");
+    let tag = key.sealer(&id).seal(&nonce, 0, bound.as_bytes(), &mut sealed);
+    let entry = EntryV1 {
+        id,
+        nonce,
+        feed: item.feed.to_string(),
+        record: item.record,
+        code: item.code.to_owned(),
+        peer: item.peer.to_owned(),
+        at_ms: item.at_ms,
+        sealed,
+        tag,
+    };
+    Ok(encode_block(MAGIC, &Entry::V1(entry)))
 }

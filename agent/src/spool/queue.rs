@@ -10,12 +10,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::committer::Committer;
+use super::filelist::{FileList, Note};
 use super::index::Shared;
+use super::quarantine::Row;
 use super::quarantine::{Item, Quarantine};
-use super::{AppendError, Durable};
+use super::{AppendError, Durable, QuarantineError};
 use crate::clock;
 use crate::limits;
-use crate::record::{FeedId, Incarnation, Message, Payload};
+use crate::record::{FeedId, FilePlace, Incarnation, Message, Payload};
 use crate::status::condition::Code;
 
 /// Share of the quarantine quota that unusable bytes may take, in per cent; the rest is kept for records.
@@ -24,6 +26,8 @@ const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 enum Request {
     Append { message: Message, answer: oneshot::Sender<Result<Durable, AppendError>> },
+    Files { messages: Vec<Message>, answer: oneshot::Sender<Result<(), AppendError>> },
+    Row { row: Row, answer: oneshot::Sender<Result<(), QuarantineError>> },
     Frame { feed: FeedId, peer: String, code: &'static str, bytes: Payload },
     Renew { answer: std::sync::mpsc::SyncSender<Result<Incarnation, AppendError>> },
     Stop,
@@ -33,6 +37,18 @@ enum Request {
 #[derive(Debug, Clone)]
 pub struct Appender {
     requests: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+/// Records of files on their way to the disk.
+#[derive(Debug)]
+pub struct Appending(oneshot::Receiver<Result<(), AppendError>>);
+
+impl Appending {
+    /// Blocks until all of them are durable. After an error a first part of them may be; [`Appender::file_progress`] says how many.
+    pub fn wait(self) -> Result<(), AppendError> {
+        self.0.blocking_recv().unwrap_or(Err(AppendError::Stopping))
+    }
 }
 
 impl Appender {
@@ -41,6 +57,31 @@ impl Appender {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Append { message, answer }).await.map_err(|_| AppendError::Stopping)?;
         answered.await.unwrap_or(Err(AppendError::Stopping))
+    }
+
+    /// Records of one file feed, in order, each naming what it follows. Blocks while the queue is full; not for asynchronous code.
+    pub fn append_files(&self, messages: Vec<Message>) -> Result<Appending, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.blocking_send(Request::Files { messages, answer }).map_err(|_| AppendError::Stopping)?;
+        Ok(Appending(answered))
+    }
+
+    /// How far a file feed is durable.
+    pub fn file_progress(&self, feed: &FeedId) -> Option<FilePlace> {
+        self.shared.index().feeds.get(feed).and_then(|feed| feed.files).map(|progress| progress.place)
+    }
+
+    /// The list of files the feed is done with.
+    pub fn file_list(&self, feed: &FeedId) -> std::io::Result<(FileList, Vec<Note>)> {
+        FileList::open(Arc::clone(&self.shared.disk), &self.shared.path, feed)
+    }
+
+    /// A part of a file that cannot be a record: sealed into quarantine, synced when this returns `Ok`. Blocks.
+    pub fn quarantine_row(&self, row: Row) -> Result<(), QuarantineError> {
+        let stopping = || QuarantineError::Store("the agent is stopping".into());
+        let (answer, answered) = oneshot::channel();
+        self.requests.blocking_send(Request::Row { row, answer }).map_err(|_| stopping())?;
+        answered.blocking_recv().unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Bytes that could not be a message: sealed into quarantine as far as its quota allows, else only counted.
@@ -92,6 +133,18 @@ impl Closer {
     }
 }
 
+enum Answer {
+    One(oneshot::Sender<Result<Durable, AppendError>>),
+    /// One answer for all.
+    All(oneshot::Sender<Result<(), AppendError>>),
+}
+
+/// Who waits for so many of a batch's records.
+struct Waiting {
+    records: usize,
+    answer: Answer,
+}
+
 struct Worker {
     committer: Committer,
     shared: Arc<Shared>,
@@ -106,9 +159,9 @@ pub(super) fn start(
     quarantine: Arc<Quarantine>,
 ) -> std::io::Result<(Appender, RenewHandle, Closer)> {
     let (sender, requests) = mpsc::channel(limits::APPEND_QUEUE);
-    let worker = Worker { committer, shared, quarantine, requests };
+    let worker = Worker { committer, shared: Arc::clone(&shared), quarantine, requests };
     let thread = std::thread::Builder::new().name("committer".into()).spawn(move || worker.run())?;
-    Ok((Appender { requests: sender.clone() }, RenewHandle { requests: sender.clone() }, Closer { requests: sender, thread }))
+    Ok((Appender { requests: sender.clone(), shared }, RenewHandle { requests: sender.clone() }, Closer { requests: sender, thread }))
 }
 
 impl Worker {
@@ -149,8 +202,15 @@ impl Worker {
                 Request::Append { message, answer } => {
                     bytes += message.body.len() as u64;
                     batch.push(message);
-                    answers.push(answer);
+                    answers.push(Waiting { records: 1, answer: Answer::One(answer) });
                 }
+                Request::Files { messages, answer } => {
+                    bytes += messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
+                    answers.push(Waiting { records: messages.len(), answer: Answer::All(answer) });
+                    batch.extend(messages);
+                }
+                // What stands before it in the file is in this batch or durable; what stands behind it is not sent before this is answered.
+                Request::Row { row, answer } => drop(answer.send(self.keep_row(&row))),
                 Request::Frame { feed, peer, code, bytes } => self.keep_frame(&feed, &peer, code, &bytes),
                 Request::Renew { answer } => {
                     self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers));
@@ -171,21 +231,50 @@ impl Worker {
         goes_on
     }
 
-    fn commit(&mut self, batch: Vec<Message>, answers: Vec<oneshot::Sender<Result<Durable, AppendError>>>) {
+    fn commit(&mut self, batch: Vec<Message>, answers: Vec<Waiting>) {
         if batch.is_empty() {
             return;
         }
         let feeds: Vec<(FeedId, i64)> = batch.iter().map(|message| (message.feed.clone(), message.received_at_ms)).collect();
         let outcomes = self.committer.commit(batch);
-        for ((outcome, answer), (feed, received_at_ms)) in outcomes.into_iter().zip(answers).zip(feeds) {
-            match &outcome {
+        for (outcome, (feed, received_at_ms)) in outcomes.iter().zip(feeds) {
+            match outcome {
                 Ok(durable) if durable.is_duplicate() => self.shared.board.count_duplicate(&feed, received_at_ms),
                 Ok(_) => self.shared.board.count_captured(&feed, received_at_ms),
                 Err(_) => {}
             }
-            // The connection may be gone: the record is durable all the same, and the sender will resend and be recognised.
-            drop(answer.send(outcome));
         }
+        let mut outcomes = outcomes.into_iter();
+        for Waiting { records, answer } in answers {
+            let mut mine = outcomes.by_ref().take(records);
+            match answer {
+                // The connection may be gone: the record is durable all the same, and the sender will resend and be recognised.
+                Answer::One(answer) => drop(mine.next().map(|outcome| answer.send(outcome))),
+                Answer::All(answer) => {
+                    let failed = mine.fold(Ok(()), |all, outcome| all.and(outcome.map(drop)));
+                    drop(answer.send(failed));
+                }
+            }
+        }
+    }
+
+    fn keep_row(&self, row: &Row) -> Result<(), QuarantineError> {
+        let kept = self.quarantine.put_row(&*self.shared.disk, &self.shared.key, row, clock::now().unix_ms);
+        match &kept {
+            Ok(is_new) => {
+                self.shared.board.clear(Code::QuarantineFull, row.feed.as_str());
+                let counter = &self.shared.board.feed(&row.feed).quarantined;
+                counter.fetch_add(u64::from(*is_new), std::sync::atomic::Ordering::Relaxed);
+                let text = "rows of files were put into quarantine; read their reasons and decide";
+                self.shared.board.raise(Code::QuarantineNotEmpty, row.feed.as_str(), text);
+            }
+            Err(QuarantineError::Full) => {
+                let text = "quarantine is full; the file waits at a row that cannot be a record until room is made";
+                self.shared.board.raise(Code::QuarantineFull, row.feed.as_str(), text);
+            }
+            Err(QuarantineError::Store(_)) => {}
+        }
+        kept.map(drop)
     }
 
     fn keep_frame(&self, feed: &FeedId, peer: &str, code: &'static str, bytes: &Payload) {

@@ -24,7 +24,7 @@ use super::state::{self, SharedState};
 use super::{AppendError, FeedInfo, Item, QuarantineError, ReadError};
 use crate::contract::Mark;
 use crate::limits;
-use crate::record::{Chain, FeedId, Incarnation, Lane, Link, Payload, Position, Record};
+use crate::record::{Chain, FeedId, FileOrigin, Incarnation, Lane, Link, Origin, Payload, Position, Record};
 use crate::status::condition::Code;
 
 /// Where a feed is being read.
@@ -265,7 +265,7 @@ impl Reader {
             feed: &record.feed,
             record: Some((record.incarnation, record.seq)),
             code: reason,
-            peer: &record.peer,
+            peer: &record.origin.for_people(),
             at_ms: record.received_at_ms,
             bytes,
         };
@@ -356,9 +356,16 @@ fn releasable(index: &super::index::Index, segments: &BTreeMap<u64, Segment>) ->
 
 fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: bytes::Bytes) -> Record {
     let header = &located.header;
-    let peer = match &header.origin {
-        format::OriginV1::Peer { peer } => peer.clone(),
-        format::OriginV1::File { .. } => String::new(),
+    let origin = match &header.origin {
+        format::OriginV1::Peer { peer } => Origin::Peer(peer.clone()),
+        format::OriginV1::File { place, start_offset, name, content } => Origin::File(FileOrigin {
+            place: *place,
+            start_offset: *start_offset,
+            name: name.clone(),
+            content: *content,
+            repeated: header.flags & format::FLAG_FILE_REPEATED != 0,
+            follows: None,
+        }),
     };
     Record {
         feed: feed.clone(),
@@ -368,7 +375,7 @@ fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: b
         chain: header.chain(),
         nonce: header.nonce,
         control_id: header.control_id.clone().into(),
-        peer,
+        origin,
         received_at_ms: header.received_at_ms,
         clock_suspect: header.flags & format::FLAG_CLOCK_SUSPECT != 0,
         control_id_reused: header.flags & format::FLAG_CONTROL_ID_REUSED != 0,

@@ -23,9 +23,10 @@ use super::OpenError;
 use super::disk::{Disk, DiskFile};
 use super::format::{self, DATA_START, FOOTER_RESERVE, FOOTER_TAIL, PredecessorV1, RECORD_MAGIC, SegmentHeaderV1};
 use super::heads::HeadsV1;
-use super::index::{Feed, Segment, Span};
-use super::scan::{Scan, read_past_bad_sectors};
+use super::index::{Feed, Segment, Span, newest};
+use super::scan::{Located, Scan, read_past_bad_sectors};
 use super::segment::{footer_of, lane_directory};
+use super::torn::{Met, Torn};
 use crate::contract::Mark;
 use crate::limits;
 use crate::record::{Chain, FeedId, Lane, Link};
@@ -189,7 +190,14 @@ fn span_of(span: &format::SpanV1) -> Option<(FeedId, Span)> {
     let feed = FeedId::new(&span.feed).ok()?;
     Some((
         feed,
-        Span { first: span.first, last: span.last, count: span.count, chain: span.chain, first_received_ms: span.first_received_ms },
+        Span {
+            first: span.first,
+            last: span.last,
+            count: span.count,
+            chain: span.chain,
+            first_received_ms: span.first_received_ms,
+            files: span.files,
+        },
     ))
 }
 
@@ -210,7 +218,7 @@ fn recover_segment(
         segment.spans = footer.spans.iter().filter_map(span_of).collect();
         return Ok(Some(segment));
     }
-    let scanned = scan(&mut segment, file, cut.unwrap_or(len).min(len), bad).map_err(failed(path))?;
+    let scanned = scan(&mut segment, header, file, cut, bad).map_err(failed(path))?;
     check_device(path, scanned.bad_sectors)?;
     report(&scanned, &segment, cut, board);
     if segment.spans.is_empty() && cut.is_none_or(|cut| cut <= DATA_START) {
@@ -225,9 +233,9 @@ fn recover_segment(
     if scanned.bad_sectors > 0 {
         // What cannot be read now may be readable another time: the file stays as it is.
         segment.damaged = true;
-        disk.open(path).and_then(|file| file.sync_data()).map_err(failed(path))?;
+        disk.open(path).and_then(|file| wipe(&*file, &scanned.left_out).and_then(|()| file.sync_data())).map_err(failed(path))?;
     } else if !segment.spans.is_empty() {
-        segment.file_bytes = settle_down(disk, spool, header, &segment, file, board)?;
+        segment.file_bytes = settle_down(disk, spool, header, (&segment, &scanned.left_out), file, board)?;
     }
     Ok(Some(segment))
 }
@@ -243,11 +251,16 @@ struct Scanned {
     /// Something other than zeroes stands behind the last whole record.
     torn: bool,
     bad_sectors: u64,
+    /// Where records start that do not count though they are whole (see `torn`).
+    left_out: Vec<u64>,
 }
 
-fn scan(segment: &mut Segment, file: &Arc<dyn DiskFile>, end: u64, bad: u64) -> io::Result<Scanned> {
+fn scan(segment: &mut Segment, header: &SegmentHeaderV1, file: &Arc<dyn DiskFile>, cut: Option<u64>, bad: u64) -> io::Result<Scanned> {
+    let len = file.len()?;
+    let end = cut.unwrap_or(len).min(len);
     let mut scan = Scan::new(file.clone(), segment.id, DATA_START).tolerate();
-    let mut met = Scanned { damaged: 0, synced_through: 0, damaged_at: None, torn: false, bad_sectors: bad };
+    let mut met = Scanned { damaged: 0, synced_through: 0, damaged_at: None, torn: false, bad_sectors: bad, left_out: Vec::new() };
+    let mut torn = Torn::new(&header.bases, cut.is_some());
     // Headers that are whole while their body is not: noted when a whole record follows, else they are the torn tail.
     let mut doubtful = Vec::new();
     while let Some(located) = scan.next(end)? {
@@ -256,22 +269,51 @@ fn scan(segment: &mut Segment, file: &Arc<dyn DiskFile>, end: u64, bad: u64) -> 
         if located.skipped > 0 || !whole {
             met.damaged_at.get_or_insert(located.offset - located.skipped);
         }
-        let entry = (feed, located.header.seq, located.header.chain(), located.header.received_at_ms, located.end());
-        doubtful.push(entry);
+        if located.skipped > 0 {
+            torn.damage(located.offset);
+        }
+        let record = met_record(feed, &located, whole);
+        doubtful.extend(torn.proven_by(&record));
         if whole {
             met.damaged += located.skipped;
             met.synced_through = met.synced_through.max(located.header.synced_through);
-            for (feed, seq, chain, received, record_end) in doubtful.drain(..) {
-                segment.note(&feed, seq, chain, received);
-                segment.durable_end = record_end;
+        }
+        doubtful.extend(torn.take(record));
+        if whole {
+            for record in doubtful.drain(..) {
+                segment.note(&record.feed, record.seq, record.chain, record.received_at_ms, record.files);
+                segment.durable_end = segment.durable_end.max(record.end);
             }
         }
     }
+    met.left_out = torn.left_out();
+    met.torn = !met.left_out.is_empty();
+    met.left_out.retain(|start| *start < segment.durable_end);
     let mut rest = vec![0u8; (end.saturating_sub(segment.durable_end)).min(COPY_BYTES as u64) as usize];
     met.bad_sectors += scan.bad_sectors();
     let n = read_past_bad_sectors(&**file, segment.durable_end, &mut rest, &mut met.bad_sectors)?;
-    met.torn = rest[..n].iter().any(|b| *b != 0);
+    met.torn |= rest[..n].iter().any(|b| *b != 0);
     Ok(met)
+}
+
+fn met_record(feed: FeedId, located: &Located, whole: bool) -> Met {
+    let header = &located.header;
+    Met {
+        feed,
+        seq: header.seq,
+        chain: header.chain(),
+        received_at_ms: header.received_at_ms,
+        files: header.files(),
+        start: located.offset,
+        end: located.end(),
+        synced_through: header.synced_through,
+        whole,
+    }
+}
+
+/// Makes what is left out unfindable.
+fn wipe(file: &dyn DiskFile, left_out: &[u64]) -> io::Result<()> {
+    left_out.iter().try_for_each(|start| file.write_at(*start, &[0; format::PREFIX_BYTES]))
 }
 
 fn report(met: &Scanned, segment: &Segment, cut: Option<u64>, board: &Board) {
@@ -292,7 +334,7 @@ fn settle_down(
     disk: &dyn Disk,
     spool: &Path,
     header: &SegmentHeaderV1,
-    segment: &Segment,
+    (segment, left_out): (&Segment, &[u64]),
     file: &Arc<dyn DiskFile>,
     board: &Board,
 ) -> Result<u64, OpenError> {
@@ -307,7 +349,7 @@ fn settle_down(
     };
     let target = match target {
         Ok(target) => target,
-        Err(error) if super::committer::is_full(&error) => return sync_in_place(disk, segment, board),
+        Err(error) if super::committer::is_full(&error) => return sync_in_place(disk, segment, left_out, board),
         Err(source) => return Err(OpenError::Io { path: copy, source }),
     };
     let copied = (|| {
@@ -326,6 +368,7 @@ fn settle_down(
             target.write_at(at, &bytes[..n])?;
             at += n as u64;
         }
+        wipe(&*target, left_out)?;
         target.write_at(at, &footer)?;
         target.set_len(len)?;
         target.sync_data()?;
@@ -346,10 +389,14 @@ pub fn from_spare(disk: &dyn Disk, spool: &Path, copy: &Path, len: u64) -> io::R
 }
 
 /// The last resort on a full disk without a spare: the file as it is.
-fn sync_in_place(disk: &dyn Disk, segment: &Segment, board: &Board) -> Result<u64, OpenError> {
+fn sync_in_place(disk: &dyn Disk, segment: &Segment, left_out: &[u64], board: &Board) -> Result<u64, OpenError> {
     let subject = segment.path.display().to_string();
     board.raise(Code::SpoolTornTail, &subject, "the disk is full, so the end of the journal was synced in place; make room on the volume");
-    let synced = disk.open(&segment.path).and_then(|file| file.sync_data().and_then(|()| file.len()));
+    let synced = disk.open(&segment.path).and_then(|file| {
+        wipe(&*file, left_out)?;
+        file.sync_data()?;
+        file.len()
+    });
     synced.map_err(failed(&segment.path))
 }
 
@@ -357,7 +404,7 @@ fn sync_in_place(disk: &dyn Disk, segment: &Segment, board: &Board) -> Result<u6
 pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId, Feed> {
     let mut feeds: BTreeMap<FeedId, Feed> = BTreeMap::new();
     let genesis = Mark { seq: 0, chain: Chain::GENESIS };
-    let new = |lane| Feed { lane, configured: false, head: genesis, settled: genesis, lineage: Vec::new() };
+    let new = |lane| Feed { lane, configured: false, head: genesis, settled: genesis, lineage: Vec::new(), files: None };
     for head in heads.iter().flat_map(|heads| &heads.feeds) {
         let (Ok(id), Some(lane)) = (FeedId::new(&head.feed), Lane::ALL.get(usize::from(head.lane))) else { continue };
         let feed = Feed {
@@ -366,6 +413,7 @@ pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId
             head: Mark { seq: head.head_seq, chain: head.head_chain },
             settled: Mark { seq: head.settled_seq, chain: head.settled_chain },
             lineage: head.lineage.clone(),
+            files: head.files,
         };
         feeds.insert(id, feed);
     }
@@ -377,6 +425,7 @@ pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId
             if base.head_seq > feed.head.seq {
                 feed.head = Mark { seq: base.head_seq, chain: base.head_chain };
             }
+            feed.files = newest(feed.files, base.files);
             // An incarnation without records of this feed was followed by another from the same place.
             if has_records {
                 add_link(feed, Link { incarnation: header.incarnation, follows: base.follows });
@@ -387,6 +436,7 @@ pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId
             if span.last > feed.head.seq {
                 feed.head = Mark { seq: span.last, chain: span.chain };
             }
+            feed.files = newest(feed.files, span.files);
         }
     }
     for feed in feeds.values_mut() {

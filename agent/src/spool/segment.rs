@@ -132,6 +132,7 @@ pub fn footer_of(segment: &Segment) -> FooterV1 {
         count: span.count,
         chain: span.chain,
         first_received_ms: span.first_received_ms,
+        files: span.files,
     });
     FooterV1 { id: segment.id, data_end: segment.durable_end, spans: spans.collect(), removed: Vec::new() }
 }

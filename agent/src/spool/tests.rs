@@ -49,7 +49,7 @@ fn message(to: &str, id: &str, body: &str) -> Message {
         }),
         body: Payload::new(Bytes::copy_from_slice(body.as_bytes())),
         reply: Payload::new(Bytes::from(format!("reply to {id}"))),
-        peer: "127.0.0.1:1".into(),
+        origin: crate::record::Origin::Peer("127.0.0.1:1".into()),
         received_at_ms: 1_793_491_200_000,
         clock_suspect: false,
     }

@@ -130,7 +130,7 @@ impl Ledger {
             identity: sent.identity.clone(),
             body: Payload::new(Bytes::from(body(id, sent.len))),
             reply: reply(id, sent.times),
-            peer: "192.0.2.1:4000".to_owned(),
+            origin: siteward::record::Origin::Peer("192.0.2.1:4000".to_owned()),
             received_at_ms: 1_800_000_000_000,
             clock_suspect: false,
         }

@@ -32,7 +32,7 @@ use super::store::Store;
 use crate::clock;
 use crate::config::settings::{MllpSettings, OnStoreFailure};
 use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES};
-use crate::record::{FeedId, Message, Payload};
+use crate::record::{FeedId, Message, Origin, Payload};
 use crate::source::ack::{self, Accepted, Fault, Ignored, Policy, Refused, Reply, Stamp, Verdict};
 use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remainder};
 use crate::source::oddity::{Oddity, PeerConditions, Seen};
@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             identity: accepted.identity(),
             body: body.clone(),
             reply: accepted.positive(&stamp),
-            peer: self.peer.clone(),
+            origin: Origin::Peer(self.peer.clone()),
             received_at_ms: received.unix_ms,
             clock_suspect: received.suspect,
         };

@@ -1,0 +1,113 @@
+//! Where a message came from: a peer on the network, or a place in a file.
+//!
+//! A file feed's progress is the place of its newest durable record ([`FilePlace`]). It travels in record headers, footers, segment headers and
+//! heads, so that whatever survives a crash says exactly how far the feed came; nothing else does. Since a hole would be a row lost for good, a
+//! record of a file names the place that must be durable before it (`follows`), and the committer refuses it where that is not so.
+//!
+//! Names of files may hold a patient's name (I7): they are kept only where a feed's configuration says that its names may be shown.
+
+use serde::{Deserialize, Serialize};
+
+/// What identifies a file: SHA-256 of path below the feed's directory, size, time of change, and digest of the content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// A record's place in a file, which is also how far a feed came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePlace {
+    pub fingerprint: Fingerprint,
+    /// Counts the records of the file from 0; what went to quarantine instead does not count.
+    pub index: u64,
+    /// The record ends before this byte of the file.
+    pub end_offset: u64,
+    /// No record comes behind it in the file.
+    pub last: bool,
+}
+
+/// The newest durable record of a feed that came from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileProgress {
+    pub seq: u64,
+    pub place: FilePlace,
+}
+
+/// What kind of bytes a record of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    Octets,
+    Hl7V2,
+    Csv,
+    Text,
+    X12,
+    Json,
+    FhirJson,
+}
+
+impl Content {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Octets => "application/octet-stream",
+            Self::Hl7V2 => "application/hl7-v2",
+            Self::Csv => "text/csv",
+            Self::Text => "text/plain",
+            Self::X12 => "application/edi-x12",
+            Self::Json => "application/json",
+            Self::FhirJson => "application/fhir+json",
+        }
+    }
+}
+
+/// A record's origin in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOrigin {
+    pub place: FilePlace,
+    /// Its first byte in the file.
+    pub start_offset: u64,
+    /// Base name of the file, cut; empty unless the feed says that names may be shown.
+    pub name: String,
+    pub content: Content,
+    /// The same content was captured before, under another time of change or name.
+    pub repeated: bool,
+    /// What must be the feed's progress when this record is stored; not stored itself.
+    pub follows: Option<FilePlace>,
+}
+
+/// Where a message came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// For people: `10.1.2.3:51944`.
+    Peer(String),
+    File(FileOrigin),
+}
+
+impl Origin {
+    pub fn place(&self) -> Option<FilePlace> {
+        match self {
+            Self::Peer(_) => None,
+            Self::File(file) => Some(file.place),
+        }
+    }
+
+    /// One word for people: the peer, or the file and the record in it.
+    pub fn for_people(&self) -> String {
+        match self {
+            Self::Peer(peer) => peer.clone(),
+            Self::File(file) if file.name.is_empty() => {
+                format!("file {:.12} record {}", file.place.fingerprint.to_string(), file.place.index)
+            }
+            Self::File(file) => format!("{} record {}", file.name, file.place.index),
+        }
+    }
+}
