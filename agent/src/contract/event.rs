@@ -12,9 +12,12 @@
 //! | `itemindex`, `itemcount` | `0`, `1` for raw bytes |
 //! | `lane`, `stage` | of the feed |
 //! | `controlid` | MSH-10, where it is printable ASCII |
+//! | `file`, `fileindex`, `filestart`, `fileend` | of a record from a file: fingerprint of the file, number of the piece in it (from 1), byte range |
+//! | `filelast`, `filerepeated` | `true`, else absent: last record of the file; the same content was captured before |
+//! | `filename` | base name, only where the feed says `name_in_events` |
 //! | `clocksuspect`, `controlidreused` | `true`, else absent |
 
-use crate::record::{Chain, Digest, FeedId, Incarnation, Lane, Name, Nonce, Record, Stage, record_id};
+use crate::record::{Chain, Digest, FeedId, FileOrigin, Incarnation, Lane, Name, Nonce, Origin, Record, Stage, record_id};
 
 /// Content type of HL7 v2 bytes as received.
 pub const HL7_V2: &str = "application/hl7-v2";
@@ -49,7 +52,36 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, rec
     if record.control_id_reused {
         attributes.push(("controlidreused", "true".into()));
     }
+    if let Origin::File(file) = &record.origin {
+        file_attributes(file, &mut attributes);
+    }
     attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn file_attributes(file: &FileOrigin, attributes: &mut Vec<(&str, String)>) {
+    attributes.extend([
+        ("file", file.place.fingerprint.to_string()),
+        ("fileindex", file.place.index.to_string()),
+        ("filestart", file.start_offset.to_string()),
+        ("fileend", file.place.end_offset.to_string()),
+    ]);
+    if file.place.last {
+        attributes.push(("filelast", "true".into()));
+    }
+    if file.repeated {
+        attributes.push(("filerepeated", "true".into()));
+    }
+    if !file.name.is_empty() && file.name.chars().all(|c| !c.is_control()) {
+        attributes.push(("filename", file.name.clone()));
+    }
+}
+
+/// The content type of a record's bytes.
+pub fn media_type(record: &Record) -> &'static str {
+    match &record.origin {
+        Origin::Peer(_) => HL7_V2,
+        Origin::File(file) => file.content.media_type(),
+    }
 }
 
 /// A control id that can travel as text: not empty, printable ASCII only.

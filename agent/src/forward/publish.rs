@@ -66,7 +66,7 @@ impl Publisher {
             token,
             topic: self.topics.event(&record.feed),
             payload: record.body.expose().clone(),
-            content_type: Some(event::HL7_V2.into()),
+            content_type: Some(event::media_type(record).into()),
             properties: event::raw_attributes(&self.site, &self.gateway, lane, stage, record),
             retain: false,
         }

@@ -28,7 +28,7 @@ impl std::fmt::Debug for Fingerprint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePlace {
     pub fingerprint: Fingerprint,
-    /// Counts the records of the file from 0; what went to quarantine instead does not count.
+    /// Number of its piece in the file, from 1; pieces that went to quarantine are numbered too.
     pub index: u64,
     /// The record ends before this byte of the file.
     pub end_offset: u64,
@@ -105,9 +105,9 @@ impl Origin {
         match self {
             Self::Peer(peer) => peer.clone(),
             Self::File(file) if file.name.is_empty() => {
-                format!("file {:.12} record {}", file.place.fingerprint.to_string(), file.place.index)
+                format!("file {:.12} piece {}", file.place.fingerprint.to_string(), file.place.index)
             }
-            Self::File(file) => format!("{} record {}", file.name, file.place.index),
+            Self::File(file) => format!("{} piece {}", file.name, file.place.index),
         }
     }
 }

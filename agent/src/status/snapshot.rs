@@ -238,6 +238,7 @@ pub(super) mod tests {
                     last_seq: 10,
                     settled_seq: 7,
                     incarnation: record::Incarnation([0xAB; 16]),
+                    files: None,
                 },
                 FeedView {
                     id: name("old"),
@@ -246,6 +247,7 @@ pub(super) mod tests {
                     last_seq: 5,
                     settled_seq: 4,
                     incarnation: record::Incarnation([0xAB; 16]),
+                    files: None,
                 },
             ],
             incarnation: Incarnation([0xAB; 16]),
