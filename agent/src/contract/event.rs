@@ -10,14 +10,17 @@
 //! | `time` | when the message was received (RFC 3339, UTC) |
 //! | `sequence`, `incarnation`, `chain`, `recorddigest`, `nonce` | place in the feed and its proof (see `record`) |
 //! | `itemindex`, `itemcount` | `0`, `1` for raw bytes |
-//! | `lane`, `stage` | of the feed |
+//! | `lane` | of the feed |
+//! | `stage` | of the feed when the message came; `test` for a message whose MSH-11 is T or D, whatever the feed's was |
+//! | `charset`, `charsetfrom` | how the gateway would read the bytes, and why: `forced`, `declared`, `setting`, `detected`, `assumed` |
 //! | `controlid` | MSH-10, where it is printable ASCII |
 //! | `file`, `fileindex`, `filestart`, `fileend` | of a record from a file: fingerprint of the file, number of the piece in it (from 1), byte range |
 //! | `filelast`, `filerepeated` | `true`, else absent: last record of the file; the same content was captured before |
 //! | `filename` | base name, only where the feed says `name_in_events` |
-//! | `clocksuspect`, `controlidreused` | `true`, else absent |
+//! | `clocksuspect`, `controlidreused`, `batchmismatch` | `true`, else absent |
 
-use crate::record::{Chain, Digest, FeedId, FileOrigin, Incarnation, Lane, Name, Nonce, Origin, Record, Stage, record_id};
+use crate::record::{Chain, Digest, FeedId, FileOrigin, Incarnation, Lane, Name, Nonce, Origin, Record, record_id};
+use crate::source::charset;
 
 /// Content type of HL7 v2 bytes as received.
 pub const HL7_V2: &str = "application/hl7-v2";
@@ -25,8 +28,9 @@ pub const HL7_V2: &str = "application/hl7-v2";
 pub const TYPE_RAW: &str = "siteward.message.raw.v1";
 
 /// The attributes of a raw event, in the order they are sent.
-pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, record: &Record) -> Vec<(String, String)> {
+pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, charset: charset::Rule, record: &Record) -> Vec<(String, String)> {
     let feed = &record.feed;
+    let charset = charset::of_message(charset, record.body.expose());
     let mut attributes: Vec<(&str, String)> = vec![
         ("specversion", "1.0".into()),
         ("id", format!("{}/raw", record_id(gateway, feed, record.incarnation, record.seq))),
@@ -41,7 +45,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, rec
         ("itemindex", "0".into()),
         ("itemcount", "1".into()),
         ("lane", lane.as_str().into()),
-        ("stage", stage.as_str().into()),
+        ("stage", record.stage.as_str().into()),
+        ("charset", charset.charset.name().into()),
+        ("charsetfrom", charset.origin.as_str().into()),
     ];
     if let Some(id) = printable(&record.control_id) {
         attributes.push(("controlid", id));
@@ -51,6 +57,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, rec
     }
     if record.control_id_reused {
         attributes.push(("controlidreused", "true".into()));
+    }
+    if record.batch_mismatch {
+        attributes.push(("batchmismatch", "true".into()));
     }
     if let Origin::File(file) = &record.origin {
         file_attributes(file, &mut attributes);

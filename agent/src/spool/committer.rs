@@ -169,7 +169,7 @@ impl Committer {
         let seq = before.seq + 1;
         let mark = Mark { seq, chain: before.chain.after(seq, &digest) };
         let in_flush = print.is_some_and(|p| !scratch.identities.insert((feed.clone(), p.identity)));
-        let mut flags = 0;
+        let mut flags = format::stage_flag(message.stage);
         if message.clock_suspect {
             flags |= format::FLAG_CLOCK_SUSPECT;
         }
@@ -181,6 +181,9 @@ impl Committer {
         }
         if matches!(&message.origin, Origin::File(file) if file.repeated) {
             flags |= format::FLAG_FILE_REPEATED;
+        }
+        if message.batch_mismatch {
+            flags |= format::FLAG_BATCH_MISMATCH;
         }
         let control_id = message.identity.as_ref().map_or(&[][..], |id| &id.control_id[..]);
         let header = RecordHeaderV1 {
