@@ -113,6 +113,51 @@ pub const X12_NUMBERS_REMEMBERED: usize = 4096;
 /// Longest key or type name of a JSON object that is compared.
 pub const JSON_NAME_BYTES_MAX: usize = 256;
 
+// ---- directory feeds ----
+
+/// Default and range of `settle` and `scan`.
+pub const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
+pub const SETTLE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
+pub const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+pub const SCAN_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+/// After inotify rang: events of one file are taken together.
+pub const DOORBELL_PAUSE: Duration = Duration::from_millis(100);
+/// Names in one scan, and folders below one another.
+pub const FILES_PER_SCAN_MAX: usize = 100_000;
+pub const FOLDER_DEPTH_MAX: usize = 8;
+/// Most patterns of one feed.
+pub const FILE_PATTERNS_MAX: usize = 64;
+/// Files remembered as done per feed (about 200 bytes each), and files that were left in the middle.
+pub const FILES_REMEMBERED_MAX: usize = 32_768;
+pub const FILES_LEFT_MAX: usize = 256;
+/// Files captured together: one note before, one after.
+pub const FILE_BATCH_MAX: usize = 64;
+pub const FILE_BATCH_BYTES: u64 = MIB;
+/// Records handed to the committer at once, and bundles under way. One record may be larger than a bundle; then it goes alone.
+pub const FILE_BUNDLE_RECORDS: usize = 512;
+pub const FILE_BUNDLE_BYTES: usize = 128 * KIB as usize;
+pub const FILE_BUNDLES: usize = 2;
+/// More pieces than this that are no records: the file is refused as a whole.
+pub const FILE_BAD_PIECES_MAX: u64 = 1000;
+/// After the spool refused: a round is tried again after this.
+pub const FILE_RETRY: Duration = Duration::from_secs(5);
+/// A file that cannot be read is tried again after this.
+pub const FILE_UNREADABLE_RETRY: Duration = Duration::from_mins(5);
+/// A file that cannot be moved is tried again after this, doubling to the second value.
+pub const FILE_MOVE_RETRY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
+/// Names tried in done/ and failed/ for one file.
+pub const FILE_NAME_ATTEMPTS: u32 = 100;
+/// Moved files that are watched for later changes.
+pub const FILES_WATCHED_AFTER: usize = 64;
+/// How often done/ is cleared up, and how long and how much it keeps by default.
+pub const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
+pub const RETENTION_DAYS_DEFAULT: u32 = 30;
+pub const RETENTION_DAYS_RANGE: (u64, u64) = (0, 3650);
+pub const RETENTION_BYTES_DEFAULT: u64 = GIB;
+/// A call to a share that takes longer than this is said to hang; how often it is looked.
+pub const SHARE_CALL_DEADLINE: Duration = Duration::from_mins(1);
+pub const SHARE_WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 // ---- spool ----
 
 /// Segment size is `clamp(max_bytes / 64, MIN, MAX)`.

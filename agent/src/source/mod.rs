@@ -14,6 +14,7 @@
 pub mod ack;
 pub mod batch;
 pub mod charset;
+pub mod files;
 pub mod frame;
 pub mod mllp;
 pub mod msh;

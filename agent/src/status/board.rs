@@ -21,6 +21,32 @@ pub struct FeedCounters {
     pub connections: AtomicU64,
     /// Milliseconds since 1970; 0 for never.
     pub last_message_ms: AtomicI64,
+    /// Of a directory feed.
+    files: Mutex<Option<FilesView>>,
+}
+
+/// How a directory feed gets on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesView {
+    /// Files captured since the start.
+    pub done: u64,
+    /// The file captured last: its name where that may be shown.
+    pub last: Option<String>,
+    /// The file being captured, bytes gone through, bytes in all.
+    pub now: Option<(String, u64, u64)>,
+}
+
+impl FeedCounters {
+    /// The file captured last stays if the new view names none.
+    pub fn show_files(&self, view: FilesView) {
+        let mut files = locked(&self.files);
+        let last = view.last.or_else(|| files.take().and_then(|before| before.last));
+        *files = Some(FilesView { last, ..view });
+    }
+
+    pub fn files(&self) -> Option<FilesView> {
+        locked(&self.files).clone()
+    }
 }
 
 /// How the uplink is.

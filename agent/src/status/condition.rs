@@ -78,6 +78,24 @@ conditions! {
     FrameUnusable = "frame_unusable", Warning;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;
+    /// A feed's directory must be a mounted share, and nothing is mounted.
+    ShareMissing = "share_missing", Error;
+    /// A call to a feed's share does not return.
+    ShareHung = "share_hung", Error;
+    /// A feed's directory cannot be read.
+    DirectoryUnreadable = "directory_unreadable", Error;
+    /// The list of files a feed is done with cannot be written.
+    FileListFailed = "file_list_failed", Error;
+    /// A file cannot be read.
+    FileUnreadable = "file_unreadable", Error;
+    /// A file is not whole and waits for the rest.
+    FileHeld = "file_held", Warning;
+    /// A file that is captured cannot be moved away.
+    FileStuck = "file_stuck", Warning;
+    /// A file was not captured and will not be.
+    FileRefused = "file_refused", Error;
+    /// A file changed while or after it was captured.
+    FileChanged = "file_changed", Error;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }

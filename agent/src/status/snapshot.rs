@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::board::Board;
+use super::board::{Board, FilesView};
 use super::condition::{Condition, Severity};
 use super::gauge::Gauge;
 use crate::clock::{self, WallTime};
@@ -84,6 +84,28 @@ pub struct Feed {
     pub incarnation: Incarnation,
     /// RFC 3339; null for never since the agent started.
     pub last_message_at: Option<String>,
+    /// Only of a directory feed that has captured something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+}
+
+/// Files of a directory feed; a name is shown only where the feed allows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// Since the agent started.
+    pub captured: u64,
+    pub last: Option<String>,
+    pub reading: Option<String>,
+    /// Of the file being read.
+    pub bytes_read: u64,
+    pub bytes: u64,
+}
+
+impl From<FilesView> for Files {
+    fn from(view: FilesView) -> Self {
+        let (reading, bytes_read, bytes) = view.now.map_or((None, 0, 0), |(label, read, all)| (Some(label), read, all));
+        Self { captured: view.done, last: view.last, reading, bytes_read, bytes }
+    }
 }
 
 /// A condition as shown.
@@ -160,6 +182,7 @@ fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
             last_seq: feed.last_seq,
             incarnation: view.incarnation,
             last_message_at: (last_message_ms != 0).then(|| clock::rfc3339(last_message_ms)),
+            files: counters.files().map(Files::from),
         }
     };
     view.feeds.iter().map(feed).collect()

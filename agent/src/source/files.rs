@@ -1,0 +1,194 @@
+//! Directory feeds: files on a local disk or a share, captured record by record with the same promise as MLLP (I1, I3).
+//!
+//! ```text
+//!   files (this)   one task per feed: starts the thread, watches that it moves, starts it again if it fails, stops it
+//!   worker         the thread: round after round
+//!     share        the directory as a capability            doorbell   inotify: may make a round come sooner
+//!     scan         what is there, in order                  settle     when a file is complete (pure)
+//!     read         two passes: look, capture                memory     what is done, what a crash left (pure, on a list in the spool)
+//!     finish       done/, failed/, retention                report     what is the matter, said once
+//!     pulse        which call is under way
+//! ```
+//!
+//! A file is moved only after all its records are durable and the list of finished files says so durably. A crash anywhere neither repeats nor
+//! loses a record: the feed's progress is the place of its newest durable record, and a record is stored only behind the one before it.
+//!
+//! All calls that touch the directory are made by the feed's own thread. One that hangs (a server that is gone, `hard` mounts) is named
+//! (`share_hung`) and concerns nobody else; at stop it is left behind.
+
+mod doorbell;
+mod finish;
+pub mod memory;
+pub mod pattern;
+mod pulse;
+mod read;
+mod report;
+mod scan;
+mod settle;
+mod share;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use self::doorbell::{Button, Doorbell};
+use self::pattern::Pattern;
+use self::pulse::Pulse;
+use self::report::Report;
+pub use self::scan::Order;
+pub use self::settle::Completion;
+use self::worker::Worker;
+use crate::limits;
+use crate::record::{FeedId, Stage};
+use crate::source::split::{SplitLimits, SplitSettings};
+use crate::spool::Appender;
+use crate::status::board::Board;
+use crate::status::condition::Code;
+
+/// Where done and refused files go, below the feed's directory.
+pub const DONE: &str = "done";
+pub const FAILED: &str = "failed";
+
+/// How long done/ keeps files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub days: u32,
+    pub bytes: u64,
+}
+
+/// What becomes of a file that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoneRule {
+    /// Moved to `done/`.
+    Move(Retention),
+    /// Left and remembered.
+    Leave,
+}
+
+/// A directory feed, validated.
+#[derive(Clone, Debug)]
+pub struct DirectorySettings {
+    pub path: PathBuf,
+    pub patterns: Vec<Pattern>,
+    pub subfolders: bool,
+    pub order: Order,
+    pub complete: Completion,
+    /// Time without change before a file counts as complete.
+    pub settle: Duration,
+    /// Time between scans.
+    pub scan: Duration,
+    pub split: SplitSettings,
+    pub done: DoneRule,
+    /// Something must be mounted at or above `path`, and at or below this.
+    pub require_mount: Option<PathBuf>,
+    /// Names of files hold no patient data and may be shown.
+    pub name_in_events: bool,
+    pub stage: Stage,
+}
+
+/// Whether an error may pass while the file stays the same.
+fn is_recoverable(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::NotFound
+}
+
+/// One directory feed.
+#[derive(Debug)]
+pub struct DirectoryFeed {
+    pub feed: FeedId,
+    pub settings: DirectorySettings,
+    pub message_bytes_max: u64,
+    pub appender: Appender,
+    pub board: Arc<Board>,
+}
+
+impl DirectoryFeed {
+    /// Runs until `stop` is true or its sender is gone.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let Some((thread, pulse, button)) = self.start() else {
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = sleep(limits::LISTENER_RETRY) => continue,
+                }
+            };
+            let failed = self.watch(&thread, &pulse, &mut stop).await;
+            pulse.stop();
+            button.press();
+            if !failed {
+                self.wait_for_end(thread).await;
+                return;
+            }
+            tracing::error!(feed = %self.feed, "the thread of this feed failed; its place is in the log; it is started again");
+            sleep(limits::LISTENER_RETRY).await;
+        }
+    }
+
+    fn start(&self) -> Option<(JoinHandle<()>, Arc<Pulse>, Button)> {
+        let pulse = Arc::new(Pulse::default());
+        let report = Report::new(Arc::clone(&self.board), self.feed.clone(), self.settings.name_in_events);
+        let worker = Worker::new(
+            self.feed.clone(),
+            self.settings.clone(),
+            SplitLimits::new(self.message_bytes_max),
+            self.appender.clone(),
+            self.board.feed(&self.feed),
+            Arc::clone(&pulse),
+            report,
+        );
+        let started = Button::new().and_then(|button| {
+            let bell = Doorbell::new(button.clone());
+            let thread = std::thread::Builder::new().name("files".into()).spawn(move || worker.run(bell))?;
+            Ok((thread, button))
+        });
+        match started {
+            Ok((thread, button)) => Some((thread, pulse, button)),
+            Err(error) => {
+                let text = format!("the thread of this feed cannot be started: {error}; it is tried again");
+                self.board.raise(Code::DirectoryUnreadable, self.feed.as_str(), text);
+                None
+            }
+        }
+    }
+
+    /// Returns when the feed is to stop (false) or its thread has ended by itself (true).
+    async fn watch(&self, thread: &JoinHandle<()>, pulse: &Pulse, stop: &mut watch::Receiver<bool>) -> bool {
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return false,
+                () = sleep(limits::SHARE_WATCH_INTERVAL) => {}
+            }
+            if thread.is_finished() {
+                return true;
+            }
+            match pulse.hangs_in(limits::SHARE_CALL_DEADLINE) {
+                None => self.board.clear(Code::ShareHung, self.feed.as_str()),
+                Some((what, elapsed)) => {
+                    let text = format!(
+                        "{what} has not returned for {} s; the share does not answer, this feed waits, the others do not",
+                        elapsed.as_secs() / 60 * 60
+                    );
+                    self.board.raise(Code::ShareHung, self.feed.as_str(), text);
+                }
+            }
+        }
+    }
+
+    async fn wait_for_end(&self, thread: JoinHandle<()>) {
+        let deadline = Instant::now() + limits::SOURCE_STOP_DEADLINE;
+        while !thread.is_finished() {
+            if Instant::now() > deadline {
+                tracing::warn!(feed = %self.feed, "the thread of this feed does not end; what it stored is durable, the rest is read again");
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What becomes of files that are done or refused: `done/` with retention, `failed/` with a reason beside them, or left where they are.
+//!
+//! A file is moved only when the list of finished files says durably that it is done (`memory`); so a move may fail for any time, be tried again
+//! from one minute to one hour apart, and the file is never captured again (a scanner or another program may hold it open, the share may be
+//! read-only for a while). Its marker goes first: one left behind would vouch for the next file of that name.
+//!
+//! Files that were moved are looked at for a while: one that still changes had a writer that was only pausing, and what it wrote since is not
+//! captured. That is said (`file_changed`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::pulse::Pulse;
+use super::report::Report;
+use super::scan::marker_of;
+use super::settle::{Completion, Seen};
+use super::share::{Kind, Share};
+use super::{DONE, FAILED, Retention};
+use crate::clock;
+use crate::limits;
+use crate::record::Fingerprint;
+use crate::status::condition::Code;
+
+/// A move that is owed.
+#[derive(Debug)]
+struct Owed {
+    fingerprint: Fingerprint,
+    next: Instant,
+    delay: Duration,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Finisher {
+    marker: Option<String>,
+    owed: BTreeMap<PathBuf, Owed>,
+    moved: VecDeque<(PathBuf, PathBuf, Seen)>,
+    retention_due: Option<Instant>,
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Where a file goes: its path with folders written into the name, made different where that name is taken.
+fn name_in(folder: &str, path: &Path, fingerprint: &Fingerprint, attempt: u32) -> PathBuf {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str()).collect();
+    let mut name = parts.join(std::ffi::OsStr::new("--"));
+    match attempt {
+        0 => {}
+        1 => name.push(format!(".{:.8}", fingerprint.to_string())),
+        n => name.push(format!(".{:.8}.{n}", fingerprint.to_string())),
+    }
+    Path::new(folder).join(name)
+}
+
+impl Finisher {
+    pub fn new(completion: &Completion) -> Self {
+        let marker = match completion {
+            Completion::Marker(suffix) => Some(suffix.clone()),
+            _ => None,
+        };
+        Self { marker, owed: BTreeMap::new(), moved: VecDeque::new(), retention_due: None }
+    }
+
+    /// A file that is done must be moved.
+    pub fn owe(&mut self, path: &Path, fingerprint: Fingerprint) {
+        self.owed.entry(path.to_owned()).or_insert(Owed { fingerprint, next: Instant::now(), delay: limits::FILE_MOVE_RETRY.0 });
+    }
+
+    /// Whether the move of this file is owed and not yet due.
+    pub fn owes(&self, path: &Path) -> bool {
+        self.owed.contains_key(path)
+    }
+
+    /// When the next move is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.owed.values().map(|owed| owed.next).min()
+    }
+
+    /// Makes the moves that are due.
+    pub fn run(&mut self, share: &Share, pulse: &Pulse, report: &mut Report) {
+        let now = Instant::now();
+        let due: Vec<PathBuf> = self.owed.iter().filter(|(_, owed)| owed.next <= now).map(|(path, _)| path.clone()).collect();
+        let mut moved_any = false;
+        for path in due {
+            if pulse.is_stopping() {
+                return;
+            }
+            let fingerprint = self.owed[&path].fingerprint;
+            match self.move_to(DONE, share, pulse, &path, &fingerprint) {
+                Ok(to) => {
+                    moved_any = true;
+                    self.owed.remove(&path);
+                    report.over(Code::FileStuck, &path);
+                    self.remember(share, pulse, path, to);
+                }
+                Err(error) if is_gone(&error) => {
+                    self.owed.remove(&path);
+                    report.over(Code::FileStuck, &path);
+                }
+                Err(error) => {
+                    let owed = self.owed.get_mut(&path).expect("it is being moved");
+                    owed.next = Instant::now() + owed.delay;
+                    owed.delay = (owed.delay * 2).min(limits::FILE_MOVE_RETRY.1);
+                    let text = format!("is captured but cannot be moved to done/: {error}; it is tried again and not captured again");
+                    report.trouble(Code::FileStuck, &path, text);
+                }
+            }
+        }
+        if moved_any && let Err(error) = pulse.during("syncing a directory", || share.sync(Path::new(DONE))) {
+            tracing::debug!("done/ could not be synced: {error}; after a power cut files may be found again, they are known");
+        }
+    }
+
+    fn move_to(&self, folder: &str, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &Fingerprint) -> io::Result<PathBuf> {
+        pulse.during("moving a file", || {
+            share.make_directory(folder)?;
+            share.stat(path)?;
+            if let Some(suffix) = &self.marker {
+                match share.remove(&marker_of(path, suffix)) {
+                    Err(error) if !is_gone(&error) => return Err(error),
+                    _ => {}
+                }
+            }
+            let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+            for attempt in 0..limits::FILE_NAME_ATTEMPTS {
+                let to = name_in(folder, path, fingerprint, attempt);
+                match share.rename_new(path, &to) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = error,
+                    other => return other.map(|()| to),
+                }
+            }
+            Err(taken)
+        })
+    }
+
+    fn remember(&mut self, share: &Share, pulse: &Pulse, path: PathBuf, to: PathBuf) {
+        let Ok(stat) = pulse.during("looking at a file", || share.stat(&to)) else { return };
+        if self.moved.len() == limits::FILES_WATCHED_AFTER {
+            self.moved.pop_front();
+        }
+        self.moved.push_back((path, to, stat.seen));
+    }
+
+    /// `seen`: as it was captured.
+    pub fn watch_moved(&mut self, share: &Share, pulse: &Pulse, report: &mut Report) {
+        self.moved.retain(|(path, to, seen)| {
+            let Ok(stat) = pulse.during("looking at a file", || share.stat(to)) else { return false };
+            if stat.seen == *seen {
+                return true;
+            }
+            report.trouble(Code::FileChanged, path, changed_after(seen.size, stat.seen.size));
+            false
+        });
+    }
+
+    /// Moves a file away that cannot be captured, and says beside it why.
+    pub fn refuse(&self, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &Fingerprint, reason: &str) -> io::Result<()> {
+        let to = self.move_to(FAILED, share, pulse, path, fingerprint)?;
+        let reason_file = marker_of(&to, ".reason.txt");
+        let written = pulse.during("writing a reason", || share.write_new(&reason_file, format!("{reason}\n").as_bytes()));
+        if let Err(error) = written {
+            tracing::warn!("a file was moved to failed/, but its reason could not be written beside it: {error}");
+        }
+        Ok(())
+    }
+
+    /// Removes from done/ what is older or more than the feed keeps.
+    pub fn retain(&mut self, share: &Share, pulse: &Pulse, retention: Retention) {
+        let now = Instant::now();
+        if self.retention_due.is_some_and(|due| now < due) {
+            return;
+        }
+        self.retention_due = Some(now + limits::RETENTION_INTERVAL);
+        let listed = pulse.during("looking into done/", || share.list(Path::new(DONE), limits::FILES_PER_SCAN_MAX));
+        let mut files: Vec<(i64, u64, PathBuf)> = match listed {
+            Ok(names) => names
+                .into_iter()
+                .filter(|(_, stat)| stat.kind == Kind::File)
+                .map(|(name, stat)| (stat.changed.0.max(stat.seen.modified.0), stat.seen.size, Path::new(DONE).join(name)))
+                .collect(),
+            Err(error) if is_gone(&error) => return,
+            Err(error) => return tracing::warn!("done/ cannot be cleared up: {error}"),
+        };
+        files.sort();
+        let clock = clock::now();
+        let oldest = clock.unix_ms / 1000 - i64::from(retention.days) * 86_400;
+        let mut bytes: u64 = files.iter().map(|(_, size, _)| size).sum();
+        for (time, size, path) in files {
+            // Age is believed only while the clock is.
+            if bytes <= retention.bytes && (clock.suspect || time >= oldest) {
+                break;
+            }
+            bytes -= size;
+            if let Err(error) = pulse.during("clearing up done/", || share.remove(&path)) {
+                tracing::warn!("a file in done/ cannot be removed: {error}");
+            }
+        }
+    }
+}
+
+/// The sentence about a file that changed when it was captured already.
+pub fn changed_after(captured: u64, now: u64) -> String {
+    format!(
+        "changed after it was captured: it had {captured} bytes and has {now}; what was written since is not captured. Its writer pauses longer \
+         than `settle`: raise it, or let the writer rename or set a marker when it is done"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_done_keep_folders_and_differ() {
+        let print = Fingerprint([0xAB; 32]);
+        let path = Path::new("sub/a.csv");
+        assert_eq!(name_in(DONE, path, &print, 0), Path::new("done/sub--a.csv"));
+        assert_eq!(name_in(DONE, path, &print, 1), Path::new("done/sub--a.csv.abababab"));
+        assert_eq!(name_in(DONE, path, &print, 2), Path::new("done/sub--a.csv.abababab.2"));
+    }
+
+    #[test]
+    fn done_keeps_what_it_should_and_removes_the_oldest_first() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join(DONE)).unwrap();
+        for (name, size) in [("a", 10), ("b", 20), ("c", 30)] {
+            std::fs::write(directory.path().join(DONE).join(name), vec![b'x'; size]).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (share, pulse) = (Share::open(directory.path()).unwrap(), Pulse::default());
+        let names = || {
+            let mut names: Vec<_> = share.list(Path::new(DONE), 10).unwrap().into_iter().map(|(name, _)| name).collect();
+            names.sort();
+            names
+        };
+        Finisher::new(&Completion::Settled).retain(&share, &pulse, Retention { days: 1, bytes: 60 });
+        assert_eq!(names(), ["a", "b", "c"]);
+        Finisher::new(&Completion::Settled).retain(&share, &pulse, Retention { days: 1, bytes: 30 });
+        assert_eq!(names().len(), 1);
+    }
+}

@@ -1,0 +1,475 @@
+//! The thread of one directory feed: scan, decide, capture, move, wait. Blocking throughout; it shares nothing with other feeds but the spool's
+//! queue.
+//!
+//! ```text
+//!   round   open the directory (mounted?) → scan → per file, in order:
+//!             known at a glance ............ done before: move it, or leave it
+//!             held, unreadable, unchanged .. leave it
+//!             not settled .................. wait
+//!             look (first pass) ............ held · refused · done before · captured next
+//!           batch of files: begin → capture each → all durable → end → move
+//! ```
+//!
+//! A round that meets an error of the spool ends there and is tried again; an error of one file concerns that file. Files that are not complete
+//! do not hold up the others, so the order is that of the complete files of one scan.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::doorbell::Doorbell;
+use super::finish::Finisher;
+use super::memory::{self, Memory};
+use super::pulse::Pulse;
+use super::read::{self, Broken, Look, Reading, Sender, Subject};
+use super::report::Report;
+use super::scan::{self, Candidate, Found, Wanted};
+use super::settle::{Seen, SettleRule, Settled};
+use super::share::{self, Share};
+use super::{DirectorySettings, DoneRule, is_recoverable};
+use crate::limits;
+use crate::record::{FeedId, FilePlace, Fingerprint};
+use crate::source::split::{SplitLimits, State, codes};
+use crate::spool::filelist::KnownFile;
+use crate::spool::{AppendError, Appender, QuarantineError};
+use crate::status::board::{FeedCounters, FilesView};
+use crate::status::condition::Code;
+
+/// A file that was looked at and is to be captured.
+#[derive(Debug)]
+struct Chosen {
+    candidate: Candidate,
+    look: Look,
+    known: KnownFile,
+    repeated: bool,
+}
+
+/// Why a file is left alone until it changes, or until a time.
+#[derive(Debug)]
+struct Aside {
+    seen: Seen,
+    until: Option<Instant>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub feed: FeedId,
+    pub settings: DirectorySettings,
+    pub split_limits: SplitLimits,
+    pub appender: Appender,
+    pub counters: Arc<FeedCounters>,
+    pub pulse: Arc<Pulse>,
+    pub report: Report,
+    pub rule: SettleRule,
+    pub finisher: Finisher,
+    pub memory: Option<Memory>,
+    aside: HashMap<PathBuf, Aside>,
+    files_done: u64,
+}
+
+/// What ends a round early; the round is tried again after a while.
+#[derive(Debug)]
+enum Halt {
+    Stopping,
+    Retry(Duration),
+}
+
+impl Worker {
+    pub(super) fn new(
+        feed: FeedId,
+        settings: DirectorySettings,
+        split_limits: SplitLimits,
+        appender: Appender,
+        counters: Arc<FeedCounters>,
+        pulse: Arc<Pulse>,
+        report: Report,
+    ) -> Self {
+        let rule = SettleRule::new(settings.complete.clone(), settings.settle);
+        let finisher = Finisher::new(&settings.complete);
+        Self {
+            feed,
+            settings,
+            split_limits,
+            appender,
+            counters,
+            pulse,
+            report,
+            rule,
+            finisher,
+            memory: None,
+            aside: HashMap::new(),
+            files_done: 0,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self, mut bell: Doorbell) {
+        while !self.pulse.is_stopping() {
+            let due = match self.round(&mut bell) {
+                Ok(due) => due,
+                Err(Halt::Stopping) => break,
+                Err(Halt::Retry(after)) => Instant::now() + after,
+            };
+            bell.wait(due);
+        }
+    }
+
+    /// One scan and what follows from it; when the next is due.
+    fn round(&mut self, bell: &mut Doorbell) -> Result<Instant, Halt> {
+        let next = Instant::now() + self.settings.scan;
+        let Some((share, found)) = self.look_around(bell) else { return Ok(next) };
+        self.remember()?;
+        let there: HashMap<&Path, &Candidate> = found.files.iter().map(|file| (file.path.as_path(), file)).collect();
+        self.rule.retain(|path| there.contains_key(path));
+        self.aside.retain(|path, _| there.contains_key(path.as_path()));
+        self.report.retain(|path| there.contains_key(path) || found.refused.iter().any(|refused| refused == path));
+        for path in &found.refused {
+            if !self.report.has(Code::FileRefused, path) {
+                let text = "is a symbolic link or a special file, which are never followed; put the file itself into the directory";
+                self.report.trouble(Code::FileRefused, path, text);
+            }
+        }
+        let due = self.take(&share, &found.files)?;
+        if let DoneRule::Move(retention) = self.settings.done {
+            self.finisher.watch_moved(&share, &self.pulse, &mut self.report);
+            self.finisher.retain(&share, &self.pulse, retention);
+        }
+        self.forget_the_gone(&found.files);
+        Ok([Some(next), due, self.finisher.due()].into_iter().flatten().min().unwrap_or(next))
+    }
+
+    /// The directory, if it is there, mounted and readable, and what is in it.
+    fn look_around(&mut self, bell: &mut Doorbell) -> Option<(Share, Found)> {
+        let path = self.settings.path.clone();
+        let opened = self.pulse.during("opening the directory", || Share::open(&path));
+        if let Some(below) = &self.settings.require_mount {
+            let mounted = self.pulse.during("looking for the mount", || share::is_mounted(&path, below));
+            if !mounted.unwrap_or(false) {
+                let text = format!("nothing is mounted for {}; nothing is read, moved or forgotten until the share is back", path.display());
+                self.report.directory(Code::ShareMissing, Some(text));
+                return None;
+            }
+        }
+        self.report.directory(Code::ShareMissing, None);
+        let wanted = Wanted {
+            patterns: &self.settings.patterns,
+            subfolders: self.settings.subfolders,
+            order: self.settings.order,
+            completion: &self.settings.complete,
+        };
+        let looked = opened.and_then(|share| {
+            bell.watch(&path, share.identity);
+            let found = self.pulse.during("looking into the directory", || scan::scan(&share, &wanted))?;
+            Ok((share, found))
+        });
+        match looked {
+            Ok(looked) => {
+                self.report.directory(Code::DirectoryUnreadable, None);
+                Some(looked)
+            }
+            Err(error) => {
+                let text = format!("{} cannot be read: {error}; it is tried again", path.display());
+                self.report.directory(Code::DirectoryUnreadable, Some(text));
+                None
+            }
+        }
+    }
+
+    /// Opens the list of files, or makes durable what it owes.
+    fn remember(&mut self) -> Result<(), Halt> {
+        let opened = match &mut self.memory {
+            Some(memory) => memory.settle(),
+            None => self.appender.file_list(&self.feed).and_then(|(list, notes)| {
+                self.memory = Some(Memory::open(list, notes, self.appender.file_progress(&self.feed))?);
+                Ok(())
+            }),
+        };
+        match opened {
+            Ok(()) => {
+                self.report.directory(Code::FileListFailed, None);
+                Ok(())
+            }
+            Err(error) => Err(self.list_failed(&error)),
+        }
+    }
+
+    fn list_failed(&self, error: &std::io::Error) -> Halt {
+        let text = format!("the list of files that are done cannot be written: {error}; no file is captured until it can; check the disk");
+        self.report.directory(Code::FileListFailed, Some(text));
+        Halt::Retry(limits::FILE_RETRY)
+    }
+
+    fn memory(&mut self) -> &mut Memory {
+        self.memory.as_mut().expect("opened at the begin of the round")
+    }
+
+    /// Goes through the files in order. When something that waits is due.
+    fn take(&mut self, share: &Share, files: &[Candidate]) -> Result<Option<Instant>, Halt> {
+        let mut due: Option<Instant> = None;
+        let mut batch: Vec<Chosen> = Vec::new();
+        for file in files {
+            if self.pulse.is_stopping() {
+                return Err(Halt::Stopping);
+            }
+            if self.finisher.owes(&file.path) || self.is_aside(file) {
+                continue;
+            }
+            let glance = memory::glance(&file.path, &file.stat);
+            if let Some(fingerprint) = self.memory().known_at_glance(&glance) {
+                self.finish(&file.path, fingerprint);
+                continue;
+            }
+            match self.rule.observe(&file.path, file.stat.seen, file.marker, Instant::now()) {
+                Settled::Absent => continue,
+                Settled::Wait(at) => {
+                    due = Some(due.map_or(at, |known| known.min(at)));
+                    continue;
+                }
+                Settled::Complete => {}
+            }
+            if let Some(chosen) = self.look(share, file)? {
+                batch.push(chosen);
+            }
+            let bytes: u64 = batch.iter().map(|chosen| chosen.candidate.stat.seen.size).sum();
+            if batch.len() >= limits::FILE_BATCH_MAX || bytes >= limits::FILE_BATCH_BYTES {
+                self.capture(share, std::mem::take(&mut batch))?;
+            }
+        }
+        self.capture(share, batch)?;
+        self.finisher.run(share, &self.pulse, &mut self.report);
+        Ok(due)
+    }
+
+    fn is_aside(&self, file: &Candidate) -> bool {
+        let aside = self.aside.get(&file.path).filter(|aside| aside.seen == file.stat.seen);
+        aside.is_some_and(|aside| aside.until.is_none_or(|until| Instant::now() < until))
+    }
+
+    fn put_aside(&mut self, file: &Candidate, until: Option<Instant>) {
+        self.aside.insert(file.path.clone(), Aside { seen: file.stat.seen, until });
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            feed: &self.feed,
+            split: &self.settings.split,
+            limits: self.split_limits,
+            stage: self.settings.stage,
+            pulse: &self.pulse,
+        }
+    }
+
+    /// The first pass over a file; `Some` if it is to be captured.
+    fn look(&mut self, share: &Share, file: &Candidate) -> Result<Option<Chosen>, Halt> {
+        let seen = file.stat.seen;
+        let look = match read::look(&self.reading(), share, &file.path, seen) {
+            Ok(look) => look,
+            Err(Broken::Stopping) => return Err(Halt::Stopping),
+            Err(broken) => {
+                self.broke(file, &broken);
+                return Ok(None);
+            }
+        };
+        self.report.over(Code::FileUnreadable, &file.path);
+        let fingerprint = memory::fingerprint(&file.path, seen.size, seen.modified, &look.digest);
+        let digest = look.digest[..16].try_into().expect("half of 32 bytes");
+        let known = KnownFile { glance: memory::glance(&file.path, &file.stat), fingerprint, digest };
+        if self.memory().is_done(&fingerprint) {
+            self.memory().glance_again(&fingerprint, known.glance);
+            self.finish(&file.path, fingerprint);
+            return Ok(None);
+        }
+        if let State::Truncated { code } = look.verdict.state {
+            let text = format!("is held: {code}, {}; it is captured as a whole when it changes, and not before", codes::meaning(code));
+            self.report.trouble(Code::FileHeld, &file.path, text);
+            self.put_aside(file, None);
+            return Ok(None);
+        }
+        self.report.over(Code::FileHeld, &file.path);
+        if let Some(reason) = refusal(&look) {
+            self.refuse(share, file, &fingerprint, &reason);
+            return Ok(None);
+        }
+        let repeated = self.memory().knows_content(&known.digest) && seen.size > 0;
+        Ok(Some(Chosen { candidate: file.clone(), look, known, repeated }))
+    }
+
+    fn refuse(&mut self, share: &Share, file: &Candidate, fingerprint: &Fingerprint, reason: &str) {
+        self.put_aside(file, None);
+        let moved = match self.settings.done {
+            DoneRule::Leave => Ok("it is left where it is"),
+            DoneRule::Move(_) => {
+                self.finisher.refuse(share, &self.pulse, &file.path, fingerprint, reason).map(|()| "it is in failed/ with the reason beside it")
+            }
+        };
+        self.counters.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let text = match moved {
+            Ok(whereabouts) => format!("was refused, nothing of it was captured: {reason}; {whereabouts}"),
+            Err(error) => format!("was refused, nothing of it was captured: {reason}; it cannot be moved to failed/: {error}"),
+        };
+        self.report.trouble(Code::FileRefused, &file.path, text);
+    }
+
+    /// One file could not be read through.
+    fn broke(&mut self, file: &Candidate, broken: &Broken) {
+        match broken {
+            Broken::Io(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let text = format!("cannot be read: {error}; it is tried again every few minutes");
+                self.report.trouble(Code::FileUnreadable, &file.path, text);
+                self.put_aside(file, Some(Instant::now() + limits::FILE_UNREADABLE_RETRY));
+            }
+            // It is being written or has vanished: the next round sees it as it is then.
+            _ => tracing::debug!(feed = %self.feed, "a file changed while it was read; it is left for another round"),
+        }
+    }
+
+    /// Captures a batch: see `memory` for the order of things.
+    fn capture(&mut self, share: &Share, batch: Vec<Chosen>) -> Result<(), Halt> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let progress = self.appender.file_progress(&self.feed);
+        let files: Vec<KnownFile> = batch.iter().map(|chosen| chosen.known).collect();
+        if let Err(error) = self.memory().begin(files, progress) {
+            return Err(self.list_failed(&error));
+        }
+        let appender = self.appender.clone();
+        let mut sender = Sender::new(&appender, progress);
+        let mut outcome = Ok(());
+        let mut handed_over = 0;
+        for chosen in &batch {
+            outcome = self.capture_one(share, chosen, progress, &mut sender);
+            if outcome.is_err() {
+                break;
+            }
+            handed_over += 1;
+        }
+        let outcome = outcome.and_then(|()| sender.finish());
+        sender.give_up();
+        let reached = self.appender.file_progress(&self.feed);
+        let done = if outcome.is_ok() { batch.len() } else { done_of(&batch, progress, reached).min(handed_over) };
+        let left = reached.filter(|place| batch.get(done).is_some_and(|chosen| chosen.known.fingerprint == place.fingerprint));
+        if let Err(error) = self.memory().end(done, left) {
+            return Err(self.list_failed(&error));
+        }
+        for chosen in &batch[..done] {
+            self.captured(chosen);
+        }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(broken) => {
+                let at = batch.get(handed_over);
+                let is_begun = at.is_some_and(|chosen| left.is_some_and(|place| place.fingerprint == chosen.known.fingerprint));
+                self.interrupted(at, is_begun, &broken)
+            }
+        }
+    }
+
+    fn capture_one(
+        &self,
+        share: &Share,
+        chosen: &Chosen,
+        progress: Option<FilePlace>,
+        sender: &mut Sender<'_>,
+    ) -> Result<(), Broken> {
+        let path = &chosen.candidate.path;
+        let memory = self.memory.as_ref().expect("opened at the begin of the round");
+        let (name, label) = (self.report.name(path), self.report.label(path));
+        let subject = Subject {
+            path,
+            seen: chosen.candidate.stat.seen,
+            fingerprint: chosen.known.fingerprint,
+            look: &chosen.look,
+            through: memory.stored_through(&chosen.known.fingerprint, progress),
+            name: &name,
+            label: &label,
+            repeated: chosen.repeated,
+        };
+        let size = subject.seen.size;
+        read::capture(&self.reading(), share, &subject, sender, |bytes| {
+            self.counters.show_files(FilesView { done: self.files_done, last: None, now: Some((label.clone(), bytes, size)) });
+        })
+    }
+
+    fn captured(&mut self, chosen: &Chosen) {
+        self.files_done += 1;
+        let path = &chosen.candidate.path;
+        let label = self.report.label(path);
+        let verdict = &chosen.look.verdict;
+        tracing::debug!(feed = %self.feed, file = label, records = verdict.records, bad = verdict.bad, repeated = chosen.repeated, "captured");
+        self.counters.show_files(FilesView { done: self.files_done, last: Some(label), now: None });
+        self.aside.remove(path);
+        self.finish(path, chosen.known.fingerprint);
+    }
+
+    /// A file that is done is moved, or left.
+    fn finish(&mut self, path: &Path, fingerprint: Fingerprint) {
+        if let DoneRule::Move(_) = self.settings.done {
+            self.finisher.owe(path, fingerprint);
+        }
+    }
+
+    /// The batch ended early, at this file where it was the file's fault; `is_begun`: something of it is stored.
+    fn interrupted(&mut self, at: Option<&Chosen>, is_begun: bool, broken: &Broken) -> Result<(), Halt> {
+        match broken {
+            Broken::Stopping | Broken::Append(AppendError::Stopping) => return Err(Halt::Stopping),
+            Broken::Append(error) => {
+                tracing::warn!(feed = %self.feed, "a file waits: {error}");
+                return Err(Halt::Retry(limits::FILE_RETRY));
+            }
+            Broken::Quarantine(QuarantineError::Full) => return Err(Halt::Retry(limits::FILE_RETRY)),
+            Broken::Quarantine(error) => {
+                tracing::warn!(feed = %self.feed, "a file waits: {error}");
+                return Err(Halt::Retry(limits::FILE_RETRY));
+            }
+            Broken::Changed | Broken::Io(_) => {}
+        }
+        let Some(chosen) = at else { return Ok(()) };
+        if matches!(broken, Broken::Changed) || matches!(broken, Broken::Io(error) if !is_recoverable(error)) {
+            if is_begun {
+                let text = "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
+                self.report.trouble(Code::FileChanged, &chosen.candidate.path, text);
+            }
+            return Ok(());
+        }
+        self.broke(&chosen.candidate, broken);
+        Ok(())
+    }
+
+    fn forget_the_gone(&mut self, files: &[Candidate]) {
+        let Some(memory) = &mut self.memory else { return };
+        if memory.len() <= limits::FILES_REMEMBERED_MAX {
+            return;
+        }
+        let present: HashSet<[u8; 16]> = files.iter().map(|file| memory::glance(&file.path, &file.stat)).collect();
+        if !memory.prune(&present) {
+            let max = limits::FILES_REMEMBERED_MAX;
+            let text = format!("more than {max} files that are done are still there; have them removed, or let the agent move them");
+            self.report.directory(Code::DirectoryUnreadable, Some(text));
+        }
+    }
+}
+
+/// How many files of a batch are done, from the place that was reached.
+fn done_of(batch: &[Chosen], before: Option<FilePlace>, reached: Option<FilePlace>) -> usize {
+    let Some(place) = reached.filter(|_| reached != before) else { return 0 };
+    let at = batch.iter().position(|chosen| chosen.known.fingerprint == place.fingerprint);
+    at.map_or(0, |at| at + usize::from(place.last))
+}
+
+/// Why a file is refused as a whole.
+fn refusal(look: &Look) -> Option<String> {
+    let verdict = &look.verdict;
+    if let State::Unusable { code } = verdict.state {
+        return Some(format!("{code}: {}", codes::meaning(code)));
+    }
+    if verdict.bad > limits::FILE_BAD_PIECES_MAX {
+        return Some(format!("{} rows of it are no records; this is probably not a file of this feed, or `split` is set wrongly", verdict.bad));
+    }
+    if verdict.bad > 0 && verdict.records == 0 {
+        return Some("no row of it is a record; this is probably not a file of this feed, or `split` is set wrongly".to_owned());
+    }
+    None
+}
