@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::settings::{FeedSettings, Settings, SourceSettings};
 use crate::forward::{Forwarder, ForwarderHandle};
 use crate::limits;
+use crate::source::files::{DirectoryFeed, DirectorySettings};
 use crate::source::mllp::MllpListener;
 use crate::source::slots::LargeFrameSlots;
 use crate::spool::{self, Appender, Closer, Spool};
@@ -117,7 +118,7 @@ struct Listening {
 impl Listening {
     /// Binds; on failure the condition `listener_down` is raised, and cleared by the next success.
     fn bind(&self) -> Option<MllpListener> {
-        let SourceSettings::Mllp(mllp) = &self.feed.source;
+        let SourceSettings::Mllp(mllp) = &self.feed.source else { return None };
         let (feed, appender) = (self.feed.id.clone(), self.appender.clone());
         MllpListener::bind(feed, mllp.clone(), self.message_bytes_max, appender, &self.slots, &self.board).ok()
     }
@@ -147,6 +148,17 @@ impl Listening {
 fn listen(settings: &Settings, appender: &Appender, board: &Arc<Board>, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
     let slots = LargeFrameSlots::new();
     for feed in &settings.feeds {
+        if let SourceSettings::Directory(directory) = &feed.source {
+            let source = DirectoryFeed {
+                feed: feed.id.clone(),
+                settings: DirectorySettings::clone(directory),
+                message_bytes_max: settings.spool.message_bytes_max,
+                appender: appender.clone(),
+                board: Arc::clone(board),
+            };
+            tasks.spawn(source.run(stop.clone()));
+            continue;
+        }
         let listening = Listening {
             feed: feed.clone(),
             message_bytes_max: settings.spool.message_bytes_max,

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::directory;
 use super::fault::{FaultList, Place};
 use super::reader::{At, Field};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
@@ -67,6 +68,7 @@ pub(super) struct Feed {
     pub charset: Field<String>,
     pub charset_force: Option<At<bool>>,
     pub mllp: Option<Mllp>,
+    pub directory: Option<directory::Merged>,
     pub other_sources: Vec<Place>,
 }
 
@@ -87,7 +89,7 @@ pub(super) struct Mllp {
 }
 
 impl<T> Field<T> {
-    fn or(self, default: T, section: &Place, key: &str) -> Option<At<T>> {
+    pub(super) fn or(self, default: T, section: &Place, key: &str) -> Option<At<T>> {
         match self {
             Self::Given(at) => Some(at),
             Self::Bad => None,
@@ -95,7 +97,7 @@ impl<T> Field<T> {
         }
     }
 
-    fn required(self, faults: &mut FaultList, section: &Place, key: &str, advice: &str) -> Option<At<T>> {
+    pub(super) fn required(self, faults: &mut FaultList, section: &Place, key: &str, advice: &str) -> Option<At<T>> {
         match self {
             Self::Given(at) => Some(at),
             Self::Bad => None,
@@ -163,6 +165,7 @@ fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
         charset: w.charset,
         charset_force: w.charset_force.or(false, at, "charset_force"),
         mllp: w.mllp.map(|m| mllp(m, f)),
+        directory: w.directory.map(|d| directory::merge(d, f)),
         other_sources: w.other_sources,
         place: w.place,
     }

@@ -190,6 +190,13 @@ pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     array.iter().enumerate().map(read).collect()
 }
 
+pub(super) fn wholes(value: &DeValue<'_>) -> Result<Vec<u64>, String> {
+    let array = value.as_array().ok_or_else(|| format!("must be a list of whole numbers in brackets, {}", is_a(value)))?;
+    let read =
+        |(index, element): (usize, &Spanned<DeValue<'_>>)| whole(element.get_ref()).map_err(|why| format!("entry {}: {why}", index + 1));
+    array.iter().enumerate().map(read).collect()
+}
+
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     text(value).map(PathBuf::from)
 }

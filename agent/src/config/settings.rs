@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
+pub use crate::source::files::DirectorySettings;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -110,6 +111,7 @@ pub struct FeedSettings {
 #[derive(Clone, Debug)]
 pub enum SourceSettings {
     Mllp(MllpSettings),
+    Directory(Box<DirectorySettings>),
 }
 
 #[derive(Clone, Debug)]

@@ -58,7 +58,7 @@ fn a_minimal_configuration_gets_every_default() {
     assert_eq!(uplink.receipt_timeout, limits::RECEIPT_TIMEOUT_DEFAULT);
     let feed = &settings.feeds[0];
     assert_eq!((feed.lane, feed.stage), (Lane::Normal, Stage::Test));
-    let SourceSettings::Mllp(mllp) = &feed.source;
+    let SourceSettings::Mllp(mllp) = &feed.source else { panic!("another source") };
     assert_eq!((mllp.on_store_failure, mllp.on_invalid), (OnStoreFailure::Close, OnInvalid::Nak));
     assert_eq!((&mllp.answers, mllp.stage, feed.charset), (&AnswerSettings::default(), Stage::Test, charset::Rule::default()));
     assert_eq!((mllp.connections_max, mllp.frame_timeout, mllp.idle_timeout), (512, Duration::from_secs(30), None));
@@ -108,7 +108,7 @@ fn every_key_can_be_set() {
     );
     assert_eq!(settings.uplink.key, Some(TlsKeySource::Credential("uplink-key".into())));
     assert_eq!((settings.uplink.in_flight, settings.uplink.confirm), (7, Confirm::Puback));
-    let SourceSettings::Mllp(mllp) = &settings.feeds[0].source;
+    let SourceSettings::Mllp(mllp) = &settings.feeds[0].source else { panic!("another source") };
     assert_eq!(
         (mllp.on_store_failure, mllp.on_invalid, mllp.stage, mllp.connections_max),
         (OnStoreFailure::Nak, OnInvalid::Close, Stage::Live, 9)
@@ -205,11 +205,15 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "",
         "15: feed[0].phi: must be \"allowed\" where forward = \"raw\": messages then leave as received, with the patient data in them",
     ),
-    ("[feed.mllp]\nlisten = \"0.0.0.0:2575\"\n", "", "15: feed[0]: has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\""),
     (
         "[feed.mllp]\nlisten = \"0.0.0.0:2575\"\n",
-        "[feed.directory]\npath = \"/srv\"\nsplit = \"csv\"\n",
-        "19: feed[0].directory: is not supported by this version; use [feed.mllp]",
+        "",
+        "15: feed[0]: has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", or [feed.directory] with path and split",
+    ),
+    (
+        "[feed.mllp]\nlisten = \"0.0.0.0:2575\"\n",
+        "[feed.http]\n",
+        "19: feed[0].http: is not supported by this version; use [feed.mllp] or [feed.directory]",
     ),
     ("listen = \"0.0.0.0:2575\"\n", "", "19: feed[0].mllp.listen: is missing; give address and port, like \"0.0.0.0:2575\""),
     (
@@ -266,7 +270,7 @@ siteward.toml:4: uplink.endpoints: entry 1 has no TLS; use mqtts://, or set upli
 siteward.toml:11: feed[1].id: is the id of another feed (feed[0].id); give each feed its own
 siteward.toml:14: feed[1].mllp.listen: is an address another feed listens on (feed[0].mllp.listen); give each feed its own port
 siteward.toml:15: feed[2].forward: must be "raw" in this version: "event" (the default) and "both" need profiles, which do not exist yet
-siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575"
+siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575", or [feed.directory] with path and split
 siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, mllp, directory, http"#;
     assert_eq!(faults(text), expected);
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::answers;
+use super::directory;
 use super::endpoint;
 use super::fault::{FaultList, Place};
 use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Uplink};
@@ -168,6 +169,7 @@ fn feeds(written: &[Feed], f: &mut FaultList) -> Option<Vec<FeedSettings>> {
     }
     let mut seen: BTreeMap<FeedId, &Place> = BTreeMap::new();
     let mut listening: Vec<(SocketAddr, &Place)> = Vec::new();
+    let mut watched: Vec<(PathBuf, &Place)> = Vec::new();
     let mut feeds = Vec::new();
     for m in written {
         let settings = feed(m, f);
@@ -184,6 +186,14 @@ fn feeds(written: &[Feed], f: &mut FaultList) -> Option<Vec<FeedSettings>> {
                 f.add(&at.place, format!("is an address another feed listens on ({}); give each feed its own port", first.path));
             }
             listening.push((address, &at.place));
+        }
+        if let Some(FeedSettings { source: SourceSettings::Directory(directory), .. }) = &settings {
+            if let Some((_, first)) = watched.iter().find(|(other, _)| *other == directory.path) {
+                let text =
+                    format!("watches a directory that another feed watches ({}); both would move its files: give each its own", first.path);
+                f.add(&m.place, text);
+            }
+            watched.push((directory.path.clone(), &m.place));
         }
         feeds.push(settings);
     }
@@ -212,19 +222,24 @@ fn feed(m: &Feed, f: &mut FaultList) -> Option<FeedSettings> {
     }
     let charset = answers::charset(m, f);
     for place in &m.other_sources {
-        f.add(place, "is not supported by this version; use [feed.mllp]");
+        f.add(place, "is not supported by this version; use [feed.mllp] or [feed.directory]");
     }
-    if m.mllp.is_none() && m.other_sources.is_empty() {
-        f.add(&m.place, "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\"");
+    let source = source(m, f);
+    Some(FeedSettings { id: id?, lane: m.lane.as_ref()?.value, stage: m.stage.as_ref()?.value, charset: charset?, source: source? })
+}
+
+/// The one source of a feed.
+fn source(m: &Feed, f: &mut FaultList) -> Option<SourceSettings> {
+    let stage = m.stage.as_ref().map(|at| at.value);
+    if m.mllp.is_some() && m.directory.is_some() {
+        f.add(&m.place, "has two sources; make it two feeds");
     }
-    let source = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, m.stage.as_ref().map(|at| at.value), f));
-    Some(FeedSettings {
-        id: id?,
-        lane: m.lane.as_ref()?.value,
-        stage: m.stage.as_ref()?.value,
-        charset: charset?,
-        source: SourceSettings::Mllp(source?),
-    })
+    if m.mllp.is_none() && m.directory.is_none() && m.other_sources.is_empty() {
+        f.add(&m.place, "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", or [feed.directory] with path and split");
+    }
+    let mllp = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, stage, f)).map(SourceSettings::Mllp);
+    let directory = m.directory.as_ref().and_then(|directory| directory::validate(directory, stage, f));
+    mllp.or(directory.map(|directory| SourceSettings::Directory(Box::new(directory))))
 }
 
 fn mllp(m: &Mllp, stage: Option<Stage>, f: &mut FaultList) -> Option<MllpSettings> {
@@ -271,11 +286,11 @@ fn timezone(at: &At<String>, f: &mut FaultList) -> Option<String> {
     f.refuse(&at.place, format!("is not a known time zone; {advice}"))
 }
 
-fn within((least, most): (Duration, Duration)) -> RangeInclusive<Duration> {
+pub(super) fn within((least, most): (Duration, Duration)) -> RangeInclusive<Duration> {
     least..=most
 }
 
-fn ranged<T: PartialOrd + Copy>(at: Option<&At<T>>, range: RangeInclusive<T>, shown: &str, f: &mut FaultList) -> Option<T> {
+pub(super) fn ranged<T: PartialOrd + Copy>(at: Option<&At<T>>, range: RangeInclusive<T>, shown: &str, f: &mut FaultList) -> Option<T> {
     let at = at?;
     if range.contains(&at.value) { Some(at.value) } else { f.refuse(&at.place, format!("is out of range; give {shown}")) }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::directory;
 use super::fault::{FaultList, Place};
 use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
@@ -79,6 +80,7 @@ pub(super) struct Feed {
     pub charset: Field<String>,
     pub charset_force: Field<bool>,
     pub mllp: Option<Mllp>,
+    pub directory: Option<directory::Written>,
     /// Kinds of sources this version does not have.
     pub other_sources: Vec<Place>,
 }
@@ -174,7 +176,8 @@ fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
         charset: s.read(f, "charset", text),
         charset_force: s.read(f, "charset_force", flag),
         mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
-        other_sources: ["directory", "http"].into_iter().filter_map(|kind| s.has(kind)).collect(),
+        directory: s.has("directory").is_some().then(|| s.section(f, "directory")).map(|section| directory::read(section, f)),
+        other_sources: ["http"].into_iter().filter_map(|kind| s.has(kind)).collect(),
     };
     s.finish(f);
     feed

@@ -138,9 +138,7 @@ impl Share {
             // Shares over the network do not know it; there the look before has to do, and nobody else writes to done/.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
                 match rustix::fs::statat(&to_directory, to_name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Err(rustix::io::Errno::NOENT) => {
-                        Ok(rustix::fs::renameat(&from_directory, from_name, &to_directory, to_name)?)
-                    }
+                    Err(rustix::io::Errno::NOENT) => Ok(rustix::fs::renameat(&from_directory, from_name, &to_directory, to_name)?),
                     Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
                     Err(error) => Err(error.into()),
                 }

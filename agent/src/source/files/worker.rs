@@ -147,7 +147,8 @@ impl Worker {
         if let Some(below) = &self.settings.require_mount {
             let mounted = self.pulse.during("looking for the mount", || share::is_mounted(&path, below));
             if !mounted.unwrap_or(false) {
-                let text = format!("nothing is mounted for {}; nothing is read, moved or forgotten until the share is back", path.display());
+                let text =
+                    format!("nothing is mounted for {}; nothing is read, moved or forgotten until the share is back", path.display());
                 self.report.directory(Code::ShareMissing, Some(text));
                 return None;
             }
@@ -252,13 +253,7 @@ impl Worker {
     }
 
     fn reading(&self) -> Reading<'_> {
-        Reading {
-            feed: &self.feed,
-            split: &self.settings.split,
-            limits: self.split_limits,
-            stage: self.settings.stage,
-            pulse: &self.pulse,
-        }
+        Reading { feed: &self.feed, split: &self.settings.split, limits: self.split_limits, stage: self.settings.stage, pulse: &self.pulse }
     }
 
     /// The first pass over a file; `Some` if it is to be captured.
@@ -300,9 +295,10 @@ impl Worker {
         self.put_aside(file, None);
         let moved = match self.settings.done {
             DoneRule::Leave => Ok("it is left where it is"),
-            DoneRule::Move(_) => {
-                self.finisher.refuse(share, &self.pulse, &file.path, fingerprint, reason).map(|()| "it is in failed/ with the reason beside it")
-            }
+            DoneRule::Move(_) => self
+                .finisher
+                .refuse(share, &self.pulse, &file.path, fingerprint, reason)
+                .map(|()| "it is in failed/ with the reason beside it"),
         };
         self.counters.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let text = match moved {
@@ -367,13 +363,7 @@ impl Worker {
         }
     }
 
-    fn capture_one(
-        &self,
-        share: &Share,
-        chosen: &Chosen,
-        progress: Option<FilePlace>,
-        sender: &mut Sender<'_>,
-    ) -> Result<(), Broken> {
+    fn capture_one(&self, share: &Share, chosen: &Chosen, progress: Option<FilePlace>, sender: &mut Sender<'_>) -> Result<(), Broken> {
         let path = &chosen.candidate.path;
         let memory = self.memory.as_ref().expect("opened at the begin of the round");
         let (name, label) = (self.report.name(path), self.report.label(path));
@@ -429,7 +419,8 @@ impl Worker {
         let Some(chosen) = at else { return Ok(()) };
         if matches!(broken, Broken::Changed) || matches!(broken, Broken::Io(error) if !is_recoverable(error)) {
             if is_begun {
-                let text = "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
+                let text =
+                    "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
                 self.report.trouble(Code::FileChanged, &chosen.candidate.path, text);
             }
             return Ok(());
@@ -466,7 +457,10 @@ fn refusal(look: &Look) -> Option<String> {
         return Some(format!("{code}: {}", codes::meaning(code)));
     }
     if verdict.bad > limits::FILE_BAD_PIECES_MAX {
-        return Some(format!("{} rows of it are no records; this is probably not a file of this feed, or `split` is set wrongly", verdict.bad));
+        return Some(format!(
+            "{} rows of it are no records; this is probably not a file of this feed, or `split` is set wrongly",
+            verdict.bad
+        ));
     }
     if verdict.bad > 0 && verdict.records == 0 {
         return Some("no row of it is a record; this is probably not a file of this feed, or `split` is set wrongly".to_owned());
