@@ -12,6 +12,8 @@
 
 #[path = "power_loss/directed.rs"]
 mod directed;
+#[path = "power_loss/files.rs"]
+mod files;
 #[path = "power_loss/history.rs"]
 mod history;
 #[path = "power_loss/steps.rs"]

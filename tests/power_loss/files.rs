@@ -1,0 +1,291 @@
+//! File feeds under the same model: a directory of files, a feed that captures them as the real one does (the same memory, the same notes, the same
+//! guard in the committer), and an end at any operation.
+//!
+//! After every opening, whatever the end was: the journal holds the rows of the files in order, each once, without a hole, and the feed's progress
+//! is the place of the last one: never ahead of what is durable, never behind it. At the last, every row of every file is there, although files were
+//! taken away as soon as the list said they were done. A feed of a peer in the same lane keeps what it was promised.
+
+use bytes::Bytes;
+use harness::sim::model::{Ledger, Losses, feed_id};
+use harness::sim::{Errno, Op, Rng, SimDisk};
+use siteward::config::settings::KeySource;
+use siteward::limits;
+use siteward::record::{Content, FeedId, FileOrigin, FilePlace, Fingerprint, Lane, Message, Origin, Payload, Stage};
+use siteward::source::files::memory::Memory;
+use siteward::spool::filelist::{FileList, KnownFile};
+use siteward::spool::{Item, Options, Parts, StateChoice, open_with};
+use siteward::status::board::Board;
+use std::path::{Path, PathBuf};
+
+use super::Check;
+
+/// One file of the directory.
+#[derive(Clone, Debug)]
+struct Present {
+    known: KnownFile,
+    rows: u64,
+}
+
+struct World {
+    rng: Rng,
+    root: PathBuf,
+    disk: SimDisk,
+    ledger: Ledger,
+    /// Not taken away yet, in order.
+    files: Vec<Present>,
+    /// Every row there ever was, in order: fingerprint and index.
+    all: Vec<(Fingerprint, u64)>,
+    log: Vec<String>,
+}
+
+fn cabinet() -> FeedId {
+    feed_id("cabinet")
+}
+
+fn lab() -> FeedId {
+    feed_id("lab")
+}
+
+/// A row's bytes: which file, which row, then as many bytes as its size says.
+fn body(print: &Fingerprint, index: u64, len: usize) -> Payload {
+    let mut bytes = print.0.to_vec();
+    bytes.extend_from_slice(&index.to_le_bytes());
+    bytes.resize(bytes.len() + len, b'.');
+    Payload::new(Bytes::from(bytes))
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let root = PathBuf::from("/var/lib/siteward");
+        let disk = SimDisk::new(rng.draw(), root.parent().expect("a spool is in a directory"));
+        let mut ledger = Ledger::default();
+        ledger.feeds.insert(lab(), harness::sim::model::FeedModel::default());
+        let mut world = Self { rng, root, disk, ledger, files: Vec::new(), all: Vec::new(), log: Vec::new() };
+        for _ in 0..world.rng.between(2, 12) {
+            let mut print = [0; 32];
+            world.rng.fill(&mut print);
+            let rows = if world.rng.percent(15) { 0 } else { world.rng.between(1, 40) };
+            let short = print[..16].try_into().expect("half of 32 bytes");
+            let known = KnownFile { glance: short, fingerprint: Fingerprint(print), digest: short };
+            world.all.extend((1..=rows).map(|index| (known.fingerprint, index)));
+            world.files.push(Present { known, rows });
+        }
+        world
+    }
+
+    fn open(&mut self) -> Result<Option<Parts>, String> {
+        let options = Options {
+            path: self.root.clone(),
+            max_bytes: Some(limits::SPOOL_BYTES_MIN),
+            key: KeySource::Auto,
+            message_bytes_max: limits::MIB,
+            feeds: vec![(cabinet(), Lane::Normal), (lab(), Lane::Normal)],
+        };
+        let board = Board::new([cabinet(), lab()]);
+        let failed = self.disk.failed();
+        match open_with(options, self.disk.handle(), StateChoice::None, &board) {
+            Ok(parts) => Ok(Some(parts)),
+            Err(_) if self.disk.is_frozen() || self.disk.failed() > failed => Ok(None),
+            Err(error) => Err(format!("does not open: {error}")),
+        }
+    }
+
+    fn progress(parts: &Parts) -> Option<FilePlace> {
+        let view = parts.monitor.view();
+        view.feeds.iter().find(|feed| feed.id == cabinet()).and_then(|feed| feed.files).map(|progress| progress.place)
+    }
+
+    /// I3: the journal against the files, the progress against the journal.
+    fn verify(&mut self, parts: &mut Parts) -> Check {
+        self.ledger.verify(parts, Losses::None)?;
+        let (mut after, mut last, mut found) = (0, None, Vec::new());
+        while let Some(item) = parts.reader.next(&cabinet(), after).map_err(|error| error.to_string())? {
+            let Item::Record(record) = item else { return Err(format!("after {after} came {item:?}")) };
+            let Origin::File(file) = &record.origin else { return Err("a record without a file".into()) };
+            let bytes = record.body.expose();
+            if bytes[..32] != file.place.fingerprint.0 || bytes[32..40] != file.place.index.to_le_bytes() {
+                return Err(format!("record {} is not the row it says", record.seq));
+            }
+            found.push((file.place.fingerprint, file.place.index));
+            last = Some(file.place);
+            after = record.seq;
+        }
+        if self.all.get(..found.len()) != Some(&found[..]) {
+            let at = found.iter().zip(&self.all).position(|(a, b)| a != b);
+            return Err(format!("the journal holds {} rows, which are not the first ones in order (from {at:?})", found.len()));
+        }
+        let progress = Self::progress(parts);
+        self.log.push(format!("  {} of {} rows, progress {progress:?}", found.len(), self.all.len()));
+        if progress == last { Ok(()) } else { Err(format!("progress says {progress:?}, the last row is {last:?}")) }
+    }
+
+    fn message(&mut self, print: Fingerprint, index: u64, rows: u64, follows: Option<FilePlace>) -> Message {
+        let place = FilePlace { fingerprint: print, index, end_offset: index * 100, last: index == rows };
+        let len = if self.rng.percent(5) { self.rng.between(10_000, 200_000) } else { self.rng.between(0, 900) };
+        let origin =
+            FileOrigin { place, start_offset: index * 100 - 100, name: String::new(), content: Content::Csv, repeated: false, follows };
+        Message {
+            feed: cabinet(),
+            identity: None,
+            body: body(&print, index, len as usize),
+            reply: Payload::new(Bytes::new()),
+            origin: Origin::File(origin),
+            received_at_ms: 1_800_000_000_000,
+            clock_suspect: false,
+            stage: Stage::Live,
+            batch_mismatch: false,
+        }
+    }
+
+    /// Commits what is in the bundle, with some of the peer's messages before, between and behind. Whether all rows were stored.
+    fn commit(&mut self, parts: &mut Parts, rows: Vec<Message>) -> Result<bool, String> {
+        let incarnation = parts.monitor.view().incarnation;
+        let (mut batch, mut of_peer) = (Vec::new(), Vec::new());
+        for row in rows {
+            if self.rng.percent(20) {
+                let id = self.ledger.compose(&lab(), 300, false);
+                of_peer.push((batch.len(), id));
+                batch.push(self.ledger.send(id));
+            }
+            batch.push(row);
+        }
+        let answers = parts.committer.commit(batch);
+        for (at, id) in &of_peer {
+            self.ledger.answered(*id, 1, incarnation, &answers[*at])?;
+        }
+        Ok(answers.iter().enumerate().all(|(at, answer)| answer.is_ok() || of_peer.iter().any(|(peer, _)| *peer == at)))
+    }
+
+    /// One batch of files, as the feed does it. False: something failed, the round ends.
+    fn batch(&mut self, parts: &mut Parts, memory: &mut Memory) -> Result<bool, String> {
+        let many = self.rng.between(1, 5) as usize;
+        let batch: Vec<Present> = self.files.iter().take(many).cloned().collect();
+        let before = Self::progress(parts);
+        if memory.settle().is_err() || memory.begin(batch.iter().map(|file| file.known).collect(), before).is_err() {
+            return Ok(false);
+        }
+        let (mut follows, mut bundle, mut stored) = (before, Vec::new(), true);
+        'files: for file in &batch {
+            let through = memory.stored_through(&file.known.fingerprint, before);
+            for index in through + 1..=file.rows {
+                let message = self.message(file.known.fingerprint, index, file.rows, follows);
+                follows = message.origin.place();
+                bundle.push(message);
+                // A bundle under way when one before it fails is refused by the guard; that is tried here too.
+                if bundle.len() as u64 > self.rng.below(12) {
+                    stored &= self.commit(parts, std::mem::take(&mut bundle))?;
+                    if !stored && self.rng.percent(70) {
+                        break 'files;
+                    }
+                }
+            }
+        }
+        if stored && !bundle.is_empty() {
+            stored = self.commit(parts, bundle)?;
+        }
+        let reached = Self::progress(parts);
+        let at = reached.filter(|_| reached != before).and_then(|place| {
+            batch.iter().position(|file| file.known.fingerprint == place.fingerprint).map(|at| at + usize::from(place.last))
+        });
+        let done = if stored { batch.len() } else { at.unwrap_or(0) };
+        let left = reached.filter(|place| batch.get(done).is_some_and(|file| file.known.fingerprint == place.fingerprint));
+        let noted = memory.end(done, left).is_ok();
+        self.log.push(format!("batch of {}: done {done}, left {left:?}, noted {noted}", batch.len()));
+        if noted {
+            // Taken away for good: whatever is not durable of them is lost.
+            self.files.drain(..done);
+        }
+        Ok(stored && noted)
+    }
+
+    fn live(&mut self, mut parts: Parts) -> Check {
+        self.verify(&mut parts)?;
+        let opened = FileList::open(self.disk.handle(), &self.root, &cabinet());
+        let opened = opened.and_then(|(list, notes)| Memory::open(list, notes, Self::progress(&parts)));
+        if let Ok(mut memory) = opened {
+            // What was done before the end and only not taken away.
+            self.files.retain(|file| !memory.is_done(&file.known.fingerprint));
+            for _ in 0..self.rng.between(1, 6) {
+                if self.rng.percent(25) {
+                    let op = *self.rng.pick(&[Op::Write, Op::Sync, Op::Create, Op::SyncDir, Op::Rename]);
+                    self.disk.fail(op, self.rng.below(4), 1, Errno::Io);
+                }
+                if self.disk.is_frozen() || self.files.is_empty() || (!self.batch(&mut parts, &mut memory)? && self.rng.percent(50)) {
+                    break;
+                }
+            }
+        }
+        if !self.disk.is_frozen() && self.rng.percent(20) {
+            self.disk.clear_faults();
+            parts.committer.close();
+        }
+        Ok(())
+    }
+
+    fn play(&mut self) -> Check {
+        for _ in 0..40 {
+            if self.files.is_empty() {
+                break;
+            }
+            if self.rng.percent(80) {
+                let at = self.rng.between(1, 50);
+                self.disk.freeze_after(at);
+                self.log.push(format!("the power will go at {at}"));
+            }
+            if let Some(parts) = self.open()? {
+                self.live(parts)?;
+            }
+            if let Some(violation) = self.disk.violations().first() {
+                return Err(format!("a failed file was used again: {violation}"));
+            }
+            let cut = self.rng.percent(65);
+            self.log.push(if cut { "power cut".into() } else { "kill".to_owned() });
+            self.disk = if cut { self.disk.power_cut() } else { self.disk.kill() };
+        }
+        // Without any more trouble the rest comes too.
+        self.disk.clear_faults();
+        let mut parts = self.open()?.ok_or("does not open on a healthy disk")?;
+        self.verify(&mut parts)?;
+        let (list, notes) = FileList::open(self.disk.handle(), &self.root, &cabinet()).map_err(|error| error.to_string())?;
+        let mut memory = Memory::open(list, notes, Self::progress(&parts)).map_err(|error| error.to_string())?;
+        self.files.retain(|file| !memory.is_done(&file.known.fingerprint));
+        while !self.files.is_empty() {
+            if !self.batch(&mut parts, &mut memory)? {
+                return Err("a batch fails on a healthy disk".into());
+            }
+        }
+        self.verify(&mut parts)?;
+        let (known, wanted) = (parts.reader.head(&cabinet()).seq, self.all.len() as u64);
+        if known == wanted { Ok(()) } else { Err(format!("{known} of {wanted} rows are there though every file is done")) }
+    }
+}
+
+/// I1, I3: a file feed neither loses nor repeats a row, through kills, power cuts and failing operations at any place.
+#[test]
+fn a_file_feed_goes_on_exactly_where_it_was() {
+    let long = std::env::var_os("SITEWARD_LONG").is_some();
+    let only: Option<u64> = std::env::var("SITEWARD_SEED").ok().and_then(|seed| seed.parse().ok());
+    let first = 9_000_000;
+    let count = if long { 20_000 } else { 800 };
+    for seed in only.map_or(first..first + count, |seed| seed..seed + 1) {
+        let mut world = World::new(seed);
+        if let Err(error) = world.play() {
+            let trace = world.disk.trace();
+            let tail = trace.len().saturating_sub(40);
+            panic!("seed {seed}: {error}\n{}\n--- disk\n{}", world.log.join("\n"), trace[tail..].join("\n"));
+        }
+    }
+}
+
+/// The root of the list is the spool's.
+#[test]
+fn the_list_lies_in_the_spool() {
+    let disk = SimDisk::new(1, Path::new("/var/lib"));
+    let mut world = World::new(1);
+    world.disk = disk;
+    let parts = world.open().expect("opens").expect("a healthy disk");
+    drop(FileList::open(world.disk.handle(), &world.root, &cabinet()).map(|(mut list, _)| list.rewrite([].iter())));
+    assert!(world.disk.files().iter().any(|(path, _)| path.ends_with("files/cabinet.list")));
+    drop(parts);
+}
