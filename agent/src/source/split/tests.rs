@@ -3,8 +3,13 @@
 use super::*;
 use crate::limits::MIB;
 
+mod bounds;
 mod csv;
+mod fixed;
+mod hl7;
+mod json;
 mod lines;
+mod x12;
 
 pub(super) fn limits(record_bytes: usize) -> SplitLimits {
     SplitLimits { record_bytes, bad_bytes: record_bytes.min(64), slack_bytes: 16, discard_bytes: 1 << 20 }
