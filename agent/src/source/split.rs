@@ -30,7 +30,8 @@
 //! | json array | the element without blanks around | same |
 //! | fhir bundle | the entry (`fullUrl`, `resource`, `request` …) as it stands; a resource that is no Bundle: the file | same |
 //!
-//! Memory (I4): the buffer holds at most `record_bytes`, `slack_bytes` and one feed; beside it a CSV or X12 header and a few small numbers.
+//! Memory (I4): the buffer holds at most `record_bytes`, `slack_bytes`, one feed and, of X12, one segment (`X12_SEGMENT_BYTES_MAX`); beside
+//! it a CSV or X12 header and a few small numbers.
 //! A record over the limit becomes a bad piece with its first `bad_bytes`. `Debug` shows lengths only (I7).
 
 mod bundle;
@@ -167,11 +168,11 @@ impl Splitter {
                 Format::Array(format) => format.next(&mut self.window, &mut self.notes),
                 Format::Bundle(format) => format.next(&mut self.window, &mut self.notes),
             };
-            self.closed = self.notes.unusable().or_else(|| self.window.is_spent().then_some(codes::DISCARD_BUDGET_SPENT));
+            self.closed = if self.window.is_spent() { Some(codes::DISCARD_BUDGET_SPENT) } else { self.notes.unusable() };
             match self.closed {
                 None => return cut.map(|cut| self.number(cut)),
                 Some(code) => {
-                    self.notes.give_up(code);
+                    self.notes.close(code);
                     self.window.close();
                 }
             }

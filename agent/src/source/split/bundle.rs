@@ -56,21 +56,16 @@ impl Default for FhirBundle {
 impl FhirBundle {
     pub(super) fn next(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {
         loop {
+            let (before, state) = (w.at(), std::mem::discriminant(&self.at));
             if let Some(cut) = self.step(w, notes) {
                 return Some(cut);
             }
             if notes.unusable().is_some() || w.is_spent() {
                 return None;
             }
-            let done = matches!(self.at, At::After) || matches!(self.at, At::Start);
-            if w.rest().is_empty() {
-                if !w.is_end() || done || matches!(self.at, At::Bare) {
-                    return None;
-                }
-                return self.cut_off(w, notes);
-            }
-            if done && w.is_end() {
-                return None;
+            if w.at() == before && std::mem::discriminant(&self.at) == state {
+                let inside = !matches!(self.at, At::Start | At::After | At::Bare);
+                return if w.is_end() && inside { self.cut_off(w, notes) } else { None };
             }
         }
     }
@@ -219,6 +214,7 @@ impl FhirBundle {
     fn cut_off(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {
         notes.worsen(State::Truncated { code: codes::JSON_CUT });
         self.at = At::After;
+        self.pass(w);
         if w.is_between() {
             return None;
         }
@@ -230,10 +226,8 @@ impl FhirBundle {
 }
 
 fn key(name: &[u8]) -> Key {
-    let decoded: Option<String> = name
-        .contains(&b'\\')
-        .then(|| serde_json::from_slice([b"\"", name, b"\""].concat().as_slice()).ok())
-        .flatten();
+    let decoded: Option<String> =
+        name.contains(&b'\\').then(|| serde_json::from_slice([b"\"", name, b"\""].concat().as_slice()).ok()).flatten();
     match decoded.as_ref().map_or(name, |text| text.as_bytes()) {
         b"resourceType" => Key::ResourceType,
         b"entry" => Key::Entry,

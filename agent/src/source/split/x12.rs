@@ -41,7 +41,10 @@ enum At {
     /// Inside a segment too long to hold.
     Long,
     /// Inside the data of a binary segment: what is left of it; where its data begin in the record, if that is still held.
-    Binary { left: u64, data: usize },
+    Binary {
+        left: u64,
+        data: usize,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -205,10 +208,11 @@ impl X12 {
         if !self.plain_binary && (rest.starts_with(b"BIN") || rest.starts_with(b"BDS")) && rest[3] == self.element {
             return self.binary_head(w, notes);
         }
-        let seek = &rest[..rest.len().min(X12_SEGMENT_BYTES_MAX + 1)];
+        let longest = X12_SEGMENT_BYTES_MAX.min(w.limits().record_bytes);
+        let seek = &rest[..rest.len().min(longest + 1)];
         match memchr::memchr(self.terminator, seek) {
             Some(at) => self.whole(w, notes, at, at + 1),
-            None if rest.len() > X12_SEGMENT_BYTES_MAX => {
+            None if rest.len() > longest => {
                 self.place_other(w);
                 self.at = At::Long;
                 None
@@ -343,6 +347,9 @@ impl X12 {
         w.advance(count);
         let left = left - count as u64;
         self.at = At::Binary { left, data };
+        if w.is_spent() {
+            return;
+        }
         if left > 0 && !w.is_end() || (w.rest().is_empty() && !w.is_end()) {
             return;
         }

@@ -43,7 +43,9 @@ fn an_element_that_is_no_json_costs_only_itself() {
 
 #[test]
 fn an_array_that_does_not_end_is_truncated() {
-    for (text, pieces) in [("[1,{\"a\":", &["1", "!json_cut"][..]), ("[1,", &["1"]), ("[", &[]), ("[\"a]", &["!json_cut"]), (" ", &[]), ("", &[])] {
+    for (text, pieces) in
+        [("[1,{\"a\":", &["1", "!json_cut"][..]), ("[1,", &["1"]), ("[", &[]), ("[\"a]", &["!json_cut"]), (" ", &[]), ("", &[])]
+    {
         let found = array(text);
         assert_eq!((shown(&found.0), found.1.state), (pieces.iter().map(ToString::to_string).collect(), CUT), "{text}");
     }
@@ -74,7 +76,8 @@ fn a_bundle_gives_its_entries() {
 
 #[test]
 fn a_resource_that_is_no_bundle_is_one_record() {
-    for text in [r#"{"resourceType":"List","entry":[{"item":1}]}"#, r#"{"id":"x","contained":[{"a":"}"}],"resourceType":"SupplyDelivery"}"#] {
+    for text in [r#"{"resourceType":"List","entry":[{"item":1}]}"#, r#"{"id":"x","contained":[{"a":"}"}],"resourceType":"SupplyDelivery"}"#]
+    {
         assert_eq!(shown(&bundle(format!("{text}\n")).0), [text]);
     }
     assert_eq!(shown(&bundle("{\"resourceType\":\"List\"}\n{\"resourceType\":\"List\"}").0), ["!json_invalid"], "that is NDJSON");

@@ -106,9 +106,7 @@ fn a_file_that_ends_early_is_truncated_wherever_it_ends() {
 #[test]
 fn binary_data_may_hold_anything() {
     let data = "ab~SE*9*1~ISA*~*\n";
-    let with = |length: &str| {
-        format!("{}{GS}ST*102*0001~BDS*ASC*{length}*{data}~BIN*{length}*{data}~SE*4*0001~GE*1*7~IEA*1*1~", isa(1))
-    };
+    let with = |length: &str| format!("{}{GS}ST*102*0001~BDS*ASC*{length}*{data}~BIN*{length}*{data}~SE*4*0001~GE*1*7~IEA*1*1~", isa(1));
     let (pieces, verdict) = sets(with(&data.len().to_string()));
     assert_eq!((verdict.records, verdict.bad, verdict.state), (1, 0, State::Complete));
     assert!(shown(&pieces)[0].contains(data));
