@@ -92,25 +92,7 @@ impl FhirBundle {
                     None => {}
                 }
             }
-            At::Key(escaped) => {
-                let mut ended = false;
-                let mut count = 0;
-                for b in w.rest() {
-                    count += 1;
-                    ended = *b == b'"' && !*escaped;
-                    if ended {
-                        break;
-                    }
-                    *escaped = *b == b'\\' && !*escaped;
-                    if self.name.len() <= JSON_NAME_BYTES_MAX {
-                        self.name.push(*b);
-                    }
-                }
-                w.advance(count);
-                if ended {
-                    self.at = At::Colon(key(&self.name));
-                }
-            }
+            At::Key(_) => self.key(w),
             At::Colon(key) => {
                 let key = *key;
                 let count = blanks(w.rest());
@@ -150,6 +132,26 @@ impl FhirBundle {
             At::Bare => return bare(w, notes),
         }
         None
+    }
+
+    fn key(&mut self, w: &mut Window) {
+        let At::Key(escaped) = &mut self.at else { return };
+        let (mut ended, mut count) = (false, 0);
+        for b in w.rest() {
+            count += 1;
+            ended = *b == b'"' && !*escaped;
+            if ended {
+                break;
+            }
+            *escaped = *b == b'\\' && !*escaped;
+            if self.name.len() <= JSON_NAME_BYTES_MAX {
+                self.name.push(*b);
+            }
+        }
+        w.advance(count);
+        if ended {
+            self.at = At::Colon(key(&self.name));
+        }
     }
 
     fn value(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {

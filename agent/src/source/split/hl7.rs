@@ -107,9 +107,10 @@ impl Hl7 {
         let blanks = w.rest().iter().take_while(|b| matches!(b, 0 | b'\t' | b'\n' | b'\r' | b' ' | 0x0B | 0x1C)).count();
         w.advance(blanks);
         w.skip();
-        let probe = &w.rest()[..w.rest().len().min(HL7_PROBE_BYTES)];
+        let longest = HL7_PROBE_BYTES.min(w.limits().record_bytes);
+        let probe = &w.rest()[..w.rest().len().min(longest)];
         let cr = memchr::memchr(b'\r', probe);
-        if cr.is_none() && probe.len() < HL7_PROBE_BYTES && !w.is_end() {
+        if cr.is_none() && probe.len() < longest && !w.is_end() {
             return None;
         }
         self.ends = Some(LineEnds::of(cr.map_or(probe, |at| &probe[..=at])));

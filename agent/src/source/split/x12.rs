@@ -15,22 +15,24 @@
 //! 4. Records of groups and sets carry their ISA (and GS) in front. A TA1 outside of groups is a record of its own. Segments that have no
 //!    place where they stand are one bad piece a run, or spoil the record they stand in.
 
+mod binary;
 mod envelope;
 mod isa;
+mod name;
+mod record;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use memchr::memmem;
 
 use self::envelope::Envelope;
 use self::isa::{Number, Read};
+use self::name::{Name, above, begins_interchange, below, decoration, name};
+use self::record::bad_run;
 use super::codes;
 use super::settings::X12Level;
 use super::verdict::Notes;
-use super::window::{Cut, Preamble, Taken, Window, over_cut};
+use super::window::{Cut, Preamble, Window};
 use crate::limits::X12_SEGMENT_BYTES_MAX;
-
-/// Enough for the name of a binary segment and the elements up to its length.
-const BINARY_HEAD_BYTES: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -45,17 +47,6 @@ enum At {
         left: u64,
         data: usize,
     },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    Gs,
-    St,
-    Se,
-    Ge,
-    Iea,
-    Ta1,
-    Other,
 }
 
 pub(super) struct X12 {
@@ -139,7 +130,7 @@ impl X12 {
     fn between(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {
         w.advance(decoration(w.rest()));
         w.skip();
-        if w.rest().len() < 4 && !(w.is_end() && !w.rest().is_empty()) {
+        if w.rest().is_empty() || (w.rest().len() < 4 && !w.is_end()) {
             return None;
         }
         if !begins_interchange(w.rest()) {
@@ -224,77 +215,92 @@ impl X12 {
 
     /// A segment that is here with all its bytes: `body` of them without the terminator.
     fn whole(&mut self, w: &mut Window, notes: &mut Notes, body: usize, bytes: usize) -> Option<Cut> {
-        let segment = &w.rest()[..body];
-        let mut elements = segment.split(|b| *b == self.element);
-        let name = name(elements.next().unwrap_or_default());
-        let (level, number) = match name {
-            Name::Gs => (X12Level::Group, elements.nth(5)),
-            Name::St => (X12Level::Transaction, elements.nth(1)),
-            Name::Se | Name::Ge | Name::Iea | Name::Ta1 | Name::Other => (trailer_level(name), None),
-        };
-        let header = matches!(name, Name::Gs | Name::St);
-        let trailer = matches!(name, Name::Se | Name::Ge | Name::Iea);
-        if header || trailer {
-            // what is still open of this level and below (for a trailer: below) ends without its own trailer
-            let up_to = if header { Some(level) } else { below(level) };
-            let was_open = self.envelope.in_record();
-            if let Some(up_to) = up_to {
-                self.envelope.close_without(up_to, w.at(), false, notes);
-            }
-            let placed = if header { above(level).is_some_and(|above| self.envelope.is_open(above)) } else { self.envelope.is_open(level) };
-            if (was_open && !self.envelope.in_record()) || (placed && self.unplaced) {
-                return self.finish_record(w);
-            }
-            if !placed {
+        let end = w.rest()[..body].iter().position(|b| *b == self.element).unwrap_or(body);
+        match name(&w.rest()[..end]) {
+            Name::Header(level) => self.header(w, notes, level, bytes),
+            Name::Trailer(level) => self.trailer(w, notes, level, body, bytes),
+            Name::Ta1 if !self.envelope.is_open(X12Level::Group) => self.acknowledgement(w, bytes),
+            Name::Ta1 | Name::Other => {
                 self.place_other(w);
                 w.advance(bytes);
-                return None;
+                self.plain_binary = false;
+                None
             }
         }
-        let range = w.at()..w.at() + bytes as u64;
-        if header {
-            let number = Number::of(number.unwrap_or_default());
-            if name == Name::Gs {
-                self.gs = Bytes::copy_from_slice(&w.rest()[..bytes]);
-            }
-            self.envelope.open(level, number, range, notes);
-            w.advance(bytes);
-            if !self.envelope.in_record() {
-                w.skip();
-            }
-            return None;
+    }
+
+    /// GS or ST. What is still open of its level and below ends without a trailer.
+    fn header(&mut self, w: &mut Window, notes: &mut Notes, level: X12Level, bytes: usize) -> Option<Cut> {
+        let placed = above(level).is_some_and(|above| self.envelope.is_open(above));
+        if self.interrupts(w, notes, Some(level)) || (placed && self.unplaced) {
+            return self.finish_record(w);
         }
-        if trailer {
-            let (count, number) = (elements.next().unwrap_or_default(), Number::of(elements.next().unwrap_or_default()));
-            let record = self.envelope.in_record();
-            self.envelope.count_segment();
-            self.envelope.close(level, count, number, range, notes);
-            w.advance(bytes);
-            if name == Name::Iea {
-                self.at = At::Between;
-            }
-            if record && !self.envelope.in_record() {
-                return self.finish_record(w);
-            }
-            if !record {
-                w.skip();
-            }
-            return None;
-        }
-        let alone = name == Name::Ta1 && !self.envelope.is_open(X12Level::Group);
-        if alone && self.level != X12Level::Interchange {
-            if self.unplaced {
-                return self.finish_record(w);
-            }
-            w.advance(bytes);
-            return self.record(w, None);
-        }
-        if !alone {
+        if !placed {
             self.place_other(w);
+            w.advance(bytes);
+            return None;
+        }
+        let number_at = if level == X12Level::Group { 6 } else { 2 };
+        let segment = &w.rest()[..bytes];
+        let body = segment.strip_suffix(&[self.terminator]).unwrap_or(segment);
+        let number = Number::of(body.split(|b| *b == self.element).nth(number_at).unwrap_or_default());
+        if level == X12Level::Group {
+            self.gs = Bytes::copy_from_slice(segment);
+        }
+        self.envelope.open(level, number, w.at()..w.at() + bytes as u64, notes);
+        w.advance(bytes);
+        if !self.envelope.in_record() {
+            w.skip();
+        }
+        None
+    }
+
+    /// SE, GE or IEA. What is still open below its level ends without a trailer.
+    fn trailer(&mut self, w: &mut Window, notes: &mut Notes, level: X12Level, body: usize, bytes: usize) -> Option<Cut> {
+        let placed = self.envelope.is_open(level);
+        if self.interrupts(w, notes, below(level)) || (placed && self.unplaced) {
+            return self.finish_record(w);
+        }
+        if !placed {
+            self.place_other(w);
+            w.advance(bytes);
+            return None;
+        }
+        let mut elements = w.rest()[..body].split(|b| *b == self.element).skip(1);
+        let (count, number) = (elements.next().unwrap_or_default(), Number::of(elements.next().unwrap_or_default()));
+        let in_record = self.envelope.in_record();
+        self.envelope.count_segment();
+        self.envelope.close(level, count, number, w.at()..w.at() + bytes as u64, notes);
+        w.advance(bytes);
+        if level == X12Level::Interchange {
+            self.at = At::Between;
+        }
+        if !in_record {
+            w.skip();
+        }
+        if in_record && !self.envelope.in_record() { self.finish_record(w) } else { None }
+    }
+
+    /// Closes what has no trailer; true where that ends the record in progress.
+    fn interrupts(&mut self, w: &Window, notes: &mut Notes, up_to: Option<X12Level>) -> bool {
+        let in_record = self.envelope.in_record();
+        if let Some(up_to) = up_to {
+            self.envelope.close_without(up_to, w.at(), false, notes);
+        }
+        in_record && !self.envelope.in_record()
+    }
+
+    /// A TA1 outside of groups.
+    fn acknowledgement(&mut self, w: &mut Window, bytes: usize) -> Option<Cut> {
+        if self.level == X12Level::Interchange {
+            w.advance(bytes);
+            return None;
+        }
+        if self.unplaced {
+            return self.finish_record(w);
         }
         w.advance(bytes);
-        self.plain_binary = false;
-        None
+        Some(self.record(w, None))
     }
 
     /// A segment that belongs to a set, or nowhere.
@@ -318,157 +324,5 @@ impl X12 {
             }
             None => w.advance(w.rest().len()),
         }
-    }
-
-    fn binary_head(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {
-        let head = &w.rest()[..w.rest().len().min(BINARY_HEAD_BYTES)];
-        let skipped = if head.starts_with(b"BIN") { 1 } else { 2 };
-        let mut places = head.iter().enumerate().filter(|(_, b)| **b == self.element).map(|(at, _)| at);
-        let (from, to) = (places.nth(skipped - 1), places.next());
-        let length = from.zip(to).and_then(|(from, to)| std::str::from_utf8(head[from + 1..to].trim_ascii()).ok()?.parse::<u64>().ok());
-        match (length, to) {
-            (Some(left), Some(to)) => {
-                self.place_other(w);
-                w.advance(to + 1);
-                self.at = At::Binary { left, data: w.record().len() };
-            }
-            (None, None) if head.len() < BINARY_HEAD_BYTES && !w.is_end() && !head.contains(&self.terminator) => {}
-            _ => {
-                self.spoil_binary(w, notes);
-                self.plain_binary = true;
-                return self.segment(w, notes);
-            }
-        }
-        None
-    }
-
-    fn binary(&mut self, w: &mut Window, notes: &mut Notes, left: u64, data: usize) {
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(w.rest().len());
-        w.advance(count);
-        let left = left - count as u64;
-        self.at = At::Binary { left, data };
-        if w.is_spent() {
-            return;
-        }
-        if left > 0 && !w.is_end() || (w.rest().is_empty() && !w.is_end()) {
-            return;
-        }
-        if left == 0 && w.rest().first() == Some(&self.terminator) {
-            w.advance(1);
-            self.at = At::Segment;
-            return;
-        }
-        self.spoil_binary(w, notes);
-        if !w.is_dropping() {
-            w.rewind(data);
-        }
-        self.at = At::Long; // counted already; read on to its terminator
-    }
-
-    fn spoil_binary(&mut self, w: &Window, notes: &mut Notes) {
-        notes.find(codes::X12_BINARY_LENGTH, w.at()..w.at(), None);
-        if self.envelope.in_record() {
-            self.envelope.fault.get_or_insert(codes::X12_BINARY_LENGTH);
-        }
-    }
-
-    /// What is in the window is complete, or as complete as it will be.
-    fn finish_record(&mut self, w: &mut Window) -> Option<Cut> {
-        if std::mem::take(&mut self.unplaced) {
-            return bad_run(w, codes::X12_STRAY_SEGMENT);
-        }
-        if w.is_between() {
-            return None;
-        }
-        let fault = self.envelope.fault.take();
-        self.record(w, fault)
-    }
-
-    fn record(&self, w: &mut Window, fault: Option<&'static str>) -> Option<Cut> {
-        let (start, bytes) = match w.take() {
-            Taken::Over { range, head } => return Some(over_cut(range, head, None)),
-            Taken::Whole { start, bytes } => (start, bytes.slice(..bytes.trim_ascii_end().len().max(self.end_of(&bytes)))),
-        };
-        if let Some(code) = fault {
-            return Some(w.bad_cut(code, start, &bytes, None));
-        }
-        let isa = if self.level == X12Level::Interchange { &[][..] } else { &self.isa };
-        let alone = !bytes.starts_with(b"ST");
-        let gs = if self.level != X12Level::Transaction || alone { &[][..] } else { &self.gs };
-        if isa.len() + gs.len() + bytes.len() > w.limits().record_bytes {
-            return Some(w.bad_cut(codes::RECORD_OVER_LIMIT, start, &bytes, None));
-        }
-        let range = start..start + bytes.len() as u64;
-        let mut record = BytesMut::with_capacity(isa.len() + gs.len() + bytes.len());
-        record.put_slice(isa);
-        record.put_slice(gs);
-        record.put_slice(&bytes);
-        let mut cut = w.record_cut(start, record.freeze(), None);
-        cut.range = range;
-        Some(cut)
-    }
-
-    /// A terminator that is itself a line end stays.
-    fn end_of(&self, bytes: &[u8]) -> usize {
-        memchr::memrchr(self.terminator, bytes).map_or(0, |at| at + 1)
-    }
-}
-
-fn bad_run(w: &mut Window, code: &'static str) -> Option<Cut> {
-    match w.take() {
-        Taken::Over { range, head } => Some(over_cut(range, head, None)),
-        Taken::Whole { start, bytes } => {
-            let bytes = bytes.slice(..bytes.len() - bytes.iter().rev().take_while(|b| is_decoration(**b)).count());
-            (!bytes.is_empty()).then(|| w.bad_cut(code, start, &bytes, None))
-        }
-    }
-}
-
-/// Also what DOS programs end files with.
-fn is_decoration(b: u8) -> bool {
-    matches!(b, b'\r' | b'\n' | b' ' | b'\t' | 0 | 0x1A)
-}
-
-fn decoration(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|b| is_decoration(**b)).count()
-}
-
-fn begins_interchange(rest: &[u8]) -> bool {
-    rest.starts_with(b"ISA") && rest.get(3).is_some_and(|b| !b.is_ascii_alphanumeric())
-}
-
-fn name(bytes: &[u8]) -> Name {
-    match bytes {
-        b"GS" => Name::Gs,
-        b"ST" => Name::St,
-        b"SE" => Name::Se,
-        b"GE" => Name::Ge,
-        b"IEA" => Name::Iea,
-        b"TA1" => Name::Ta1,
-        _ => Name::Other,
-    }
-}
-
-fn trailer_level(name: Name) -> X12Level {
-    match name {
-        Name::Iea => X12Level::Interchange,
-        Name::Ge | Name::Gs => X12Level::Group,
-        _ => X12Level::Transaction,
-    }
-}
-
-fn below(level: X12Level) -> Option<X12Level> {
-    match level {
-        X12Level::Interchange => Some(X12Level::Group),
-        X12Level::Group => Some(X12Level::Transaction),
-        X12Level::Transaction => None,
-    }
-}
-
-fn above(level: X12Level) -> Option<X12Level> {
-    match level {
-        X12Level::Interchange => None,
-        X12Level::Group => Some(X12Level::Interchange),
-        X12Level::Transaction => Some(X12Level::Group),
     }
 }

@@ -40,8 +40,7 @@ pub(super) fn read(rest: &[u8], end: bool) -> Read {
     }
     let Some(&element) = rest.get(3) else { return Read::NotReadable };
     if let Some(head) = rest.get(..ISA_BYTES)
-        && PLACES.iter().all(|at| head[*at] == element)
-        && head.iter().filter(|b| **b == element).count() == PLACES.len()
+        && memchr::memchr_iter(element, head).eq(PLACES)
         && is_terminator(head[105], element)
     {
         let number = Number::of(&head[90..99]);
