@@ -110,6 +110,8 @@ pub const X12_ISA_BYTES_MAX: usize = 512;
 pub const X12_SEGMENT_BYTES_MAX: usize = 16 * KIB as usize;
 /// Control numbers remembered on each level of an X12 envelope to tell repeated ones.
 pub const X12_NUMBERS_REMEMBERED: usize = 4096;
+/// Deepest JSON value taken; parsers further on give up at 128.
+pub const JSON_DEPTH_MAX: u32 = 100;
 /// Longest key or type name of a JSON object that is compared.
 pub const JSON_NAME_BYTES_MAX: usize = 256;
 

@@ -30,11 +30,16 @@
 //! | json array | the element without blanks around | same |
 //! | fhir bundle | the entry (`fullUrl`, `resource`, `request` …) as it stands; a resource that is no Bundle: the file | same |
 //!
-//! Memory (I4): the buffer holds at most `record_bytes`, `slack_bytes` and one feed; beside it a CSV or X12 header and a few small numbers.
+//! Memory (I4): the buffer holds at most `record_bytes`, `slack_bytes`, one feed and, of X12, one segment (`X12_SEGMENT_BYTES_MAX`); beside
+//! it a CSV or X12 header and a few small numbers.
 //! A record over the limit becomes a bad piece with its first `bad_bytes`. `Debug` shows lengths only (I7).
 
+mod bundle;
 pub mod codes;
 mod csv;
+mod fixed;
+mod hl7;
+mod json;
 mod lines;
 mod settings;
 #[cfg(test)]
@@ -42,18 +47,24 @@ mod tests;
 mod verdict;
 mod whole;
 mod window;
+mod x12;
 
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 
+use self::bundle::FhirBundle;
 use self::csv::Csv;
+use self::fixed::Fixed;
+use self::hl7::Hl7;
+use self::json::JsonArray;
 use self::lines::Lines;
 pub use self::settings::{CsvSettings, FixedField, FixedSettings, SplitError, SplitLimits, SplitSettings, X12Level};
 use self::verdict::Notes;
 pub use self::verdict::{Finding, State, Verdict};
 use self::whole::Whole;
 use self::window::{Cut, Window};
+use self::x12::X12;
 
 /// One part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +101,11 @@ enum Format {
     Whole,
     Lines(Lines),
     Csv(Box<Csv>),
+    Fixed(Fixed),
+    Hl7(Hl7),
+    X12(Box<X12>),
+    Array(JsonArray),
+    Bundle(FhirBundle),
 }
 
 /// Splits one file.
@@ -118,7 +134,13 @@ impl Splitter {
             SplitSettings::Whole => Format::Whole,
             SplitSettings::Lines => Format::Lines(Lines::default()),
             SplitSettings::Csv(csv) => Format::Csv(Box::new(Csv::new(csv.clone(), &limits))),
-            _ => return Err(SplitError::Unknown(settings.name().to_owned())),
+            SplitSettings::Fixed(fixed) => Format::Fixed(Fixed::new(fixed.clone())),
+            SplitSettings::Hl7Batch => Format::Hl7(Hl7::new(true)),
+            SplitSettings::Hl7Concat => Format::Hl7(Hl7::new(false)),
+            SplitSettings::X12 { level } => Format::X12(Box::new(X12::new(*level))),
+            SplitSettings::Ndjson => Format::Lines(Lines::ndjson()),
+            SplitSettings::JsonArray => Format::Array(JsonArray::default()),
+            SplitSettings::FhirBundle => Format::Bundle(FhirBundle::default()),
         };
         Ok(Self { window: Window::new(limits), format, notes: Notes::default(), made: 0, bad: 0, covered: 0, closed: None })
     }
@@ -140,12 +162,17 @@ impl Splitter {
                 Format::Whole => Whole::next(&mut self.window),
                 Format::Lines(format) => format.next(&mut self.window, &mut self.notes),
                 Format::Csv(format) => format.next(&mut self.window, &mut self.notes),
+                Format::Fixed(format) => format.next(&mut self.window, &mut self.notes),
+                Format::Hl7(format) => format.next(&mut self.window, &mut self.notes),
+                Format::X12(format) => format.next(&mut self.window, &mut self.notes),
+                Format::Array(format) => format.next(&mut self.window, &mut self.notes),
+                Format::Bundle(format) => format.next(&mut self.window, &mut self.notes),
             };
-            self.closed = self.notes.unusable().or_else(|| self.window.is_spent().then_some(codes::DISCARD_BUDGET_SPENT));
+            self.closed = if self.window.is_spent() { Some(codes::DISCARD_BUDGET_SPENT) } else { self.notes.unusable() };
             match self.closed {
                 None => return cut.map(|cut| self.number(cut)),
                 Some(code) => {
-                    self.notes.give_up(code);
+                    self.notes.close(code);
                     self.window.close();
                 }
             }

@@ -33,6 +33,7 @@ codes! {
     FIXED_CUT = "fixed_cut": "the file ends inside a record; it was probably cut off";
     JSON_INVALID = "json_invalid": "not valid JSON";
     JSON_ENCODING = "json_encoding": "JSON must be UTF-8 and this is not";
+    JSON_DEPTH = "json_depth": "the JSON value is nested deeper than anything sensible";
     JSON_EMPTY_ELEMENT = "json_empty_element": "a comma without a value beside it";
     JSON_CUT = "json_cut": "the file ends inside an array or object; it was probably cut off";
     JSON_TRAILING = "json_trailing": "something stands behind the end of the JSON value";

@@ -65,6 +65,9 @@ pub(super) struct Csv {
     header: Bytes,
     columns: Option<u64>,
     header_bytes_max: usize,
+    /// Largest record, and what the window holds of one before it drops it.
+    record_max: usize,
+    held_max: usize,
     at: At,
     /// Delimiters of the row so far, and its line ends inside quotes.
     delimiters: u64,
@@ -92,6 +95,8 @@ impl Csv {
             header: Bytes::new(),
             columns: None,
             header_bytes_max: CSV_HEADER_BYTES_MAX.min(limits.record_bytes / 2),
+            record_max: limits.record_bytes,
+            held_max: limits.record_bytes + limits.slack_bytes,
             at: At::FieldStart,
             delimiters: 0,
             inner_lines: 0,
@@ -179,11 +184,14 @@ impl Csv {
                     i += offset + 1;
                     if bytes[i - 1] == quote {
                         self.at = At::AfterQuote;
-                    } else if over || self.rescans_left == 0 {
+                    } else if over || held + i > self.held_max || self.rescans_left == 0 {
                         self.at = At::RowEnd;
                     } else {
                         self.inner_lines += 1;
                         self.first_line.get_or_insert(FirstLine { bytes: held + i });
+                        if held + i > self.record_max {
+                            return i; // to be given up
+                        }
                     }
                 }
                 At::FieldStart | At::Plain | At::AfterQuote => {

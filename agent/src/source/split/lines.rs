@@ -4,9 +4,8 @@
 //! and the last line needs no end. A line of `ndjson` must be one JSON value in UTF-8; a last line without its end that is no JSON is what a
 //! cut upload looks like.
 
-use serde::de::IgnoredAny;
-
 use super::codes;
+use super::json::json_fault;
 use super::verdict::{Notes, State};
 use super::window::{Cut, Preamble, Taken, Window, over_cut, trimmed};
 
@@ -49,12 +48,12 @@ impl Lines {
             }
             let start = start + front;
             return Some(match json_fault(&inner) {
-                Some(code) => {
+                Some(fault) => {
                     if ended.is_none() {
                         notes.find(codes::NDJSON_CUT, start..w.at(), None);
                         notes.worsen(State::Truncated { code: codes::NDJSON_CUT });
                     }
-                    w.bad_cut(code, start, &inner, row)
+                    w.bad_cut(fault.code, start, &inner, row)
                 }
                 None => w.record_cut(start, inner, row),
             });
@@ -66,13 +65,4 @@ impl Lines {
 pub(super) fn without_end(line: &[u8]) -> usize {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line).len()
-}
-
-/// Why bytes are not one JSON value. Nothing is built of it, and its depth is bounded.
-pub(super) fn json_fault(bytes: &[u8]) -> Option<&'static str> {
-    if bytes.first() == Some(&b'<') {
-        return Some(codes::XML);
-    }
-    let Ok(text) = std::str::from_utf8(bytes) else { return Some(codes::JSON_ENCODING) };
-    serde_json::from_str::<IgnoredAny>(text).err().map(|_| codes::JSON_INVALID) // its text may quote the content
 }

@@ -116,6 +116,11 @@ impl Notes {
         self.worsen(State::Unusable { code });
     }
 
+    /// The last word on a file that was given up.
+    pub(super) fn close(&mut self, code: &'static str) {
+        self.state = State::Unusable { code };
+    }
+
     pub(super) fn unusable(&self) -> Option<&'static str> {
         match self.state {
             State::Unusable { code } => Some(code),
