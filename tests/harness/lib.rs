@@ -14,6 +14,7 @@
 pub mod audit;
 pub mod broker;
 pub mod canary;
+pub mod files;
 pub mod hub;
 pub mod link;
 pub mod message;

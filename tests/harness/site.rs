@@ -60,6 +60,8 @@ pub struct Configuration {
     /// Further lines of `[uplink]`.
     pub uplink_lines: Vec<String>,
     pub feeds: Vec<Feed>,
+    /// Further sections, behind the feeds.
+    pub sections: Vec<String>,
 }
 
 impl Configuration {
@@ -74,6 +76,7 @@ impl Configuration {
             spool_lines: Vec::new(),
             uplink_lines: Vec::new(),
             feeds: vec![Feed::new("or-usage", "critical")],
+            sections: Vec::new(),
         }
     }
 
@@ -109,6 +112,7 @@ impl Configuration {
             );
             text.push_str(&section);
         }
+        text.extend(self.sections.iter().map(String::as_str));
         text
     }
 }

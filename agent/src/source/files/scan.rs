@@ -92,7 +92,7 @@ pub fn scan(share: &Share, wanted: &Wanted<'_>) -> io::Result<Found> {
                 }
                 Kind::Directory => {}
                 Kind::Other if wanted.takes(name) => found.refused.push(path),
-                Kind::File if wanted.takes(name) && !markers.contains_key(name.as_os_str()) => {
+                Kind::File if wanted.takes(name) && !is_ours && !markers.contains_key(name.as_os_str()) => {
                     let marker = match wanted.completion {
                         Completion::Marker(suffix) => markers.get(marker_of(Path::new(name), suffix).as_os_str()).copied(),
                         _ => None,

@@ -71,7 +71,7 @@ pub(super) struct Worker {
 
 /// What ends a round early; the round is tried again after a while.
 #[derive(Debug)]
-enum Halt {
+pub(super) enum Halt {
     Stopping,
     Retry(Duration),
 }
@@ -117,7 +117,7 @@ impl Worker {
     }
 
     /// One scan and what follows from it; when the next is due.
-    fn round(&mut self, bell: &mut Doorbell) -> Result<Instant, Halt> {
+    pub(super) fn round(&mut self, bell: &mut Doorbell) -> Result<Instant, Halt> {
         let next = Instant::now() + self.settings.scan;
         let Some((share, found)) = self.look_around(bell) else { return Ok(next) };
         self.remember()?;
