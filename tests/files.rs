@@ -95,8 +95,9 @@ fn files_are_taken_whole_from_every_kind_of_writer() {
     // An editor saves twice, each time by a new file in place of the old.
     editor.put("e.csv", &csv(1, 10));
     rsync.put("r.csv", &csv(1, 200));
-    slow.copy_slowly("s.csv", &csv(1, 300), 30, PART);
+    std::thread::sleep(PART);
     editor.put("e.csv", &csv(1, 20));
+    slow.copy_slowly("s.csv", &csv(1, 300), 30, PART);
     assert_eq!(ids_of(&events(&scene, "rsync", 200)), ids(1, 200));
     assert_eq!(ids_of(&events(&scene, "slow", 300)), ids(1, 300));
     assert_eq!(ids_of(&events(&scene, "upload", 0)), Vec::<String>::new(), "half an upload without its marker is nothing");
@@ -148,7 +149,7 @@ fn what_is_not_whole_is_held_and_what_is_wrong_is_set_apart() {
     assert_eq!(ids_of(&events(&scene, "rows", 2)), ["R000001", "R000003"]);
     assert_eq!(scene.site.feed_status("rows")["quarantined"], 1);
     scene.site.condition("quarantine_not_empty", wait::SOON);
-    rows.put("other.csv", b"<?xml version=\"1.0\"?><a/>");
+    rows.put("other.csv", b"id,item\nthis is\nsome other text\n");
     wait::wait_until("the reason is in failed/", wait::EVENTUALLY, || rows.names("failed").contains(&"other.csv.reason.txt".to_owned()));
     scene.site.condition("file_refused", wait::SOON);
     assert!(events(&scene, "batch", 0).is_empty(), "nothing of a batch that is cut");

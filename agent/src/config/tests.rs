@@ -373,7 +373,9 @@ fn shipped_configuration_shows_every_key() {
     assert!(!settings.feeds.is_empty());
     let keys = "site id timezone control_socket path max_bytes key message_bytes_max endpoints allow_plaintext ca cert credential in_flight confirm \
                 receipt_timeout on_no_subscriber lane stage forward phi listen on_store_failure allow_missing_control_id connections_max \
-                frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids";
+                frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
+                split patterns subfolders order complete marker settle scan done retention_days retention_bytes require_mount name_in_events \
+                delimiter quote header encoding widths record_len trimmed_ends level";
     for key in keys.split_whitespace() {
         let shown = SHIPPED.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} =")));
         assert!(shown, "{key} is not shown");

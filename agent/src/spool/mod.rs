@@ -178,6 +178,7 @@ pub struct FeedInfo {
 
 /// What comes next in a feed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 pub enum Item {
     Record(Record),
     /// `first..=last` of `incarnation` cannot be read; `chain` is the value at `last`.

@@ -5,7 +5,7 @@
 //! bytes are only counted.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl Quarantine {
             let path = directory.join(&name);
             match name.strip_suffix(".q") {
                 Some(stem) => next = next.max(u64::from_str_radix(stem, 16).map_or(next, |number| number + 1)),
-                None if name.ends_with(".new") => {
+                None if Path::new(&name).extension().is_some_and(|extension| extension == "new") => {
                     disk.remove(&path)?;
                     continue;
                 }

@@ -24,6 +24,7 @@ use crate::status::condition::Code;
 const FRAMES_SHARE: u64 = 25;
 const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
 
+#[expect(clippy::large_enum_variant, reason = "most are the large one, and there are at most APPEND_QUEUE")]
 enum Request {
     Append { message: Message, answer: oneshot::Sender<Result<Durable, AppendError>> },
     Files { messages: Vec<Message>, answer: oneshot::Sender<Result<(), AppendError>> },
@@ -251,8 +252,10 @@ impl Worker {
                 // The connection may be gone: the record is durable all the same, and the sender will resend and be recognised.
                 Answer::One(answer) => drop(mine.next().map(|outcome| answer.send(outcome))),
                 Answer::All(answer) => {
-                    let failed = mine.fold(Ok(()), |all, outcome| all.and(outcome.map(drop)));
-                    drop(answer.send(failed));
+                    let stored = mine.try_for_each(|outcome| outcome.map(drop));
+                    // Those behind the first error are the next one's otherwise.
+                    mine.for_each(drop);
+                    drop(answer.send(stored));
                 }
             }
         }

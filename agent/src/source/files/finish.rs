@@ -46,7 +46,7 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// Where a file goes: its path with folders written into the name, made different where that name is taken.
 fn name_in(folder: &str, path: &Path, fingerprint: &Fingerprint, attempt: u32) -> PathBuf {
-    let parts: Vec<_> = path.components().map(|part| part.as_os_str()).collect();
+    let parts: Vec<_> = path.iter().collect();
     let mut name = parts.join(std::ffi::OsStr::new("--"));
     match attempt {
         0 => {}

@@ -123,7 +123,9 @@ impl Memory {
 
     fn conclude(&mut self, done: usize, left: Option<FilePlace>) {
         let Some((files, _)) = self.begun.take() else { return };
-        files.into_iter().take(done).for_each(|file| self.learn(file));
+        for file in files.into_iter().take(done) {
+            self.learn(file);
+        }
         if let Some(place) = left {
             self.left.insert(place.fingerprint, place);
         }
@@ -223,7 +225,9 @@ impl Memory {
         let surplus = self.done.len() - limits::FILES_REMEMBERED_MAX * 3 / 4;
         let gone = self.done.iter().filter(|(_, file)| !present.contains(&file.glance)).map(|(number, _)| *number);
         let gone: Vec<u64> = gone.take(surplus).collect();
-        gone.iter().for_each(|number| self.forget(*number));
+        for number in &gone {
+            self.forget(*number);
+        }
         self.is_behind = self.is_behind || !gone.is_empty();
         self.done.len() <= limits::FILES_REMEMBERED_MAX
     }

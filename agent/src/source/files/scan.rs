@@ -90,7 +90,6 @@ pub fn scan(share: &Share, wanted: &Wanted<'_>) -> io::Result<Found> {
                 Kind::Directory if wanted.subfolders && !is_ours && depth < limits::FOLDER_DEPTH_MAX && !starts_with_dot(name) => {
                     folders.push((path, depth + 1));
                 }
-                Kind::Directory => {}
                 Kind::Other if wanted.takes(name) => found.refused.push(path),
                 Kind::File if wanted.takes(name) && !is_ours && !markers.contains_key(name.as_os_str()) => {
                     let marker = match wanted.completion {
@@ -99,7 +98,7 @@ pub fn scan(share: &Share, wanted: &Wanted<'_>) -> io::Result<Found> {
                     };
                     found.files.push(Candidate { path, stat: *stat, marker });
                 }
-                Kind::File | Kind::Other => {}
+                Kind::File | Kind::Directory | Kind::Other => {}
             }
         }
     }
@@ -125,8 +124,8 @@ fn by_number(mut a: &[u8], mut b: &[u8]) -> Ordering {
     loop {
         let (Some(x), Some(y)) = (a.first(), b.first()) else { return a.len().cmp(&b.len()) };
         let ordering = if x.is_ascii_digit() && y.is_ascii_digit() {
-            let (m, n) = (take_number(&mut a), take_number(&mut b));
-            m.len().cmp(&n.len()).then_with(|| m.cmp(n))
+            let numbers = (take_number(&mut a), take_number(&mut b));
+            numbers.0.len().cmp(&numbers.1.len()).then_with(|| numbers.0.cmp(numbers.1))
         } else {
             (a, b) = (&a[1..], &b[1..]);
             x.cmp(y)

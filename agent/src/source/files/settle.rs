@@ -92,7 +92,7 @@ mod tests {
     fn a_file_settles_when_nothing_changes_for_the_whole_time() {
         let (mut rule, path, start) = (SettleRule::new(Completion::Settled, QUIET), Path::new("a.csv"), Instant::now());
         assert_eq!(rule.observe(path, seen(1, 5), None, start), Settled::Wait(start + QUIET));
-        let grown = start + QUIET - Duration::from_secs(1);
+        let grown = start + QUIET / 2;
         assert_eq!(rule.observe(path, seen(2, 5), None, grown), Settled::Wait(grown + QUIET), "it grew");
         assert_eq!(rule.observe(path, seen(2, 5), None, grown + QUIET), Settled::Complete);
         let replaced = Seen { inode: 2, ..seen(2, 5) };

@@ -44,7 +44,7 @@ pub struct Share {
     pub identity: (u64, u64),
 }
 
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_wrap, clippy::unnecessary_cast, reason = "the kernel's types differ by machine")]
+#[allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, clippy::unnecessary_cast, reason = "the kernel's types differ by machine")]
 fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File,
@@ -65,7 +65,7 @@ fn refused(what: &'static str) -> io::Error {
 }
 
 impl Share {
-    #[expect(clippy::unnecessary_cast, reason = "the kernel's types differ by machine")]
+    #[allow(clippy::unnecessary_cast, reason = "the kernel's types differ by machine")]
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?;
         let stat = rustix::fs::fstat(&root)?;

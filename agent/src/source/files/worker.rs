@@ -235,10 +235,10 @@ impl Worker {
             }
             let bytes: u64 = batch.iter().map(|chosen| chosen.candidate.stat.seen.size).sum();
             if batch.len() >= limits::FILE_BATCH_MAX || bytes >= limits::FILE_BATCH_BYTES {
-                self.capture(share, std::mem::take(&mut batch))?;
+                self.capture(share, &std::mem::take(&mut batch))?;
             }
         }
-        self.capture(share, batch)?;
+        self.capture(share, &batch)?;
         self.finisher.run(share, &self.pulse, &mut self.report);
         Ok(due)
     }
@@ -322,7 +322,7 @@ impl Worker {
     }
 
     /// Captures a batch: see `memory` for the order of things.
-    fn capture(&mut self, share: &Share, batch: Vec<Chosen>) -> Result<(), Halt> {
+    fn capture(&mut self, share: &Share, batch: &[Chosen]) -> Result<(), Halt> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -335,7 +335,7 @@ impl Worker {
         let mut sender = Sender::new(&appender, progress);
         let mut outcome = Ok(());
         let mut handed_over = 0;
-        for chosen in &batch {
+        for chosen in batch {
             outcome = self.capture_one(share, chosen, progress, &mut sender);
             if outcome.is_err() {
                 break;
@@ -345,7 +345,7 @@ impl Worker {
         let outcome = outcome.and_then(|()| sender.finish());
         sender.give_up();
         let reached = self.appender.file_progress(&self.feed);
-        let done = if outcome.is_ok() { batch.len() } else { done_of(&batch, progress, reached).min(handed_over) };
+        let done = if outcome.is_ok() { batch.len() } else { done_of(batch, progress, reached).min(handed_over) };
         let left = reached.filter(|place| batch.get(done).is_some_and(|chosen| chosen.known.fingerprint == place.fingerprint));
         if let Err(error) = self.memory().end(done, left) {
             return Err(self.list_failed(&error));
