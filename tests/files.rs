@@ -124,12 +124,13 @@ fn a_writer_that_pauses_too_long_is_found_out() {
 }
 
 fn hl7_batch(messages: usize, claimed: usize, trailer: bool) -> Vec<u8> {
+    use std::fmt::Write as _;
     let mut text = "FHS|^~\\&|LAB|NORTH\rBHS|^~\\&|LAB|NORTH\r".to_owned();
     for n in 1..=messages {
-        text.push_str(&format!("MSH|^~\\&|LAB|NORTH|HUB|X|20260101||ZZZ^Z01|B{n}|P|2.5\rZIT|{n}\r"));
+        write!(text, "MSH|^~\\&|LAB|NORTH|HUB|X|20260101||ZZZ^Z01|B{n}|P|2.5\rZIT|{n}\r").expect("writing to a string");
     }
     if trailer {
-        text.push_str(&format!("BTS|{claimed}\rFTS|1\r"));
+        write!(text, "BTS|{claimed}\rFTS|1\r").expect("writing to a string");
     }
     text.into_bytes()
 }

@@ -120,9 +120,10 @@ fn event(value: &Value) -> FileEvent {
 
 /// A cabinet export with rows `from..=to` and a quoted field with a line break here and there.
 pub fn csv(from: u64, to: u64) -> Vec<u8> {
+    use std::fmt::Write as _;
     let mut text = String::from("id,item,quantity,note\r\n");
     for row in from..=to {
-        text.push_str(&format!("R{row:06},ITEM-{},{},\"used, in OR {}\"\r\n", row % 97, row % 7, row % 12));
+        write!(text, "R{row:06},ITEM-{},{},\"used, in OR {}\"\r\n", row % 97, row % 7, row % 12).expect("writing to a string");
     }
     text.into_bytes()
 }
