@@ -280,7 +280,7 @@ pub enum LineEnds {
 
 impl LineEnds {
     pub fn of(text: &[u8]) -> Self {
-        let Some(cr) = text.iter().position(|b| *b == b'\r') else { return Self::Lf };
+        let Some(cr) = memchr::memchr(b'\r', text) else { return Self::Lf };
         let first = &text[..cr];
         let mixed = first.get(3..).and_then(delimiter).and_then(|separator| {
             let end = header_end(&first[3..], separator)?;
@@ -292,9 +292,9 @@ impl LineEnds {
     /// Where the first line end is.
     pub fn find(self, text: &[u8]) -> Option<usize> {
         match self {
-            Self::Cr => text.iter().position(|b| *b == b'\r'),
-            Self::Lf => text.iter().position(|b| *b == b'\n'),
-            Self::Either => text.iter().position(|b| matches!(*b, b'\r' | b'\n')),
+            Self::Cr => memchr::memchr(b'\r', text),
+            Self::Lf => memchr::memchr(b'\n', text),
+            Self::Either => memchr::memchr2(b'\r', b'\n', text),
         }
     }
 }
