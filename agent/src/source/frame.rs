@@ -472,5 +472,5 @@ impl Framer {
 
 /// The first 0x0B or 0x1C.
 fn mark(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|b| matches!(*b, START | END))
+    memchr::memchr2(START, END, bytes)
 }

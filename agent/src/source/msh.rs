@@ -10,7 +10,7 @@
 //! - MSH-1 and the delimiters of MSH-2 are characters: where one is written as a UTF-8 sequence, all of its bytes count. A letter, digit or
 //!   control character is no delimiter.
 //! - A batch begins with FHS or BHS, whose fields 3 to 6 mean the same. Its control id is FHS-11, else BHS-11, else MSH-10 of its first
-//!   message; MSH-11 and MSH-12 come from its first message. (A message batch in one frame is stored whole; nothing splits it yet.)
+//!   message; MSH-11 and MSH-12 come from its first message. `batch` cuts it into its messages.
 
 use std::fmt;
 
@@ -37,12 +37,14 @@ pub struct Delimiters<'a> {
     /// MSH-2 as received.
     pub encoding: &'a [u8],
     pub component: Option<&'a [u8]>,
+    pub repetition: Option<&'a [u8]>,
     pub subcomponent: Option<&'a [u8]>,
 }
 
 impl Delimiters<'static> {
     /// What HL7 recommends.
-    pub const STANDARD: Self = Self { separator: b"|", encoding: b"^~\\&", component: Some(b"^"), subcomponent: Some(b"&") };
+    pub const STANDARD: Self =
+        Self { separator: b"|", encoding: b"^~\\&", component: Some(b"^"), repetition: Some(b"~"), subcomponent: Some(b"&") };
 }
 
 /// A version as numbers; missing parts are 0.
@@ -102,6 +104,12 @@ impl<'a> Header<'a> {
     /// are data.
     pub fn is_acknowledgement(&self) -> bool {
         self.kind == Kind::Message && self.component(9, 1).trim_ascii() == b"ACK" && self.has_segment(*b"MSA")
+    }
+
+    /// MSH-11.1 says that the message is not for production: training or debugging (HL7 table 0103).
+    pub fn is_test(&self) -> bool {
+        let id = self.component(11, 1).trim_ascii();
+        id.eq_ignore_ascii_case(b"T") || id.eq_ignore_ascii_case(b"D")
     }
 
     fn has_segment(&self, name: [u8; 3]) -> bool {
@@ -196,11 +204,11 @@ fn delimiters<'a>(separator: &'a [u8], encoding: &'a [u8]) -> Delimiters<'a> {
         rest = &rest[at.len()..];
         *character = delimiter(at).filter(|d| *d != separator);
     }
-    Delimiters { separator, encoding, component: characters[0], subcomponent: characters[3] }
+    Delimiters { separator, encoding, component: characters[0], repetition: characters[1], subcomponent: characters[3] }
 }
 
 /// The character at the front, if it can delimit anything.
-fn delimiter(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn delimiter(bytes: &[u8]) -> Option<&[u8]> {
     let first = *bytes.first()?;
     let usable = !first.is_ascii_alphanumeric() && (first == b'\t' || !first.is_ascii_control());
     usable.then(|| &bytes[..character_len(bytes)])
@@ -239,7 +247,8 @@ fn is_segment(bytes: &[u8], separator: &[u8]) -> bool {
     bytes.get(..3).is_some_and(named) && bytes[3..].starts_with(separator)
 }
 
-fn skip_blank(mut bytes: &[u8]) -> &[u8] {
+/// Without byte order mark, blanks, line ends and NULs at the front.
+pub(super) fn skip_blank(mut bytes: &[u8]) -> &[u8] {
     loop {
         if let Some(rest) = bytes.strip_prefix(b"\xEF\xBB\xBF") {
             bytes = rest;
@@ -252,12 +261,42 @@ fn skip_blank(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Before and after the first `delimiter`.
-fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Option<&'a [u8]>) {
+pub(super) fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Option<&'a [u8]>) {
     let at = match delimiter {
         [one] => bytes.iter().position(|b| b == one),
         _ => bytes.windows(delimiter.len()).position(|window| window == delimiter),
     };
     at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + delimiter.len()..])))
+}
+
+/// What ends a segment of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnds {
+    Cr,
+    Lf,
+    /// The first segment ends with LF though there are CRs further on.
+    Either,
+}
+
+impl LineEnds {
+    pub fn of(text: &[u8]) -> Self {
+        let Some(cr) = memchr::memchr(b'\r', text) else { return Self::Lf };
+        let first = &text[..cr];
+        let mixed = first.get(3..).and_then(delimiter).and_then(|separator| {
+            let end = header_end(&first[3..], separator)?;
+            is_segment(skip_blank(&first[3 + end..]), separator).then_some(())
+        });
+        if mixed.is_some() { Self::Either } else { Self::Cr }
+    }
+
+    /// Where the first line end is.
+    pub fn find(self, text: &[u8]) -> Option<usize> {
+        match self {
+            Self::Cr => memchr::memchr(b'\r', text),
+            Self::Lf => memchr::memchr(b'\n', text),
+            Self::Either => memchr::memchr2(b'\r', b'\n', text),
+        }
+    }
 }
 
 struct Line<'a> {
@@ -355,7 +394,7 @@ mod tests {
         let delimiters = |message: &'static [u8]| scan(message).unwrap().delimiters;
         assert_eq!(
             delimiters(b"MSH|^~|A|B|C|D|"),
-            Delimiters { separator: b"|", encoding: b"^~", component: Some(b"^"), subcomponent: None }
+            Delimiters { separator: b"|", encoding: b"^~", component: Some(b"^"), repetition: Some(b"~"), subcomponent: None }
         );
         assert_eq!(delimiters(b"MSH|^~\\&#|A|B|C").subcomponent, Some(&b"&"[..]));
         assert_eq!(delimiters(b"MSH|0000|||||||").component, None);

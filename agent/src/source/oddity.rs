@@ -74,7 +74,20 @@ oddities! {
     CommitBlock = "commit_block_received", None,
         "peer sends commit blocks of MLLP release 2; they are ignored. Set the sender to MLLP release 1";
     Batch = "batch_in_a_frame", None,
-        "peer sends a batch (FHS or BHS) in one frame; it is stored whole and answered once with the batch's control id";
+        "peer sends several messages in one frame (FHS, BHS or more than one MSH); they are stored as one record and each is answered, \
+         see batch_ack";
+    BatchMismatch = "batch_count_mismatch", Some(Code::BatchCountMismatch),
+        "peer sent a batch whose trailer (BTS-1, FTS-1) does not fit its messages, or is missing; it is stored whole and flagged. Ask the \
+         sender's people whether messages are missing, and have them send those again";
+    MixedTests = "test_and_production_in_one_frame", None,
+        "peer sends messages for test (MSH-11 T or D) and for production in one frame; the whole frame is taken as test. Have the sender \
+         keep them apart";
+    NotAccepted = "header_not_accepted", Some(Code::FrameUnusable),
+        "peer sent a message that the feed's strict edits do not take (type, version or processing id); refused, its bytes are in \
+         quarantine. Correct the sender's routing, or the lists in [feed.mllp.strict]";
+    UnknownCharset = "unknown_character_set", None,
+        "peer names a character set in MSH-18 that is not known or cannot be carried; bytes are kept as they are. Set the feed's charset to \
+         what the sender really sends";
     LargeFrameWait = "no_room_for_large_frame", None,
         "too many large frames at once; connection closed without an answer. The sender should send again; if it repeats, lower the \
          number of connections";
@@ -117,9 +130,15 @@ oddities! {
 }
 
 /// What one connection has shown so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Seen {
     counts: [u64; Oddity::ALL.len()],
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { counts: [0; Oddity::ALL.len()] }
+    }
 }
 
 impl Seen {
@@ -162,7 +181,7 @@ pub struct PeerConditions {
 }
 
 /// Conditions that peers cause; each ends `ODDITY_HOLD` after its cause came last.
-const HELD: [Code; 4] = [Code::FrameUnusable, Code::FrameOverLimit, Code::TlsRefused, Code::PeerRefused];
+const HELD: [Code; 5] = [Code::FrameUnusable, Code::FrameOverLimit, Code::BatchCountMismatch, Code::TlsRefused, Code::PeerRefused];
 
 /// Milliseconds since `started`, plus one; 0 for not raised.
 #[derive(Debug, Default)]

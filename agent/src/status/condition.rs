@@ -86,6 +86,8 @@ conditions! {
     FeedCertificateInvalid = "feed_certificate_invalid", Error;
     /// The certificate of a listener ends soon, or has ended.
     FeedCertificateExpiring = "feed_certificate_expiring", Warning;
+    /// A batch did not hold what its trailer claims.
+    BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }
