@@ -13,10 +13,12 @@
 
 mod connection;
 mod pause;
+pub mod registry;
 mod seats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -104,6 +106,7 @@ impl MllpListener {
         let shared = Shared {
             conditions: PeerConditions::new(Arc::clone(board), feed.clone()),
             counters: Arc::clone(&counters),
+            board: Arc::clone(board),
             feed,
             settings,
             frame_limits: FrameLimits::new(usize::try_from(message_bytes_max).unwrap_or(usize::MAX)),

@@ -9,8 +9,11 @@
 //! add, never read, settle or remove. It answers positively only with what `ack::accept` makes of a `Durable` (I1).
 
 pub mod ack;
+pub mod answer;
 pub mod frame;
 pub mod mllp;
 pub mod msh;
 pub mod oddity;
 pub mod slots;
+pub mod structure;
+pub mod tap;

@@ -6,7 +6,7 @@
 //!           heads.a heads.b                  durable positions of every feed                heads.rs
 //!           journal/<lane>/<ordinal>.seg     records, sealed                                format.rs segment.rs
 //!           journal/quarantine/<n>.q         what cannot go on, sealed                      quarantine.rs
-//!           state/                           sled: dedupe window; can be rebuilt            state.rs
+//!           state/                           sled: dedupe window, recent outcomes           state.rs recent.rs
 //!           spare.seg damaged/               for a full disk; for an expert                 recovery.rs
 //!
 //!   source ─ Appender ─► queue ─► Committer ─► journal ─► fdatasync ─► Durable ─► the sender is answered
@@ -31,8 +31,10 @@ mod monitor;
 mod quarantine;
 mod queue;
 mod reader;
+pub mod recent;
 mod recovery;
 mod scan;
+pub mod search;
 mod segment;
 mod state;
 #[cfg(test)]
@@ -44,6 +46,7 @@ use std::sync::Arc;
 
 pub use committer::Committer;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
+pub use quarantine::Listed as QuarantineListed;
 pub use queue::{Appender, Closer};
 pub use reader::Reader;
 
@@ -88,6 +91,8 @@ pub struct Spool {
     pub reader: Reader,
     pub monitor: Monitor,
     pub closer: Closer,
+    /// Recent outcomes, for `siteward messages`.
+    pub recent: Arc<recent::Recent>,
     /// Held as long as the spool is open.
     pub lock: Lock,
 }
@@ -100,6 +105,7 @@ pub struct Parts {
     pub monitor: Monitor,
     shared: Arc<Shared>,
     quarantine: Arc<Quarantine>,
+    database: state::Database,
 }
 
 /// Keeps a second agent out while it lives.
@@ -203,11 +209,12 @@ pub fn open(options: Options, board: &Arc<Board>) -> Result<Spool, OpenError> {
     let path = options.path.clone();
     make_ancestors(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
     let lock = take_lock(&path)?;
-    let Parts { committer, mut reader, monitor, shared, quarantine } =
+    let Parts { committer, mut reader, monitor, shared, quarantine, database } =
         open_with(options, Arc::new(disk::RealDisk), StateChoice::Sled, board)?;
     let (appender, renew, closer) = queue::start(committer, shared, quarantine).map_err(OpenError::Thread)?;
     reader.set_renew(renew);
-    Ok(Spool { appender, reader, monitor, closer, lock })
+    let recent = recent::Recent::start(board.notes(), database);
+    Ok(Spool { appender, reader, monitor, closer, recent, lock })
 }
 
 fn take_lock(spool: &Path) -> Result<Lock, OpenError> {
@@ -284,10 +291,11 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
         StateChoice::Sled => State::open(path.join(STATE_DIRECTORY), before, &shared),
         StateChoice::None => State::none(board.clone()),
     };
-    let reader = Reader::new(shared.clone(), quarantine.clone(), state.database());
+    let database = state.database();
+    let reader = Reader::new(shared.clone(), quarantine.clone(), database.clone());
     let monitor = Monitor::new(shared.clone(), quarantine.clone());
     let committer = Committer::new(shared.clone(), last, state);
-    Ok(Parts { committer, reader, monitor, shared, quarantine })
+    Ok(Parts { committer, reader, monitor, shared, quarantine, database })
 }
 
 /// Creates the spool's directory and what is missing above it; every name made is durable.
