@@ -1,6 +1,5 @@
 //! `siteward feeds`: who is connected and what they have shown; `accept-resend`; `record`, the vendor test.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,17 +30,23 @@ fn render(view: &FeedsView) -> String {
         out.push_str(text.trim_end());
         out.push('\n');
     };
-    rows(&table).iter().for_each(|row| line(row));
+    for row in rows(&table) {
+        line(&row);
+    }
     for feed in &view.feeds {
         line("");
         line(&match feed.connections_open {
             0 => format!("{}: nobody is connected", feed.id),
             n => format!("{}: {n} open, those heard from last first", feed.id),
         });
-        connections(&feed.connections, false).iter().for_each(|row| line(&format!("  {row}")));
+        for row in connections(&feed.connections, false) {
+            line(&format!("  {row}"));
+        }
         if !feed.ended.is_empty() {
             line(&format!("{}: the last {} of {} that ended", feed.id, feed.ended.len(), feed.connections_ended));
-            connections(&feed.ended, true).iter().for_each(|row| line(&format!("  {row}")));
+            for row in connections(&feed.ended, true) {
+                line(&format!("  {row}"));
+            }
         }
     }
     printable(&out)
@@ -103,7 +108,7 @@ pub(super) fn record(file: &Path, asked: &Record) -> Result<(), Failure> {
     let ended = watch(file, &Request::Get(Question::Watch(question)), |line| {
         match line {
             Line::Watching { .. } => {
-                tell(&format!("watching {} for {time_s} s; the vendor may send now (Ctrl-C ends without a sheet)", asked.feed))
+                tell(&format!("watching {} for {time_s} s; the vendor may send now (Ctrl-C ends without a sheet)", asked.feed));
             }
             Line::Message { message } => {
                 let taken = sheet.take(&message);

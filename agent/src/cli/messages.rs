@@ -6,14 +6,14 @@ use super::ask::{ask, print_json};
 use super::{Failure, print};
 use crate::status::diagnosis::{DuplicateView, DuplicatesView, MessageView, MessagesView};
 use crate::status::question::{MessagesQuestion, Question, Request};
-use crate::status::table::{printable, rows};
+use crate::status::table::{printable, put, rows};
 
 pub(super) fn find(file: &Path, question: MessagesQuestion, json: bool) -> Result<(), Failure> {
     let view: MessagesView = ask(file, &Request::Get(Question::Messages(question)))?;
     if json {
-        print_json(&view)?
+        print_json(&view)?;
     } else {
-        print(&render(&view))?
+        print(&render(&view))?;
     }
     if view.messages.is_empty() { Err(Failure::No) } else { Ok(()) }
 }
@@ -32,10 +32,10 @@ pub(super) fn duplicates(file: &Path, feed: String, control_id: Option<String>, 
             vec![d.at.clone(), d.control_id.clone(), format!("seq {}", d.seq), d.ack.as_str().to_owned(), d.peer.clone()]
         };
         table.extend(view.duplicates.iter().map(row));
-        rows(&table).iter().for_each(|row| {
+        for row in rows(&table) {
             out.push_str(row.trim_end());
             out.push('\n');
-        });
+        }
     }
     caveats(&mut out, view.recent_available, view.notes_dropped);
     print(&printable(&out))
@@ -50,16 +50,16 @@ fn render(view: &MessagesView) -> String {
     if view.messages.is_empty() {
         out.push_str("nothing found\n");
     }
-    out.push_str(&match view.searched_down_to {
-        Some(seq) => format!("searched {} records of the journal, back to seq {seq}", view.searched),
-        None => "the journal holds no records of this feed that could fit".to_owned(),
-    });
+    match view.searched_down_to {
+        Some(seq) => put(&mut out, format_args!("searched {} records of the journal, back to seq {seq}", view.searched)),
+        None => out.push_str("the journal holds no records of this feed that could fit"),
+    }
     if view.recent_available {
         out.push_str(", and the recent outcomes");
     }
     out.push('\n');
     if let Some(seq) = view.more_below {
-        out.push_str(&format!("there is more below seq {seq}: go on with --before {seq}\n"));
+        put(&mut out, format_args!("there is more below seq {seq}: go on with --before {seq}\n"));
     }
     caveats(&mut out, view.recent_available, view.notes_dropped);
     printable(&out)
@@ -69,15 +69,18 @@ fn caveats(out: &mut String, recent_available: bool, notes_dropped: u64) {
     if !recent_available {
         out.push_str("recent outcomes cannot be read at the moment: times, duplicates and settled messages are missing here (see `siteward status`)\n");
     } else if notes_dropped > 0 {
-        out.push_str(&format!(
-            "{notes_dropped} notes were dropped under load since the agent started: a time that is missing may be one of them\n"
-        ));
+        put(
+            out,
+            format_args!(
+                "{notes_dropped} notes were dropped under load since the agent started: a time that is missing may be one of them\n"
+            ),
+        );
     }
 }
 
 fn one(out: &mut String, view: &MessagesView, m: &MessageView) {
     let id = if m.control_id.is_empty() { "no control id" } else { &m.control_id };
-    out.push_str(&format!("{} seq {}  {}  {id}\n", view.feed, m.seq, m.state.as_str()));
+    put(out, format_args!("{} seq {}  {}  {id}\n", view.feed, m.seq, m.state.as_str()));
     let answered = match m.ack {
         Some(ack) => format!("answered {}", ack.as_str()),
         None => "answered".to_owned(),
@@ -98,16 +101,19 @@ fn one(out: &mut String, view: &MessagesView, m: &MessageView) {
         }
     }
     if let Some(first) = m.resend_of {
-        out.push_str(&format!("  {:<12}  seq {first}: let in as new by accept-resend\n", "resend of"));
+        put(out, format_args!("  {:<12}  seq {first}: let in as new by accept-resend\n", "resend of"));
     }
     for duplicate in &m.duplicates {
-        out.push_str(&format!(
-            "  {:<12}  {}  suppressed, answered {}, from {}\n",
-            "came again",
-            duplicate.at,
-            duplicate.ack.as_str(),
-            duplicate.peer
-        ));
+        put(
+            out,
+            format_args!(
+                "  {:<12}  {}  suppressed, answered {}, from {}\n",
+                "came again",
+                duplicate.at,
+                duplicate.ack.as_str(),
+                duplicate.peer
+            ),
+        );
     }
 }
 
@@ -118,8 +124,8 @@ mod tests {
     use crate::source::answer::AckCode;
     use crate::status::diagnosis::MessageState;
 
-    fn at(second: u32) -> Option<String> {
-        Some(format!("2026-11-01T00:00:0{second}.000Z"))
+    fn at(second: u32) -> String {
+        format!("2026-11-01T00:00:0{second}.000Z")
     }
 
     #[test]
@@ -129,16 +135,16 @@ mod tests {
             state: MessageState::WaitingForReceipt,
             control_id: "MSG1".into(),
             peer: "10.0.0.1:5".into(),
-            received_at: at(1),
+            received_at: Some(at(1)),
             ack: Some(AckCode::Aa),
-            ack_at: at(2),
-            published_at: at(3),
-            puback_at: at(4),
+            ack_at: Some(at(2)),
+            published_at: Some(at(3)),
+            puback_at: Some(at(4)),
             settled_at: None,
             quarantined_at: None,
             resend_of: None,
             duplicates: vec![DuplicateView {
-                at: at(5).unwrap(),
+                at: at(5),
                 control_id: "MSG1".into(),
                 seq: 17,
                 peer: "10.0.0.1:6".into(),

@@ -249,7 +249,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Messages(MessagesAction::Duplicates { config, feed, control_id, limit, json }) => {
             messages::duplicates(&config.config, feed, control_id, limit, json)
         }
-        Command::Sniff { config, feed, count, timeout, json } => sniff::sniff(&config.config, feed, count, timeout, json),
+        Command::Sniff { config, feed, count, timeout, json } => sniff::sniff(&config.config, &feed, count, timeout, json),
         Command::Quarantine(QuarantineAction::List { config, feed, json }) => quarantine::list(&config.config, feed, json),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run().map_err(Failure::Other),

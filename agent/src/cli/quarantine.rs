@@ -7,7 +7,7 @@ use super::{Failure, print};
 use crate::spool::QuarantineListed;
 use crate::status::diagnosis::QuarantineView;
 use crate::status::question::{Question, Request};
-use crate::status::table::{bytes, printable, rows};
+use crate::status::table::{bytes, printable, put, rows};
 
 pub(super) fn list(file: &Path, feed: Option<String>, json: bool) -> Result<(), Failure> {
     let view: QuarantineView = ask(file, &Request::Get(Question::Quarantine { feed }))?;
@@ -34,7 +34,7 @@ fn render(view: &QuarantineView) -> String {
     }
     let shown = view.entries.len() as u64;
     if view.total > shown {
-        out.push_str(&format!("{shown} of {} entries; the newest first\n", view.total));
+        put(&mut out, format_args!("{shown} of {} entries; the newest first\n", view.total));
     }
     printable(&out)
 }

@@ -8,12 +8,12 @@ use super::{Failure, print};
 use crate::clock;
 use crate::source::structure::{Segment, Structure};
 use crate::status::question::{Question, Request, WatchQuestion};
-use crate::status::table::printable;
+use crate::status::table::{printable, put};
 use crate::status::watching::{Ended, Line, Seen};
 
-pub(super) fn sniff(file: &Path, feed: String, count: u64, time: Duration, json: bool) -> Result<(), Failure> {
+pub(super) fn sniff(file: &Path, feed: &str, count: u64, time: Duration, json: bool) -> Result<(), Failure> {
     let time_s = time.as_secs().max(1);
-    let question = WatchQuestion { feed: feed.clone(), count, time_s, expect: Vec::new() };
+    let question = WatchQuestion { feed: feed.to_owned(), count, time_s, expect: Vec::new() };
     let (mut number, mut printed, mut enough) = (0, Ok(()), false);
     let ended = watch(file, &Request::Get(Question::Watch(question)), |line| {
         let text = match &line {
@@ -45,7 +45,7 @@ fn ending(ended: Ended, number: u64, dropped: u64) -> String {
         (Ended::Time, n) => format!("{n} messages came in this time\n"),
     };
     if dropped > 0 {
-        text.push_str(&format!("{dropped} more came faster than they could be shown\n"));
+        put(&mut text, format_args!("{dropped} more came faster than they could be shown\n"));
     }
     text
 }
@@ -63,7 +63,7 @@ fn render(number: u64, seen: &Seen) -> String {
     let all = [("type", &codes.message_type), ("version", &codes.version), ("processing", &codes.processing)];
     let rest = [("MSH-15", &codes.accept_ack), ("MSH-16", &codes.application_ack), ("charset", &codes.character_set)];
     let shown: Vec<String> = all.into_iter().chain(rest).map(|(name, code)| format!("{name} {}", or_dash(code))).collect();
-    out.push_str(&format!("   {}\n", shown.join("  ")));
+    put(&mut out, format_args!("   {}\n", shown.join("  ")));
     structure(&mut out, &observed.structure);
     out
 }
@@ -75,13 +75,13 @@ fn structure(out: &mut String, shape: &Structure) {
         ends.push("the last without".to_owned());
     }
     let delimiters = if shape.delimiters.is_empty() { "none found" } else { &shape.delimiters };
-    out.push_str(&format!("   {} bytes  delimiters {delimiters}  segment ends: {}\n", shape.bytes, ends.join(", ")));
+    put(out, format_args!("   {} bytes  delimiters {delimiters}  segment ends: {}\n", shape.bytes, ends.join(", ")));
     for segment in &shape.segments {
         out.push_str(format!("   {:<3}  {}", segment.name, fields(segment)).trim_end());
         out.push('\n');
     }
     if shape.segments_left_out > 0 {
-        out.push_str(&format!("   … and {} segments more\n", shape.segments_left_out));
+        put(out, format_args!("   … and {} segments more\n", shape.segments_left_out));
     }
 }
 
@@ -93,7 +93,7 @@ fn fields(segment: &Segment) -> String {
     let filled = segment.fields.iter().enumerate().filter(|(_, bytes)| **bytes > 0);
     let mut text = filled.map(|(i, bytes)| format!("{}:{bytes}", i + 1)).collect::<Vec<_>>().join(" ");
     if segment.fields_left_out > 0 {
-        text.push_str(&format!(" … and {} fields more", segment.fields_left_out));
+        put(&mut text, format_args!(" … and {} fields more", segment.fields_left_out));
     }
     text
 }

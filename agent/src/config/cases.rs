@@ -57,7 +57,7 @@ pub struct Case {
 
 /// Reads a script. Every fault is told with its line.
 pub fn load(file: &Path) -> Result<Vec<Case>, Faults> {
-    parse(file, &read_text(file, CASES_BYTES_MAX, "is larger than 256 KiB; that is no list of cases")?)
+    parse(file, &read_text(file, CASES_BYTES_MAX, "is larger than 256 KiB; that is no list of cases", "the script")?)
 }
 
 pub fn parse(file: &Path, text: &str) -> Result<Vec<Case>, Faults> {

@@ -114,16 +114,16 @@ fn base_fault(file: &Path, text: &str) -> Faults {
 }
 
 fn read_file(file: &Path) -> Result<String, Faults> {
-    read_text(file, limits::CONFIG_BYTES_MAX, "is larger than 1 MiB; that is no configuration of siteward")
+    read_text(file, limits::CONFIG_BYTES_MAX, "is larger than 1 MiB; that is no configuration of siteward", "the configuration file")
 }
 
-fn read_text(file: &Path, bytes_max: u64, too_large: &'static str) -> Result<String, Faults> {
+fn read_text(file: &Path, bytes_max: u64, too_large: &str, what: &str) -> Result<String, Faults> {
     let unreadable =
         |error: std::io::Error| Faults::whole_file(file, format!("cannot be read: {error}; check the path and the rights of this user"));
     let mut bytes = Vec::new();
     let metadata = std::fs::metadata(file).map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(Faults::whole_file(file, "is a directory; give the path of a file"));
+        return Err(Faults::whole_file(file, format!("is a directory; give the path of {what}")));
     }
     File::open(file).map_err(unreadable)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > bytes_max {

@@ -115,7 +115,8 @@ impl Quarantine {
 
     /// Entries of a feed, or of all, the newest first, at most `most`; and how many files there are. One that cannot be read is listed as such.
     pub fn list(&self, disk: &dyn Disk, feed: Option<&FeedId>, most: usize) -> io::Result<(Vec<Listed>, u64)> {
-        let mut names: Vec<String> = disk.list(&self.directory)?.into_iter().filter(|name| name.ends_with(".q")).collect();
+        let mut names = disk.list(&self.directory)?;
+        names.retain(|name| name.strip_suffix(".q").is_some());
         names.sort_unstable_by(|a, b| b.cmp(a));
         let total = names.len() as u64;
         let mut listed = Vec::new();

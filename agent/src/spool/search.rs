@@ -132,3 +132,73 @@ fn shown(header: RecordHeaderV1) -> Header {
     };
     Header { seq: header.seq, received_at_ms: header.received_at_ms, peer, control_id: header.control_id }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::settings::KeySource;
+    use crate::limits::{MESSAGE_BYTES_MAX_DEFAULT, MIB, SEGMENT_BYTES_MIN};
+    use crate::record::{Message, MessageIdentity, Payload};
+    use crate::spool::{Options, Parts, StateChoice, disk::RealDisk, open_with};
+    use crate::status::board::Board;
+
+    fn feed(name: &str) -> FeedId {
+        FeedId::new(name).unwrap()
+    }
+
+    fn parts(directory: &std::path::Path) -> Parts {
+        let feeds = vec![(feed("a"), Lane::Normal), (feed("b"), Lane::Normal)];
+        let (path, key) = (directory.join("spool"), KeySource::Auto);
+        let options = Options { path, max_bytes: Some(64 * MIB), key, message_bytes_max: MESSAGE_BYTES_MAX_DEFAULT, feeds };
+        open_with(options, Arc::new(RealDisk), StateChoice::None, &Board::new([feed("a"), feed("b")])).unwrap()
+    }
+
+    fn message(to: &str, n: u64, bytes: usize) -> Message {
+        let control_id = Bytes::from(format!("ID{n}"));
+        Message {
+            feed: feed(to),
+            identity: Some(MessageIdentity { application: Bytes::new(), facility: Bytes::new(), control_id }),
+            body: Payload::new(vec![b'x'; bytes].into()),
+            reply: Payload::new(Bytes::new()),
+            peer: format!("10.0.0.1:{n}"),
+            received_at_ms: n.cast_signed(),
+            clock_suspect: false,
+        }
+    }
+
+    #[test]
+    fn records_are_found_newest_first_across_segments_and_page_by_page() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut parts = parts(directory.path());
+        let bytes = SEGMENT_BYTES_MIN as usize / 8;
+        for n in 1..=40 {
+            let batch = vec![message("a", n, bytes), message("b", n, 10)];
+            assert!(parts.committer.commit(batch).iter().all(Result::is_ok));
+        }
+        let monitor = &parts.monitor;
+        let seqs = |searched: &Searched| searched.found.iter().map(|header| header.seq).collect::<Vec<_>>();
+        let one = monitor.search(&feed("a"), &Wanted::ControlId(b"ID7".to_vec()), u64::MAX, 10);
+        assert_eq!((seqs(&one), one.records, one.down_to, one.more_below), (vec![7], 40, Some(1), None));
+        assert_eq!(one.found[0].peer, "10.0.0.1:7");
+        let by_seq = monitor.search(&feed("a"), &Wanted::Seq(40), u64::MAX, 10);
+        assert_eq!(seqs(&by_seq), [40]);
+        assert!(by_seq.records < 40, "only the segment that holds it is walked");
+        assert_eq!(seqs(&monitor.search(&feed("a"), &Wanted::Since(38), u64::MAX, 10)), [40, 39, 38]);
+
+        let (mut all, mut before) = (Vec::new(), u64::MAX);
+        loop {
+            let page = monitor.search(&feed("a"), &Wanted::All, before, 7);
+            assert!(page.found.len() <= 7);
+            all.extend(seqs(&page));
+            let Some(below) = page.more_below else { break };
+            assert!(below < before, "every page gets further");
+            before = below;
+        }
+        assert_eq!(all, (1..=40).rev().collect::<Vec<_>>(), "nothing twice, nothing passed over");
+        assert_eq!(monitor.search(&feed("c"), &Wanted::All, u64::MAX, 7), Searched::default());
+    }
+}

@@ -19,6 +19,9 @@ pub fn render(s: &Snapshot) -> String {
         line(format!("         last error: {error}"));
     }
     line(format!("spool    {}", spool(&s.spool)));
+    if s.spool.notes_dropped > 0 {
+        line(format!("         {} notes for `siteward messages` dropped under load; no message is affected", s.spool.notes_dropped));
+    }
     let revision = s.config.revision.map(|r| format!(", revision {r}")).unwrap_or_default();
     line(format!("config   {}{revision}", s.config.state));
     line(String::new());
@@ -108,6 +111,11 @@ pub fn bytes(n: u64) -> String {
         value /= 1024.0;
     }
     format!("{value:.1} TiB")
+}
+
+/// Appends formatted text.
+pub fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a String takes everything");
 }
 
 /// No text can steer the terminal.

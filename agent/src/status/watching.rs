@@ -75,10 +75,8 @@ impl Watching {
             tokio::select! {
                 biased;
                 () = sleep_until(end) => break Ended::Time,
-                read = stream.read(&mut unread) => match read? {
-                    0 => return Ok(()), // the client has gone
-                    _ => {}             // nothing is expected, nothing is made of it
-                },
+                // Nothing is expected and nothing is made of it, but the client may have gone.
+                read = stream.read(&mut unread) => if read? == 0 { return Ok(()) },
                 observed = self.watch.next() => {
                     let Some(observed) = observed else { break Ended::Time };
                     messages += 1;
