@@ -143,13 +143,7 @@ mod tests {
             settled_at: None,
             quarantined_at: None,
             resend_of: None,
-            duplicates: vec![DuplicateView {
-                at: at(5),
-                control_id: "MSG1".into(),
-                seq: 17,
-                peer: "10.0.0.1:6".into(),
-                ack: AckCode::Aa,
-            }],
+            duplicates: vec![DuplicateView { at: at(5), control_id: "MSG1".into(), seq: 17, peer: "10.0.0.1:6".into(), ack: AckCode::Aa }],
         };
         let view = MessagesView {
             feed: Name::new("or-usage").unwrap(),
