@@ -108,13 +108,16 @@ pub const QUARANTINE_DIVISOR: u64 = 16;
 pub const READ_ATTEMPTS: u32 = 5;
 /// Files set aside after damage.
 pub const DAMAGED_FILES_MAX: usize = 16;
-/// Ids of each feed in the dedupe window.
+/// Ids of each feed in the dedupe window, and of all feeds together (about 50 bytes of memory each).
 pub const DEDUPE_IDS_PER_FEED: u64 = 100_000;
+pub const DEDUPE_IDS_TOTAL: usize = 300_000;
 /// sled: page cache, retry of a late lock.
 pub const STATE_CACHE_BYTES: u64 = 2 * MIB;
 pub const STATE_LOCK_RETRY: Duration = Duration::from_secs(2);
 /// Largest value in sled; above that a page may go to a file that is never synced.
-pub const STATE_VALUE_BYTES_MAX: usize = 4 * KIB as usize;
+pub const STATE_VALUE_BYTES_MAX: usize = 8 * KIB as usize;
+/// Stored answers are brought together until they reach this. sled keeps about a thousand pages of some nine values in memory.
+pub const DEDUPE_CHUNK_BYTES: usize = KIB as usize;
 
 // ---- uplink ----
 
@@ -347,7 +350,7 @@ const _: () = {
     assert!(SEGMENT_BYTES_MIN >= RECORD_HEADER_BYTES_MAX as u64 * 4);
     assert!(SPOOL_BYTES_MIN / SEGMENTS_PER_SPOOL <= SEGMENT_BYTES_MIN);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 512 < RECORD_HEADER_BYTES_MAX);
-    assert!(REPLY_BYTES_MAX <= STATE_VALUE_BYTES_MAX);
+    assert!(DEDUPE_CHUNK_BYTES + REPLY_BYTES_MAX * 5 / 4 + 256 <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);
     assert!(FRAME_OWN_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);

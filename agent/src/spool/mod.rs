@@ -19,7 +19,9 @@
 //!
 //! [`open`] takes the lock, recovers and starts the thread; [`open_with`] gives the same parts without thread and lock, on any [`disk::Disk`].
 
+mod chunk;
 mod committer;
+mod delta;
 pub mod disk;
 pub mod format;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod monitor;
 mod quarantine;
 mod queue;
 mod reader;
+mod rebuild;
 pub mod recent;
 mod recovery;
 mod scan;
@@ -39,10 +42,11 @@ mod segment;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use committer::Committer;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
@@ -105,7 +109,7 @@ pub struct Parts {
     pub monitor: Monitor,
     shared: Arc<Shared>,
     quarantine: Arc<Quarantine>,
-    database: state::Database,
+    state: state::SharedState,
 }
 
 /// Keeps a second agent out while it lives.
@@ -209,11 +213,11 @@ pub fn open(options: Options, board: &Arc<Board>) -> Result<Spool, OpenError> {
     let path = options.path.clone();
     make_ancestors(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
     let lock = take_lock(&path)?;
-    let Parts { committer, mut reader, monitor, shared, quarantine, database } =
+    let Parts { committer, mut reader, monitor, shared, quarantine, state } =
         open_with(options, Arc::new(disk::RealDisk), StateChoice::Sled, board)?;
     let (appender, renew, closer) = queue::start(committer, shared, quarantine).map_err(OpenError::Thread)?;
     reader.set_renew(renew);
-    let recent = recent::Recent::start(board.notes(), database);
+    let recent = recent::Recent::start(board.notes(), state);
     Ok(Spool { appender, reader, monitor, closer, recent, lock })
 }
 
@@ -291,11 +295,11 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
         StateChoice::Sled => State::open(path.join(STATE_DIRECTORY), before, &shared),
         StateChoice::None => State::none(board.clone()),
     };
-    let database = state.database();
-    let reader = Reader::new(shared.clone(), quarantine.clone(), database.clone());
+    let state = Arc::new(Mutex::new(state));
+    let reader = Reader::new(shared.clone(), quarantine.clone(), state.clone());
     let monitor = Monitor::new(shared.clone(), quarantine.clone());
-    let committer = Committer::new(shared.clone(), last, state);
-    Ok(Parts { committer, reader, monitor, shared, quarantine, database })
+    let committer = Committer::new(shared.clone(), last, state.clone());
+    Ok(Parts { committer, reader, monitor, shared, quarantine, state })
 }
 
 /// Creates the spool's directory and what is missing above it; every name made is durable.

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::from_postcard;
 use super::search::Wanted;
-use super::state::Database;
+use super::state::{self, SharedState};
 use crate::limits::{RECENT_DUPLICATES_PER_FEED, RECENT_INTERVAL, RECENT_NOTES_MAX, RECENT_PER_FEED, RECENT_PRUNED_PER_TURN};
 use crate::record::FeedId;
 use crate::source::answer::AckCode;
@@ -153,7 +153,7 @@ impl Notes {
 #[derive(Debug)]
 pub struct Recent {
     notes: Arc<Notes>,
-    database: Database,
+    state: SharedState,
     /// One turn at a time.
     turns: Mutex<()>,
     is_available: AtomicBool,
@@ -172,8 +172,8 @@ pub struct Found {
 
 impl Recent {
     /// Starts the thread. Where that fails nothing is kept; the agent works without.
-    pub fn start(notes: &Arc<Notes>, database: Database) -> Arc<Self> {
-        let recent = Arc::new(Self::without_thread(notes, database));
+    pub fn start(notes: &Arc<Notes>, state: SharedState) -> Arc<Self> {
+        let recent = Arc::new(Self::without_thread(notes, state));
         let its = Arc::clone(&recent);
         match std::thread::Builder::new().name("recent".into()).spawn(move || its.run()) {
             Ok(thread) => {
@@ -185,10 +185,10 @@ impl Recent {
         recent
     }
 
-    fn without_thread(notes: &Arc<Notes>, database: Database) -> Self {
+    fn without_thread(notes: &Arc<Notes>, state: SharedState) -> Self {
         Self {
             notes: Arc::clone(notes),
-            database,
+            state,
             turns: Mutex::default(),
             is_available: AtomicBool::new(true),
             stopping: Mutex::new(false),
@@ -240,7 +240,7 @@ impl Recent {
 
     /// The tree for the time of one call: nobody but the state may hold the database longer, or it could not be opened anew.
     fn with_tree<T>(&self, what: &str, run: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> Option<T> {
-        let db = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let db = state::database(&self.state);
         let done = match db {
             None => Err("the state database is not open".to_owned()),
             // Dropping the handle may be the last one's drop, which can panic too.

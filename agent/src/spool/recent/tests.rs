@@ -14,7 +14,7 @@ fn rig() -> Rig {
     let db = sled::Config::new().path(directory.path().join("db")).open().unwrap();
     let notes = Arc::<Notes>::default();
     notes.is_open.store(true, Ordering::Relaxed);
-    let recent = Recent::without_thread(&notes, Arc::new(Mutex::new(Some(db))));
+    let recent = Recent::without_thread(&notes, Arc::new(Mutex::new(state::State::with(Some(db)))));
     Rig { recent, notes, feed: FeedId::new("f").unwrap(), _directory: directory }
 }
 
@@ -94,7 +94,7 @@ fn the_oldest_go_and_what_does_not_fit_is_counted() {
 #[test]
 fn without_a_database_nothing_is_kept_and_it_is_said() {
     let rig = rig();
-    *rig.recent.database.lock().unwrap() = None;
+    *state::lock(&rig.recent.state) = state::State::with(None);
     rig.stored(1, "x");
     let found = rig.recent.find(&rig.feed, &Wanted::All, u64::MAX, 10);
     assert!(!found.is_available && found.outcomes.is_empty());
@@ -105,7 +105,7 @@ fn without_a_database_nothing_is_kept_and_it_is_said() {
 #[test]
 fn the_thread_keeps_notes_by_itself_and_stops_with_nothing_left() {
     let rig = rig();
-    let recent = Recent::start(&rig.notes, rig.recent.database.clone());
+    let recent = Recent::start(&rig.notes, rig.recent.state.clone());
     rig.stored(1, "x");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !rig.notes.waiting().is_empty() {
