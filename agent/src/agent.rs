@@ -25,6 +25,7 @@ use crate::limits;
 use crate::source::mllp::MllpListener;
 use crate::source::slots::LargeFrameSlots;
 use crate::spool::recent::Recent;
+use crate::spool::resends::Resends;
 use crate::spool::{self, Appender, Closer, Spool};
 use crate::status::board::Board;
 use crate::status::condition::Code;
@@ -71,13 +72,14 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
     systemd::status("opening the spool");
-    let Spool { appender, reader, monitor, closer, recent, lock } = open_spool(&settings, &board).await?;
+    let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
         monitor,
         recent: Arc::clone(&recent),
+        resends: Arc::clone(&resends),
         feeds: settings.feeds.clone(),
     };
     let forwarder =
@@ -89,7 +91,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
-    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer).await;
+    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer, &resends).await;
     let deadline = Instant::now() + limits::STOP_DEADLINE;
     systemd::stopping();
     // Fails only when nobody listens any more, which is what is wanted.
@@ -197,6 +199,7 @@ async fn keep_house(
     board: &Board,
     forwarder: Arc<AtomicU64>,
     committer: &Closer,
+    resends: &Resends,
 ) -> Result<(), RunError> {
     let mut forwarder_moves = systemd::moves(forwarder);
     // The spool's figures are asked for, which says that the committer does not sit on its lock.
@@ -224,6 +227,7 @@ async fn keep_house(
                 if !committer.is_running() {
                     return Err(RunError::Panicked("the committer"));
                 }
+                resends.expire(Instant::now(), board);
                 if clock::now().suspect {
                     board.raise(Code::ClockSuspect, "", "the system's clock stands before this release was made; check time synchronisation");
                 } else {

@@ -328,6 +328,8 @@ pub const RECENT_NOTES_MAX: usize = 4096;
 pub const RECENT_INTERVAL: Duration = Duration::from_millis(250);
 /// Old entries removed in one turn, at most.
 pub const RECENT_PRUNED_PER_TURN: usize = 2 * RECENT_NOTES_MAX;
+/// Longest time for which a feed takes resends (`siteward feeds accept-resend`).
+pub const ACCEPT_RESEND_MAX: Duration = Duration::from_hours(24);
 /// Most and default number of messages in one answer.
 pub const FIND_LIMIT_MAX: u64 = 1000;
 pub const FIND_LIMIT_DEFAULT: u64 = 20;

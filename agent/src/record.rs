@@ -337,6 +337,8 @@ pub struct Record {
     pub clock_suspect: bool,
     /// Same sender identity as an earlier record, other body.
     pub control_id_reused: bool,
+    /// The earlier record of the same message, where this one was let in as a deliberate resend.
+    pub resend_of: Option<u64>,
     pub body: Payload,
 }
 

@@ -12,7 +12,7 @@ use crate::config::cases;
 use crate::limits::WATCH_MESSAGES_MAX;
 use crate::source::mllp::registry::ConnectionView;
 use crate::status::diagnosis::{FeedView, FeedsView};
-use crate::status::question::{Question, Request, WatchQuestion};
+use crate::status::question::{Order, Question, Request, WatchQuestion};
 use crate::status::table::{bytes, printable, rows};
 use crate::status::watching::Line;
 
@@ -83,6 +83,19 @@ fn connections(connections: &[ConnectionView], ended: bool) -> Vec<String> {
         table.push(row);
     }
     rows(&table)
+}
+
+pub(super) fn accept_resend(file: &Path, feed: String, time: Duration, json: bool) -> Result<(), Failure> {
+    let order = Order::AcceptResend { feed: feed.clone(), for_s: time.as_secs() };
+    let answer: serde_json::Value = ask(file, &Request::Do(order))?;
+    if json {
+        return print_json(&answer);
+    }
+    let until = answer["until"].as_str().unwrap_or("then");
+    print(&printable(&format!(
+        "{feed} stores messages seen before as new records, flagged as resends, until {until} or a restart of the agent; \n\
+         the sender's people may send again now\n"
+    )))
 }
 
 /// What `record` was asked for.

@@ -110,6 +110,18 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum FeedsAction {
+    /// Stores messages that were seen before as new records for a while, flagged as resends; ends by itself and with a restart of the agent
+    AcceptResend {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// For how long (30m, 1h; at most 24h)
+        #[arg(long = "for", value_name = "TIME", value_parser = ask::duration)]
+        time: Duration,
+        #[arg(long)]
+        json: bool,
+    },
     /// Watches a vendor's scripted messages live and writes the sign-off sheet
     Record {
         #[command(flatten)]
@@ -238,6 +250,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
+            FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, feed, time, json),
             FeedsAction::Record { config, feed, script, out, timeout, json } => {
                 feeds::record(&config.config, &feeds::Record { feed, script, out, time: timeout, json })
             }

@@ -13,6 +13,7 @@
 //! | `lane`, `stage` | of the feed |
 //! | `controlid` | MSH-10, where it is printable ASCII |
 //! | `clocksuspect`, `controlidreused` | `true`, else absent |
+//! | `resendof` | of a deliberate resend: the `sequence` of the earlier record of the same message; else absent |
 
 use crate::record::{Chain, Digest, FeedId, Incarnation, Lane, Name, Nonce, Record, Stage, record_id};
 
@@ -48,6 +49,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, rec
     }
     if record.control_id_reused {
         attributes.push(("controlidreused", "true".into()));
+    }
+    if let Some(earlier) = record.resend_of {
+        attributes.push(("resendof", earlier.to_string()));
     }
     attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

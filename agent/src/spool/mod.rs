@@ -36,6 +36,7 @@ mod reader;
 mod rebuild;
 pub mod recent;
 mod recovery;
+pub mod resends;
 mod scan;
 pub mod search;
 mod segment;
@@ -97,6 +98,8 @@ pub struct Spool {
     pub closer: Closer,
     /// Recent outcomes, for `siteward messages`.
     pub recent: Arc<recent::Recent>,
+    /// Feeds that take deliberate resends.
+    pub resends: Arc<resends::Resends>,
     /// Held as long as the spool is open.
     pub lock: Lock,
 }
@@ -139,6 +142,7 @@ pub struct Durable {
     seq: u64,
     reply: Payload,
     duplicate: bool,
+    resend_of: Option<u64>,
 }
 
 impl Durable {
@@ -151,6 +155,10 @@ impl Durable {
     }
     pub fn is_duplicate(&self) -> bool {
         self.duplicate
+    }
+    /// The earlier record of the same message, where this one was let in as a resend.
+    pub fn resend_of(&self) -> Option<u64> {
+        self.resend_of
     }
 }
 
@@ -215,10 +223,11 @@ pub fn open(options: Options, board: &Arc<Board>) -> Result<Spool, OpenError> {
     let lock = take_lock(&path)?;
     let Parts { committer, mut reader, monitor, shared, quarantine, state } =
         open_with(options, Arc::new(disk::RealDisk), StateChoice::Sled, board)?;
+    let resends = Arc::clone(&shared.resends);
     let (appender, renew, closer) = queue::start(committer, shared, quarantine).map_err(OpenError::Thread)?;
     reader.set_renew(renew);
     let recent = recent::Recent::start(board.notes(), state);
-    Ok(Spool { appender, reader, monitor, closer, recent, lock })
+    Ok(Spool { appender, reader, monitor, closer, recent, resends, lock })
 }
 
 fn take_lock(spool: &Path) -> Result<Lock, OpenError> {

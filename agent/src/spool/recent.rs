@@ -46,6 +46,7 @@ pub enum Note {
         control_id: Box<[u8]>,
         ack: AckCode,
         ack_at_ms: Option<i64>,
+        resend_of: Option<u64>,
     },
     /// A duplicate of `seq` was suppressed.
     Repeated {
@@ -92,6 +93,7 @@ pub struct Outcome {
     pub published_at_ms: Option<i64>,
     pub acked_at_ms: Option<i64>,
     pub quarantined_at_ms: Option<i64>,
+    pub resend_of: Option<u64>,
     /// Not stored here; filled in when read.
     pub settled_at_ms: Option<i64>,
 }
@@ -353,7 +355,7 @@ fn keep(tree: &sled::Tree, notes: Vec<Note>) -> sled::Result<()> {
     let mut batch = sled::Batch::default();
     for note in notes {
         match note {
-            Note::Stored { feed, seq, received_at_ms, peer, control_id, ack, ack_at_ms } => {
+            Note::Stored { feed, seq, received_at_ms, peer, control_id, ack, ack_at_ms, resend_of } => {
                 touched.insert(feed.clone());
                 let known = stored(tree, &mut outcomes, feed, seq)?;
                 if known.received_at_ms.is_some() {
@@ -363,7 +365,7 @@ fn keep(tree: &sled::Tree, notes: Vec<Note>) -> sled::Result<()> {
                 known.received_at_ms = Some(received_at_ms);
                 known.peer = peer.to_string();
                 known.control_id = control_id.into_vec();
-                (known.ack, known.ack_at_ms) = (Some(ack), ack_at_ms);
+                (known.ack, known.ack_at_ms, known.resend_of) = (Some(ack), ack_at_ms, resend_of);
             }
             Note::Repeated { feed, seq, at_ms, peer, control_id, ack } => {
                 let next = match duplicates.get(&feed) {

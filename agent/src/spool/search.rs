@@ -43,6 +43,7 @@ pub struct Header {
     pub peer: String,
     /// MSH-10, cut to 199 bytes.
     pub control_id: Vec<u8>,
+    pub resend_of: Option<u64>,
 }
 
 /// What a search found.
@@ -130,7 +131,7 @@ fn shown(header: RecordHeaderV1) -> Header {
         format::OriginV1::Peer { peer } => peer,
         format::OriginV1::File { .. } => String::new(),
     };
-    Header { seq: header.seq, received_at_ms: header.received_at_ms, peer, control_id: header.control_id }
+    Header { seq: header.seq, received_at_ms: header.received_at_ms, peer, control_id: header.control_id, resend_of: header.resend_of }
 }
 
 #[cfg(test)]

@@ -76,6 +76,8 @@ conditions! {
     FrameOverLimit = "frame_over_limit", Warning;
     /// A peer sent bytes that are not a message.
     FrameUnusable = "frame_unusable", Warning;
+    /// A feed takes messages that were seen before for new ones, for a while.
+    AcceptResendOpen = "accept_resend_open", Warning;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
@@ -23,12 +23,13 @@ use crate::clock;
 use crate::config::nearest;
 use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::limits::{
-    CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX,
-    WATCH_TIME_MAX,
+    ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, QUARANTINE_LISTED_MAX,
+    WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
 };
 use crate::record::FeedId;
 use crate::spool::Monitor;
 use crate::spool::recent::{Duplicate, Outcome, Recent};
+use crate::spool::resends::Resends;
 use crate::spool::search::{Header, Wanted};
 
 /// See the module's documentation.
@@ -38,6 +39,7 @@ pub struct Desk {
     pub board: Arc<Board>,
     pub monitor: Monitor,
     pub recent: Arc<Recent>,
+    pub resends: Arc<Resends>,
     pub feeds: Vec<FeedSettings>,
 }
 
@@ -186,6 +188,7 @@ impl Desk {
         };
         let time = |at: Option<i64>| at.map(clock::rfc3339);
         // The journal knows for certain; a note may be missing.
+        let resend_of = header.as_ref().map_or(outcome.resend_of, |header| header.resend_of);
         let (received, peer, control_id) = match header {
             Some(header) => (Some(header.received_at_ms), header.peer, header.control_id),
             None => (outcome.received_at_ms, outcome.peer, outcome.control_id),
@@ -202,7 +205,7 @@ impl Desk {
             puback_at: time(outcome.acked_at_ms),
             settled_at: time(outcome.settled_at_ms),
             quarantined_at: time(outcome.quarantined_at_ms),
-            resend_of: None,
+            resend_of,
             duplicates: repeated.iter().filter(|duplicate| duplicate.seq == seq).map(shown).collect(),
         }
     }
@@ -241,8 +244,13 @@ impl Desk {
 
     fn accept_resend(&self, feed: &str, for_s: u64) -> Result<String, Refusal> {
         let settings = self.configured(feed)?;
-        let _ = (settings, for_s);
-        Err("not known to this version".to_owned())
+        let time = Duration::from_secs(for_s);
+        if time.is_zero() || time > ACCEPT_RESEND_MAX {
+            return Err(format!("resends can be accepted for a second up to {} hours", ACCEPT_RESEND_MAX.as_secs() / 3600));
+        }
+        let until = self.resends.open(&settings.id, time, Instant::now(), &self.board);
+        tracing::info!(feed = %settings.id, for_s, "messages seen before are stored again for a while, as somebody asked for it");
+        Ok(json!({ "feed": settings.id, "until": until }).to_string())
     }
 }
 

@@ -22,7 +22,7 @@ impl Store {
                 (ack::accept(durable), taken)
             }),
             #[cfg(test)]
-            Self::Fake(fake) => fake.append(message).await.map(|reply| (reply, Taken { seq: 1, duplicate: false })),
+            Self::Fake(fake) => fake.append(message).await.map(|reply| (reply, Taken { seq: 1, duplicate: false, resend_of: None })),
         }
     }
 

@@ -27,11 +27,12 @@ pub(super) struct Taken {
     /// Of the record, or of the first copy.
     pub(super) seq: u64,
     pub(super) duplicate: bool,
+    pub(super) resend_of: Option<u64>,
 }
 
 impl Taken {
     pub(super) fn of(durable: &Durable) -> Self {
-        Self { seq: durable.seq(), duplicate: durable.is_duplicate() }
+        Self { seq: durable.seq(), duplicate: durable.is_duplicate(), resend_of: durable.resend_of() }
     }
 }
 
@@ -102,12 +103,12 @@ impl Witness {
         if let Some(sighting) = sighting {
             self.tap.tell(sighting, received_at_ms, peer, fate, ack);
         }
-        let Some((Taken { seq, duplicate }, control_id)) = stored else { return };
+        let Some((Taken { seq, duplicate, resend_of }, control_id)) = stored else { return };
         let (feed, peer) = (self.feed.clone(), Arc::clone(peer));
         self.board.note(if duplicate {
             Note::Repeated { feed, seq, at_ms: received_at_ms, peer, control_id, ack }
         } else {
-            Note::Stored { feed, seq, received_at_ms, peer, control_id, ack, ack_at_ms: (ack != AckCode::None).then_some(at_ms) }
+            Note::Stored { feed, seq, received_at_ms, peer, control_id, ack, ack_at_ms: (ack != AckCode::None).then_some(at_ms), resend_of }
         });
     }
 

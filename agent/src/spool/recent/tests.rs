@@ -28,6 +28,7 @@ impl Rig {
             control_id: id.as_bytes().into(),
             ack: AckCode::Aa,
             ack_at_ms: Some(seq.cast_signed() * 10 + 1),
+            resend_of: None,
         });
     }
     fn find(&self, wanted: &Wanted) -> Vec<(u64, Outcome)> {
