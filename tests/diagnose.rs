@@ -331,6 +331,39 @@ fn a_vendor_test_of_twenty_messages_ends_with_a_sheet_that_is_right() {
     }
 }
 
+/// I3: while a feed is open for resends, what came before goes to the hub again and says which record it repeats; then no longer.
+#[test]
+fn a_deliberate_resend_reaches_the_hub_as_such() {
+    let mut scene = Scene::new(mosquitto::Options::default(), |_| {});
+    scene.start();
+    let mut wire = scene.site.wire();
+    let mut send = |number| wire.exchange(&message::build(1, number, 700)).expect("an answer");
+    let first = send(1);
+    assert_eq!(send(1), first, "a duplicate gets the same answer");
+    let (output, text) = run(&scene.site, &["feeds", "accept-resend", "--feed", FEED, "--for", "25h"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("up to 24 hours"), "{text}");
+    let (output, text) = run(&scene.site, &["feeds", "accept-resend", "--feed", FEED, "--for", "1h"]);
+    assert!(output.status.success() && text.contains("until"), "{text}");
+    assert!(scene.site.conditions().contains(&"accept_resend_open".to_owned()));
+    let again = send(1);
+    assert!(again.positive() && again != first, "a record of its own has an answer of its own");
+    send(2);
+    scene.hub.wait_for_events(3);
+    let events = std::fs::read_to_string(scene.hub.out()).expect("the hub's output");
+    let events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|line| line["kind"] == "event");
+    let resends: Vec<(Value, Value)> = events.map(|e| (e["seq"].clone(), e["attributes"]["resendof"].clone())).collect();
+    assert_eq!(resends, [(1.into(), Value::Null), (2.into(), "1".into()), (3.into(), Value::Null)]);
+    assert_eq!(find(&scene.site, &["--seq", "2"])["messages"][0]["resend_of"], 1);
+    assert_eq!(find(&scene.site, &["--seq", "1"])["messages"][0]["duplicates"].as_array().map(Vec::len), Some(1));
+
+    let (output, _) = run(&scene.site, &["feeds", "accept-resend", "--feed", FEED, "--for", "1s"]);
+    assert!(output.status.success());
+    let ended = || !scene.site.conditions().contains(&"accept_resend_open".to_owned());
+    wait::wait_until("the time is over", wait::SOON, ended);
+    assert_eq!(send(1), again, "suppressed again, with the answer of the newest copy");
+}
+
 #[test]
 fn a_vendor_test_that_does_not_pass_says_what_differs() {
     let (site, directory) = gateway(|_| {});
