@@ -76,6 +76,18 @@ pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const ODDITY_HOLD: Duration = Duration::from_hours(1);
 /// How often it is looked whether they end; also the least time between two equal lines of one listener's log.
 pub const ODDITY_CHECK_INTERVAL: Duration = Duration::from_mins(1);
+/// TLS on a listener: from accept to the end of the handshake. Until then rustls holds at most 64 KiB of it.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificate and key of a listener are looked at this often; a new pair serves new connections.
+pub const LISTENER_TLS_INTERVAL: Duration = Duration::from_secs(2);
+/// A listener's certificate that ends within this time is told.
+pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Entries of `peers` and of `client_subjects` of one listener, and the longest subject.
+pub const PEERS_MAX: usize = 256;
+pub const CLIENT_SUBJECTS_MAX: usize = 256;
+pub const CLIENT_SUBJECT_BYTES_MAX: usize = 253;
+/// A sender without MLLP framing that is silent for this long behind the end of a segment has ended its message.
+pub const UNFRAMED_SILENCE: Duration = Duration::from_secs(1);
 /// At stop, messages whose append is under way have this long to be answered; part of `STOP_DEADLINE`.
 pub const SOURCE_STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -358,6 +370,7 @@ const _: () = {
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_ECHO_BYTES_MAX + 6 * REPLY_COPIED_BYTES_MAX + 512 < REPLY_BYTES_MAX);
     assert!(SOURCE_STOP_DEADLINE.as_secs() < STOP_DEADLINE.as_secs());
+    assert!(UNFRAMED_SILENCE.as_secs() <= FRAME_TIMEOUT_RANGE.0.as_secs());
     assert!(UNCONFIRMED_PER_FEED as u64 > CHECKPOINT_RECORDS * 2);
     assert!(IN_FLIGHT_RANGE.1 <= UNCONFIRMED_PER_FEED);
     assert!(STOP_SOURCES.as_secs() + STOP_SPOOL.as_secs() < STOP_DEADLINE.as_secs());

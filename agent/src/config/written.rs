@@ -90,6 +90,19 @@ pub(super) struct Mllp {
     pub connections_max: Field<u64>,
     pub frame_timeout: Field<Duration>,
     pub idle_timeout: Field<Duration>,
+    pub peers: Field<Vec<String>>,
+    pub unframed: Field<bool>,
+    pub tls: Option<MllpTls>,
+}
+
+#[derive(Debug)]
+pub(super) struct MllpTls {
+    pub place: Place,
+    pub cert: Field<PathBuf>,
+    pub key: Field<PathBuf>,
+    pub credential: Field<String>,
+    pub client_ca: Field<PathBuf>,
+    pub client_subjects: Field<Vec<String>>,
 }
 
 /// Reads the whole document; faults of type and unknown keys go to `faults`.
@@ -174,7 +187,23 @@ fn mllp(mut s: Section<'_, '_>, f: &mut FaultList) -> Mllp {
         connections_max: s.read(f, "connections_max", whole),
         frame_timeout: s.read(f, "frame_timeout", duration),
         idle_timeout: s.read(f, "idle_timeout", duration),
+        peers: s.read(f, "peers", texts),
+        unframed: s.read(f, "unframed", flag),
+        tls: s.has("tls").is_some().then(|| s.section(f, "tls")).map(|section| mllp_tls(section, f)),
     };
     s.finish(f);
     mllp
+}
+
+fn mllp_tls(mut s: Section<'_, '_>, f: &mut FaultList) -> MllpTls {
+    let tls = MllpTls {
+        place: s.place.clone(),
+        cert: s.read(f, "cert", path),
+        key: s.read(f, "key", path),
+        credential: s.read(f, "credential", text),
+        client_ca: s.read(f, "client_ca", path),
+        client_subjects: s.read(f, "client_subjects", texts),
+    };
+    s.finish(f);
+    tls
 }

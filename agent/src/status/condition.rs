@@ -78,6 +78,16 @@ conditions! {
     FrameUnusable = "frame_unusable", Warning;
     /// A feed takes messages that were seen before for new ones, for a while.
     AcceptResendOpen = "accept_resend_open", Warning;
+    /// Senders could not connect over TLS, or not prove who they are.
+    TlsRefused = "tls_refused", Warning;
+    /// Somebody outside `peers` connects.
+    PeerRefused = "peer_refused", Warning;
+    /// Whoever reaches the port may send.
+    ListenerOpen = "listener_open", Warning;
+    /// The certificate files of a listener changed and cannot be used; the old ones are.
+    FeedCertificateInvalid = "feed_certificate_invalid", Error;
+    /// The certificate of a listener ends soon, or has ended.
+    FeedCertificateExpiring = "feed_certificate_expiring", Warning;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }
