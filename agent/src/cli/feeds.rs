@@ -85,8 +85,8 @@ fn connections(connections: &[ConnectionView], ended: bool) -> Vec<String> {
     rows(&table)
 }
 
-pub(super) fn accept_resend(file: &Path, feed: String, time: Duration, json: bool) -> Result<(), Failure> {
-    let order = Order::AcceptResend { feed: feed.clone(), for_s: time.as_secs() };
+pub(super) fn accept_resend(file: &Path, feed: &str, time: Duration, json: bool) -> Result<(), Failure> {
+    let order = Order::AcceptResend { feed: feed.to_owned(), for_s: time.as_secs() };
     let answer: serde_json::Value = ask(file, &Request::Do(order))?;
     if json {
         return print_json(&answer);

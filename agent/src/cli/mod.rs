@@ -250,7 +250,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
-            FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, feed, time, json),
+            FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, &feed, time, json),
             FeedsAction::Record { config, feed, script, out, timeout, json } => {
                 feeds::record(&config.config, &feeds::Record { feed, script, out, time: timeout, json })
             }
