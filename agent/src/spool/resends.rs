@@ -65,7 +65,7 @@ mod tests {
         let (feed, other) = (FeedId::new("a").unwrap(), FeedId::new("b").unwrap());
         let board = Board::new([feed.clone()]);
         resends.open(&feed, Duration::from_hours(1000), now, &board);
-        assert!(resends.is_open(&feed, now + ACCEPT_RESEND_MAX - Duration::from_secs(1)) && !resends.is_open(&other, now));
+        assert!(resends.is_open(&feed, now + ACCEPT_RESEND_MAX.saturating_sub(Duration::from_secs(1))) && !resends.is_open(&other, now));
         assert!(!resends.is_open(&feed, now + ACCEPT_RESEND_MAX));
         resends.open(&feed, Duration::from_mins(1), now, &board);
         resends.expire(now + Duration::from_secs(59), &board);
