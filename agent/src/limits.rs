@@ -316,6 +316,51 @@ pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
 pub const GAUGE_SAMPLES: usize = 31;
 pub const GAUGE_SPAN_MIN: Duration = Duration::from_secs(30);
 
+// ---- diagnosis ----
+
+/// Ended connections remembered per feed, and connections of all feeds listed in one answer.
+pub const ENDED_CONNECTIONS_KEPT: usize = 16;
+pub const CONNECTIONS_SHOWN_MAX: usize = 1000;
+/// Clients that watch messages live (`sniff`, `feeds record`); each holds one of the control socket's places.
+pub const WATCHERS_MAX: usize = 4;
+/// Sightings that wait for a slow watcher; more are dropped and counted.
+pub const WATCH_QUEUE: usize = 256;
+/// Longest watch, default and most messages of one.
+pub const WATCH_TIME_MAX: Duration = Duration::from_hours(8);
+pub const WATCH_TIME_DEFAULT: Duration = Duration::from_mins(10);
+pub const WATCH_MESSAGES_MAX: u64 = 10_000;
+/// Of a message's structure: segments, and fields of a segment, that are listed.
+pub const STRUCTURE_SEGMENTS_MAX: usize = 256;
+pub const STRUCTURE_FIELDS_MAX: usize = 128;
+/// Cases of a vendor test, and the file that lists them.
+pub const CASES_MAX: usize = 256;
+pub const CASES_BYTES_MAX: u64 = 256 * KIB;
+/// Recent outcomes and suppressed duplicates kept per feed.
+pub const RECENT_PER_FEED: u64 = 10_000;
+pub const RECENT_DUPLICATES_PER_FEED: u64 = 1000;
+/// Notes that wait for the thread that keeps them, and how often it looks: together the most it ever does. More are dropped and counted.
+pub const RECENT_NOTES_MAX: usize = 4096;
+pub const RECENT_INTERVAL: Duration = Duration::from_millis(250);
+/// Old entries removed in one turn, at most.
+pub const RECENT_PRUNED_PER_TURN: usize = 2 * RECENT_NOTES_MAX;
+/// Longest time for which a feed takes resends (`siteward feeds accept-resend`).
+pub const ACCEPT_RESEND_MAX: Duration = Duration::from_hours(24);
+/// Most and default number of messages in one answer.
+pub const FIND_LIMIT_MAX: u64 = 1000;
+pub const FIND_LIMIT_DEFAULT: u64 = 20;
+/// One search through the journal ends at a segment's border after so many record headers, or so long; the answer says where to go on.
+pub const SEARCH_RECORDS_MAX: u64 = 100_000;
+pub const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
+/// Quarantine entries in one answer, the newest first, and what of each file is read for it.
+pub const QUARANTINE_LISTED_MAX: usize = 1000;
+pub const QUARANTINE_HEAD_BYTES: usize = KIB as usize;
+
+const _: () = {
+    assert!(WATCHERS_MAX * 2 <= CONTROL_CLIENTS); // the status is always answered
+    assert!(CASES_MAX * (CONTROL_ID_BYTES_MAX + 3) + 1024 < CONTROL_REQUEST_BYTES_MAX);
+    assert!(SEARCH_TIME_MAX.as_secs() * 2 < CONTROL_TIMEOUT.as_secs());
+};
+
 // ---- relations ----
 
 const _: () = {

@@ -15,6 +15,7 @@
 //! | `charset`, `charsetfrom` | how the gateway would read the bytes, and why: `forced`, `declared`, `setting`, `detected`, `assumed` |
 //! | `controlid` | MSH-10, where it is printable ASCII |
 //! | `clocksuspect`, `controlidreused`, `batchmismatch` | `true`, else absent |
+//! | `resendof` | of a deliberate resend: the `sequence` of the earlier record of the same message; else absent |
 
 use crate::record::{Chain, Digest, FeedId, Incarnation, Lane, Name, Nonce, Record, record_id};
 use crate::source::charset;
@@ -57,6 +58,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, charset: charset:
     }
     if record.batch_mismatch {
         attributes.push(("batchmismatch", "true".into()));
+    }
+    if let Some(earlier) = record.resend_of {
+        attributes.push(("resendof", earlier.to_string()));
     }
     attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

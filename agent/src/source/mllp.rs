@@ -19,11 +19,13 @@ mod connection;
 mod pause;
 mod peers;
 mod refusal;
+pub mod registry;
 mod seats;
 mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod witness;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -118,6 +120,7 @@ impl MllpListener {
         let shared = Shared {
             conditions: PeerConditions::new(Arc::clone(board), feed.clone()),
             counters: Arc::clone(&counters),
+            board: Arc::clone(board),
             feed,
             frame_limits: FrameLimits {
                 unframed: settings.unframed,

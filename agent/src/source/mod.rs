@@ -11,6 +11,7 @@
 //! add, never read, settle or remove. It answers positively only with what `ack::accept` makes of a `Durable` (I1).
 
 pub mod ack;
+pub mod answer;
 pub mod batch;
 pub mod charset;
 pub mod frame;
@@ -18,3 +19,5 @@ pub mod mllp;
 pub mod msh;
 pub mod oddity;
 pub mod slots;
+pub mod structure;
+pub mod tap;

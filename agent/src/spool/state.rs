@@ -79,6 +79,11 @@ pub fn lock(state: &SharedState) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The database for the time of one call: who keeps it longer keeps it from being opened anew.
+pub fn database(state: &SharedState) -> Option<sled::Db> {
+    lock(state).db.clone()
+}
+
 fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
@@ -130,6 +135,11 @@ impl State {
     /// Without a database: no duplicates are recognised.
     pub fn none(board: Arc<Board>) -> Self {
         Self::new(None, None, board)
+    }
+
+    #[cfg(test)]
+    pub fn with(db: Option<sled::Db>) -> Self {
+        Self { db, ..Self::none(Board::new([])) }
     }
 
     /// Opens or makes the database in `directory` and finds out what must be read.

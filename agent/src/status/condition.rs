@@ -76,6 +76,8 @@ conditions! {
     FrameOverLimit = "frame_over_limit", Warning;
     /// A peer sent bytes that are not a message.
     FrameUnusable = "frame_unusable", Warning;
+    /// A feed takes messages that were seen before for new ones, for a while.
+    AcceptResendOpen = "accept_resend_open", Warning;
     /// Senders could not connect over TLS, or not prove who they are.
     TlsRefused = "tls_refused", Warning;
     /// Somebody outside `peers` connects.

@@ -48,6 +48,9 @@ pub struct Spool {
     pub max_bytes: u64,
     /// Null while the spool is not filling.
     pub time_to_full_s: Option<u64>,
+    /// Notes for `siteward messages` that were dropped under load since the start; no message is affected.
+    #[serde(default)]
+    pub notes_dropped: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +125,7 @@ pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_
             endpoint: (!uplink.endpoint.is_empty()).then_some(uplink.endpoint),
             last_error: uplink.last_error,
         },
-        spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s },
+        spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s, notes_dropped: board.notes().dropped() },
         config: Config { revision: None, state: "local".to_owned() },
         lanes: lanes(view, now),
         feeds: feeds(board, view),
@@ -285,7 +288,7 @@ pub(super) mod tests {
                 "endpoint": "mqtts://hub.example.org:8883",
                 "last_error": "connection refused"
             },
-            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200 },
+            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200, "notes_dropped": 0 },
             "config": { "revision": null, "state": "local" },
             "lanes": [
                 { "name": "critical", "records": 3, "bytes": 4096, "oldest_age_s": 3600 },

@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::pause::Pause;
 use super::seats::{Ask, Seat};
 use super::store::Store;
+use super::witness::Witness;
 use crate::clock;
 use crate::config::settings::{MllpSettings, OnInvalid, OnStoreFailure};
 use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES, UNFRAMED_SILENCE};
@@ -38,8 +39,9 @@ use crate::source::ack::{self, Accepted, Fault, Ignored, Refused, Reply, Stamp, 
 use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remainder};
 use crate::source::oddity::{Oddity, PeerConditions, Seen};
 use crate::source::slots::{FeedSlots, LargeFrameSlot};
+use crate::source::tap::Fate;
 use crate::spool::AppendError;
-use crate::status::board::FeedCounters;
+use crate::status::board::{Board, FeedCounters};
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) slots: FeedSlots,
     pub(super) counters: Arc<FeedCounters>,
+    pub(super) board: Arc<Board>,
     pub(super) conditions: PeerConditions,
     pub(super) pause: watch::Sender<Pause>,
     pub(super) control_ids: ControlIds,
@@ -91,10 +94,29 @@ enum Ending {
     Odd(Oddity),
 }
 
+impl Ending {
+    /// For people.
+    fn why(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "the peer closed it",
+            Self::Lost(io::ErrorKind::ConnectionReset) => "the peer reset it",
+            Self::Lost(io::ErrorKind::TimedOut) => "the peer was gone: no answer to keepalive",
+            Self::Lost(_) => "the network failed",
+            Self::Asked(Ask::MakeRoom) => "closed for a newer connection: more than connections_max",
+            Self::Asked(_) => "the agent stopped",
+            Self::Idle => "closed for being idle: idle_timeout",
+            Self::StoreFailed => "closed without an answer: the message could not be stored",
+            Self::Invalid => "closed without an answer: what came cannot be a message (on_invalid)",
+            Self::Odd(oddity) => oddity.name(),
+        }
+    }
+}
+
 /// Serves one connection to its end.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: String, seat: Seat, shared: Arc<Shared>) {
     let framer = Framer::new(shared.frame_limits);
-    let mut connection = Connection { stream, peer, seat, shared, framer, slot: None, timer: None, seen: Seen::default() };
+    let witness = Witness::new(&shared.board, &shared.counters, &shared.feed, &peer);
+    let mut connection = Connection { stream, peer, seat, shared, framer, slot: None, timer: None, seen: Seen::default(), witness };
     let ending = connection.run().await;
     connection.farewell(ending).await;
 }
@@ -109,6 +131,7 @@ struct Connection<S> {
     /// The frame being received and when it must have ended.
     timer: Option<(u64, Instant)>,
     seen: Seen,
+    witness: Witness,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -148,8 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Err(Ending::PeerClosed)
                 }
-                Ok(_) => {
+                Ok(n) => {
                     self.seat.touch();
+                    self.witness.read(n);
                     Ok(())
                 }
                 Err(error) => Err(Ending::Lost(error.kind())),
@@ -177,11 +201,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn handle(&mut self, event: Event) -> Result<(), Ending> {
         match event {
             Event::Frame(frame) => {
+                self.witness.frame(frame.expose(), false);
                 let reply = self.message(frame).await?;
                 self.release_slot();
                 self.send(reply).await?;
             }
             Event::Oversize { head, .. } => {
+                self.witness.frame(head.expose(), true);
                 let shared = Arc::clone(&self.shared);
                 let reply = self.refuse(&ack::judge_oversize(head.expose(), &shared.settings.answers), head.clone()).await?;
                 self.send(reply).await?;
@@ -265,8 +291,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             batch_mismatch: accepted.mismatch().is_some(),
         };
         let error = match self.shared.store.append(message).await {
-            Ok(reply) => {
+            Ok((reply, taken)) => {
                 self.stored();
+                self.witness.stored(taken, &accepted.identity().map(|id| id.control_id).unwrap_or_default());
                 return Ok(Some(reply));
             }
             Err(error) => error,
@@ -276,11 +303,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             AppendError::TooLarge { .. } => {
                 self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
                 self.odd(Oddity::OverLimit);
+                self.witness.fate(Fate::Oversize);
                 self.quarantine(Oddity::OverLimit.name(), body).await;
                 Ok(accepted.too_large(&stamp))
             }
             AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) => {
                 self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.witness.fate(Fate::NotStored);
                 self.store_failed(&error)?;
                 Ok(accepted.store_failed(&stamp))
             }
@@ -309,6 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn store_failed(&mut self, error: &AppendError) -> Result<(), Ending> {
         let (feed, peer) = (&self.shared.feed, &self.peer);
         if self.shared.settings.on_store_failure == OnStoreFailure::Nak {
+            self.witness.odd(Oddity::StoreFailed);
             if self.seen.note(Oddity::StoreFailed) {
                 tracing::warn!(%feed, %peer, oddity = Oddity::StoreFailed.name(), %error, "{}", Oddity::StoreFailed.text());
             }
@@ -331,6 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn refuse(&mut self, refused: &Refused<'_>, bytes: Payload) -> Result<Option<Reply>, Ending> {
         let fault = refused.fault();
         self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.witness.fate(if fault == Fault::OverLimit { Fate::Oversize } else { Fate::Refused });
         match fault {
             Fault::NoHeader => self.odd(Oddity::NoHeader),
             Fault::NoControlId => self.odd(Oddity::NoControlId),
@@ -353,13 +384,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// One write for one reply; nothing where none is due.
     async fn send(&mut self, reply: Option<Reply>) -> Result<(), Ending> {
-        let Some(reply) = reply.filter(|reply| !reply.bytes().is_empty()) else { return Ok(()) };
+        let Some(reply) = reply.filter(|reply| !reply.bytes().is_empty()) else {
+            self.witness.answered(None);
+            return Ok(());
+        };
         let write = async {
             self.stream.write_all(reply.bytes()).await?;
             self.stream.flush().await // TLS keeps the end of what the socket did not take at once
         };
         match timeout(self.shared.reply_timeout, write).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.witness.answered(Some(reply.bytes()));
+                Ok(())
+            }
             Ok(Err(error)) => Err(Ending::Lost(error.kind())),
             Err(_) => Err(Ending::Odd(Oddity::ReplyNotTaken)),
         }
@@ -372,6 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn odd(&mut self, oddity: Oddity) {
+        self.witness.odd(oddity);
         self.shared.conditions.raise(oddity, &self.peer, std::time::Instant::now());
         if self.seen.note(oddity) {
             tracing::warn!(feed = %self.shared.feed, peer = %self.peer, oddity = oddity.name(), "{}", oddity.text());
@@ -400,6 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tracing::info!(%feed, %peer, "connection ended; it had shown, counting all: {repeated}");
         }
         tracing::debug!(%feed, %peer, ?ending, "connection ended");
+        self.witness.ends(ending.why());
         // FIN before the descriptor goes; an error means that the peer is gone already.
         let _gone = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
     }
