@@ -15,16 +15,20 @@
 //!    come.
 //! 3. Any other byte between frames is junk: counted, told as one event a run, and too much of it ends the connection. The very first bytes
 //!    of a connection may show a TLS or HTTP client; that is told at once, because nothing good can follow.
-//! 4. The events depend on the byte stream only, never on how it was cut into reads (a test feeds every stream cut at every position).
+//! 4. The events depend on the byte stream only, never on how it was cut into reads, and each comes with the byte that decides it
+//!    (`frame/reference.rs` says the same of a whole stream at once; tests and a fuzz target compare the two).
 //!
 //! Memory (I4): a frame up to `own_bytes` lives in the connection's own allowance. Above that the framer stops with [`Event::NeedsSlot`]
 //! until [`Framer::grant`] is called; then room for a whole message is reserved at once, so that growing never copies and never overshoots.
 //! When the frame ends the little that was read behind it moves to a small buffer of its own, so the large block is freed with the frame.
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use bytes::{Buf as _, BytesMut};
+use memchr::memchr2;
 use std::fmt;
 
 use crate::limits::{FRAME_OWN_BYTES, JUNK_BYTES_MAX, JUNK_PREFIX_BYTES, OVERSIZE_DISCARD_BYTES, OVERSIZE_HEAD_BYTES, SOCKET_READ_BYTES};
@@ -44,7 +48,7 @@ pub struct FrameLimits {
     pub own_bytes: usize,
     /// Kept of a frame above `message_bytes`.
     pub head_bytes: usize,
-    /// Most bytes of one such frame read while looking for its end.
+    /// Most bytes of one such frame read while looking for its end; more than `message_bytes`.
     pub discard_bytes: u64,
     /// Most junk between two frames.
     pub junk_bytes: u64,
@@ -154,8 +158,6 @@ pub struct Framer {
     state: State,
     /// Frames begun, for the connection's frame timer.
     frames: u64,
-    /// Junk since the last complete frame.
-    junk_bytes: u64,
     /// Nothing but skipped bytes came yet.
     fresh: bool,
 }
@@ -168,7 +170,7 @@ impl fmt::Debug for Framer {
 
 impl Framer {
     pub fn new(limits: FrameLimits) -> Self {
-        Self { limits, buffer: BytesMut::new(), state: State::Between(JunkRun::default()), frames: 0, junk_bytes: 0, fresh: true }
+        Self { limits, buffer: BytesMut::new(), state: State::Between(JunkRun::default()), frames: 0, fresh: true }
     }
 
     /// Where to read into; at most `SOCKET_READ_BYTES` between two rounds of events.
@@ -251,15 +253,12 @@ impl Framer {
                 break;
             }
             let told = run.push(byte, self.fresh);
-            if !is_skipped(byte) {
-                self.junk_bytes += 1;
-            }
             if let Some(Told::Foreign(foreign)) = told {
                 event = Some(Event::Foreign(foreign));
                 self.state = State::Closed;
                 break;
             }
-            if self.junk_bytes > self.limits.junk_bytes {
+            if run.bytes > self.limits.junk_bytes {
                 event = Some(Event::JunkBudgetSpent { bytes: run.bytes, class: run.class });
                 self.state = State::Closed;
                 break;
@@ -339,14 +338,13 @@ impl Framer {
     }
 
     fn ended(&mut self) {
-        self.junk_bytes = 0;
         self.state = State::Between(JunkRun::default());
     }
 }
 
 /// The first 0x0B or 0x1C.
 fn mark(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|b| matches!(*b, START | END))
+    memchr2(START, END, bytes)
 }
 
 /// Bytes that real senders put between frames and that mean nothing.

@@ -12,6 +12,7 @@
 //! - A batch begins with FHS or BHS, whose fields 3 to 6 mean the same. Its control id is FHS-11, else BHS-11, else MSH-10 of its first
 //!   message; MSH-11 and MSH-12 come from its first message. (A message batch in one frame is stored whole; nothing splits it yet.)
 
+use memchr::{memchr, memmem};
 use std::fmt;
 
 /// Least length of a header: `MSH|^~\&|`.
@@ -141,10 +142,11 @@ fn read(message: &[u8], cut: bool) -> Option<Header<'_>> {
 }
 
 impl Header<'_> {
-    /// What a batch takes over from a header inside it.
+    /// What a batch takes over from a header inside it; never what its own separator would take apart in an answer.
     fn adopt(&mut self, inner: &Self) {
+        let separator = self.delimiters.separator;
         let mut take = |n: usize| {
-            if self.fields[n - FIRST_FIELD].is_empty() {
+            if self.fields[n - FIRST_FIELD].is_empty() && memmem::find(inner.field(n), separator).is_none() {
                 self.fields[n - FIRST_FIELD] = inner.field(n);
             }
         };
@@ -221,7 +223,7 @@ fn character_len(bytes: &[u8]) -> usize {
 /// Where the header segment ends before its line does: at a LF that is followed by nothing or by something like a segment.
 fn header_end(line: &[u8], separator: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(offset) = line[from..].iter().position(|b| *b == b'\n') {
+    while let Some(offset) = memchr(b'\n', &line[from..]) {
         let at = from + offset;
         let after = skip_blank(&line[at..]);
         if after.is_empty() || is_segment(after, separator) {
@@ -254,8 +256,8 @@ fn skip_blank(mut bytes: &[u8]) -> &[u8] {
 /// Before and after the first `delimiter`.
 fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Option<&'a [u8]>) {
     let at = match delimiter {
-        [one] => bytes.iter().position(|b| b == one),
-        _ => bytes.windows(delimiter.len()).position(|window| window == delimiter),
+        [one] => memchr(*one, bytes),
+        _ => memmem::find(bytes, delimiter),
     };
     at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + delimiter.len()..])))
 }
@@ -274,7 +276,7 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { rest: Some(text), terminator: if text.contains(&b'\r') { b'\r' } else { b'\n' } }
+        Self { rest: Some(text), terminator: if memchr(b'\r', text).is_some() { b'\r' } else { b'\n' } }
     }
 }
 
@@ -383,6 +385,15 @@ mod tests {
         assert_eq!(field(b"FHS|^~\\&|A|B\rBHS|^~\\&|A|B|C|D|2024||||B1\rMSH|^~\\&|X|Y|||||ADT|M1|T|2.4\r", 10), b"B1");
         assert_eq!(field(b"BHS|^~\\&|A|B\r\rMSH|^~\\&|X|Y|||||ADT|M1|T|2.4\r", 10), b"M1");
         assert_eq!(field(b"BHS|^~\\&|A|B|||||CANARY\r", 9), b"");
+    }
+
+    /// Found by fuzzing: such an id, repeated in MSA-2 with the batch's separator, became several fields of the answer.
+    #[test]
+    fn a_batch_takes_no_control_id_that_its_own_separator_would_take_apart() {
+        let batch = b"BHS|^~\\&|A|B|C|D|2024\rMSH#^~\\&#X#Y#####ADT#M|1#T#2.4\r";
+        assert_eq!(field(batch, 10), b"");
+        let whole = b"BHS|^~\\&|A|B|C|D|2024\rMSH#^~\\&#X#Y#####ADT#M1#T#2.4\r";
+        assert_eq!(field(whole, 10), b"M1");
     }
 
     #[test]

@@ -288,3 +288,13 @@ proptest! {
         prop_assert_eq!(fields, vec![&b"MSA"[..], b"AA", &id]);
     }
 }
+
+/// Found by fuzzing: with its place in the reply such a field got a separator behind it, and what follows the line feed read as a segment.
+/// I7: nothing of the message gets into a segment of the reply.
+#[test]
+fn a_field_with_a_line_feed_is_not_repeated_in_a_reply() {
+    let reply = negative(b"MSH|^~\\&|A|B|C|D\nMSA\rPID|1\r");
+    assert!(!reply.contains(&b'\n'), "{}", shown(&reply));
+    let reply = positive(b"MSH|^~\\&|A|B|C\nZZ|D|||ADT^A0\n1|1|P|2.5\rPID|1\r");
+    assert!(shown(&reply).starts_with("MSH|^~\\&||D|A|B|"), "{}", shown(&reply));
+}
