@@ -171,15 +171,13 @@ fn header<'a>(text: &'a [u8], line: &Line<'a>, cut: bool) -> Option<Header<'a>> 
         Some(end) => (&rest[separator.len()..end], true),
         None => (&rest[separator.len()..], line.terminated),
     };
-    let (encoding, mut rest) = split_once(body, separator);
+    let (encoding, rest) = split_once(body, separator);
     let mut fields: [&[u8]; LAST_FIELD - FIRST_FIELD + 1] = [&[]; _];
-    for field in &mut fields {
-        let Some(bytes) = rest else { break };
-        let (value, next) = split_once(bytes, separator);
-        if next.is_some() || whole || !cut {
-            *field = value;
-        }
-        rest = next;
+    let last = rest.and_then(|rest| split(rest, separator, &mut fields));
+    if let Some((n, value)) = last
+        && (whole || !cut)
+    {
+        fields[n] = value;
     }
     if kind == Kind::Batch {
         // FHS-11 is the control id; from field 7 on nothing else of a batch header is used.
@@ -212,6 +210,7 @@ fn delimiter(bytes: &[u8]) -> Option<&[u8]> {
 fn character_len(bytes: &[u8]) -> usize {
     let expected = match bytes.first() {
         None => return 0,
+        Some(0..0x80) => return 1,
         Some(0xC2..=0xDF) => 2,
         Some(0xE0..=0xEF) => 3,
         Some(0xF0..=0xF4) => 4,
@@ -262,6 +261,48 @@ fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Option<&'a [u
     at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + delimiter.len()..])))
 }
 
+/// Fills `fields` with what stands before each of the first separators; gives the place and the value of the one that no separator ends, if
+/// there is room for it.
+fn split<'a>(bytes: &'a [u8], separator: &[u8], fields: &mut [&'a [u8]]) -> Option<(usize, &'a [u8])> {
+    let mut rest = bytes;
+    let [separator] = *separator else {
+        for (n, field) in fields.iter_mut().enumerate() {
+            let (value, next) = split_once(rest, separator);
+            let Some(next) = next else { return Some((n, value)) };
+            *field = value;
+            rest = next;
+        }
+        return None;
+    };
+    // Fields are short: a search of its own for each costs more than the field. Eight bytes at a time, in a register.
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const LOW: u64 = u64::from_le_bytes([0x7F; 8]);
+    let (mut n, mut start, mut base) = (0, 0, 0);
+    while !rest.is_empty() {
+        let (block, next) = rest.split_first_chunk::<8>().map_or_else(|| (short(rest, separator), &[][..]), |(block, next)| (*block, next));
+        let differs = u64::from_le_bytes(block) ^ (ONES * u64::from(separator));
+        // the top bit of each byte that is the separator
+        let mut hits = !(((differs & LOW) + LOW) | differs | LOW);
+        while hits != 0 {
+            let at = base + (hits.trailing_zeros() / 8) as usize;
+            *fields.get_mut(n)? = &bytes[start..at];
+            n += 1;
+            start = at + 1;
+            hits &= hits - 1;
+        }
+        rest = next;
+        base += 8;
+    }
+    (n < fields.len()).then(|| (n, &bytes[start..]))
+}
+
+/// Fewer than eight bytes, filled up with what is no separator.
+fn short(bytes: &[u8], separator: u8) -> [u8; 8] {
+    let mut block = [!separator; 8];
+    block[..bytes.len()].copy_from_slice(bytes);
+    block
+}
+
 struct Line<'a> {
     bytes: &'a [u8],
     /// The terminator was seen.
@@ -272,11 +313,14 @@ struct Line<'a> {
 struct Lines<'a> {
     rest: Option<&'a [u8]>,
     terminator: u8,
+    /// Where the first line ends, if that was seen already.
+    first_end: Option<usize>,
 }
 
 impl<'a> Lines<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { rest: Some(text), terminator: if memchr(b'\r', text).is_some() { b'\r' } else { b'\n' } }
+        let first_end = memchr(b'\r', text);
+        Self { rest: Some(text), terminator: if first_end.is_some() { b'\r' } else { b'\n' }, first_end }
     }
 }
 
@@ -284,7 +328,11 @@ impl<'a> Iterator for Lines<'a> {
     type Item = Line<'a>;
 
     fn next(&mut self) -> Option<Line<'a>> {
-        let (mut bytes, rest) = split_once(self.rest?, &[self.terminator]);
+        let rest = self.rest?;
+        let (mut bytes, rest) = match self.first_end.take() {
+            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+            None => split_once(rest, &[self.terminator]),
+        };
         while let Some(line) = bytes.strip_prefix(b"\n") {
             bytes = line;
         }
@@ -405,6 +453,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn fields_are_what_stands_between_separators(
+            bytes in prop::collection::vec(prop_oneof![Just(b'|'), Just(0xFD), Just(0xFC), any::<u8>()], 0..60),
+            separator in prop::sample::select(vec![&b"|"[..], b"\xFD", b"\xC2\xA6"]),
+            room in 1usize..20,
+        ) {
+            let mut all: Vec<&[u8]> = Vec::new();
+            let mut rest = Some(&bytes[..]);
+            while let Some(bytes) = rest {
+                let (field, next) = split_once(bytes, separator);
+                all.push(field);
+                rest = next;
+            }
+            let mut fields = vec![&[][..]; room];
+            let last = split(&bytes, separator, &mut fields);
+            let ended = (all.len() - 1).min(room);
+            prop_assert_eq!(&fields[..ended], &all[..ended]);
+            prop_assert_eq!(last, (all.len() <= room).then(|| (all.len() - 1, all[all.len() - 1])));
+        }
+
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0usize..3) {
             let message = [[&b""[..], b"MSH|", b"BHS|^~\\&|"][start], &bytes[..]].concat();
