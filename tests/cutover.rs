@@ -79,7 +79,10 @@ fn a_feed_moves_to_the_gateway_and_back_with_messages_under_way() {
     let (set, twice) = without_repetitions(&together);
     assert_eq!(set, expected, "same messages, same order");
     assert!(twice.iter().all(|n| outcome.resent.contains(n)), "{twice:?} are in two places; resent were {:?}", outcome.resent);
-    assert!(twice.contains(before.last().expect("the old engine had some")), "stored there without an answer, so sent to the gateway again");
+    assert!(
+        twice.contains(before.last().expect("the old engine had some")),
+        "stored there without an answer, so sent to the gateway again"
+    );
     assert!(twice.len() <= 2, "{twice:?}");
     // what came to the gateway again was recognised: never a second record, counted as a duplicate
     let repeated_here = status["duplicates"].as_u64().expect("a count");

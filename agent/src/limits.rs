@@ -44,6 +44,9 @@ pub const REPLY_BYTES_MAX: usize = 4 * KIB as usize;
 pub const CONTROL_ID_ECHO_BYTES_MAX: usize = 3 * KIB as usize;
 /// Longest MSH-11, MSH-12 or MSH-18, trigger or set of encoding characters copied into a reply; a longer one is left out.
 pub const REPLY_COPIED_BYTES_MAX: usize = 64;
+/// Entries of one list of a feed's `strict` edits, and the longest of them.
+pub const STRICT_ENTRIES_MAX: usize = 64;
+pub const STRICT_ENTRY_BYTES_MAX: usize = 32;
 /// Default number of connections per feed; the newest is kept, the one idle longest is closed.
 pub const CONNECTIONS_PER_FEED_DEFAULT: usize = 512;
 /// Permitted range of `connections_max`.

@@ -124,6 +124,8 @@ pub enum Stage {
 }
 
 impl Stage {
+    pub const ALL: [Self; 3] = [Self::Test, Self::Shadow, Self::Live];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Test => "test",
@@ -300,6 +302,10 @@ pub struct Message {
     pub peer: String,
     pub received_at_ms: i64,
     pub clock_suspect: bool,
+    /// The feed's when the message came; `test` whatever the feed's is where MSH-11 says that it is not for production.
+    pub stage: Stage,
+    /// A batch whose counts do not add up, or without its end.
+    pub batch_mismatch: bool,
 }
 
 /// MSH-3, MSH-4 and MSH-10 as received, byte for byte.
@@ -332,6 +338,9 @@ pub struct Record {
     pub clock_suspect: bool,
     /// Same sender identity as an earlier record, other body.
     pub control_id_reused: bool,
+    /// As in [`Message`].
+    pub stage: Stage,
+    pub batch_mismatch: bool,
     pub body: Payload,
 }
 

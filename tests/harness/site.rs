@@ -101,10 +101,11 @@ impl Configuration {
         );
         for feed in &self.feeds {
             let Feed { id, lane, mllp, .. } = feed;
+            let elsewhere = mllp.iter().any(|line| line.starts_with("listen ="));
+            let listen = if elsewhere { String::new() } else { format!("listen = \"{}\"\n", feed.addr()) };
             let section = format!(
                 "\n[[feed]]\nid = {id:?}\nlane = {lane:?}\nstage = \"live\"\nforward = \"raw\"\nphi = \"allowed\"\n\
-                 [feed.mllp]\nlisten = \"{}\"\n{}\n",
-                feed.addr(),
+                 [feed.mllp]\n{listen}{}\n",
                 mllp.join("\n")
             );
             text.push_str(&section);

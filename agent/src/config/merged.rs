@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::fault::{FaultList, Place};
 use super::reader::{At, Field};
-use super::settings::{Confirm, OnNoSubscriber, OnStoreFailure};
+use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
 use super::written::{self, Forward, Phi, Written};
 use crate::limits;
 use crate::record::{Lane, Stage};
@@ -63,6 +63,9 @@ pub(super) struct Feed {
     pub phi: Option<At<Phi>>,
     pub profile: Field<String>,
     pub timezone: Field<String>,
+    /// Default: MSH-18, else what the bytes look like.
+    pub charset: Field<String>,
+    pub charset_force: Option<At<bool>>,
     pub mllp: Option<Mllp>,
     pub other_sources: Vec<Place>,
 }
@@ -76,6 +79,11 @@ pub(super) struct Mllp {
     pub frame_timeout: Option<At<Duration>>,
     /// Default: never closed for idleness.
     pub idle_timeout: Field<Duration>,
+    pub on_invalid: Option<At<OnInvalid>>,
+    pub app_ack: Option<At<AppAck>>,
+    pub batch_ack: Option<At<BatchAck>>,
+    /// Default: everything is taken.
+    pub strict: written::Strict,
 }
 
 impl<T> Field<T> {
@@ -152,6 +160,8 @@ fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
         phi: w.phi.or(Phi::Forbidden, at, "phi"),
         profile: w.profile,
         timezone: w.timezone,
+        charset: w.charset,
+        charset_force: w.charset_force.or(false, at, "charset_force"),
         mllp: w.mllp.map(|m| mllp(m, f)),
         other_sources: w.other_sources,
         place: w.place,
@@ -167,5 +177,9 @@ fn mllp(w: written::Mllp, f: &mut FaultList) -> Mllp {
         connections_max: w.connections_max.or(limits::CONNECTIONS_PER_FEED_DEFAULT as u64, at, "connections_max"),
         frame_timeout: w.frame_timeout.or(limits::FRAME_TIMEOUT, at, "frame_timeout"),
         idle_timeout: w.idle_timeout,
+        on_invalid: w.on_invalid.or(OnInvalid::Nak, at, "on_invalid"),
+        app_ack: w.app_ack.or(AppAck::None, at, "app_ack"),
+        batch_ack: w.batch_ack.or(BatchAck::Batch, at, "batch_ack"),
+        strict: w.strict,
     }
 }

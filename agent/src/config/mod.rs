@@ -14,6 +14,7 @@
 //!
 //! Relative paths are taken from the directory of the file, so that `check` in a shell and the service mean the same.
 
+mod answers;
 mod endpoint;
 mod fault;
 mod files;

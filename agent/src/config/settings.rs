@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::record::{FeedId, Lane, Name, Stage};
+use crate::source::charset;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -102,6 +103,7 @@ pub struct FeedSettings {
     pub id: FeedId,
     pub lane: Lane,
     pub stage: Stage,
+    pub charset: charset::Rule,
     pub source: SourceSettings,
 }
 
@@ -114,8 +116,10 @@ pub enum SourceSettings {
 pub struct MllpSettings {
     pub listen: SocketAddr,
     pub on_store_failure: OnStoreFailure,
-    /// Accept messages without MSH-10 (answered with an empty MSA-2).
-    pub allow_missing_control_id: bool,
+    /// Of the feed, for the records made of its messages.
+    pub stage: Stage,
+    pub on_invalid: OnInvalid,
+    pub answers: AnswerSettings,
     pub connections_max: usize,
     pub frame_timeout: Duration,
     /// `None`: never closed for idleness.
@@ -129,4 +133,64 @@ pub enum OnStoreFailure {
     Close,
     /// A negative acknowledgement; many senders then give the message up.
     Nak,
+}
+
+/// What a sender is told about bytes that cannot be a message: no header, or no MSH-10 that can be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// The negative acknowledgement of the answer table; the sender goes on with its next message.
+    Nak,
+    /// Nothing, and the connection is closed: the sender keeps the message and repeats it until somebody corrects it.
+    Close,
+}
+
+/// Which messages are taken and how they are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerSettings {
+    /// Accept messages without MSH-10 (answered with an empty MSA-2).
+    pub allow_missing_control_id: bool,
+    pub app_ack: AppAck,
+    pub batch_ack: BatchAck,
+    pub strict: StrictSettings,
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        Self { allow_missing_control_id: false, app_ack: AppAck::None, batch_ack: BatchAck::Batch, strict: StrictSettings::default() }
+    }
+}
+
+/// What is sent where a sender asks for an accept and for an application acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppAck {
+    /// The accept acknowledgement alone.
+    None,
+    /// Both, one behind the other on the same connection.
+    SameChannel,
+    /// AA in place of both.
+    AaOnly,
+}
+
+/// How several messages in one frame are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchAck {
+    /// BHS, one acknowledgement per message, BTS, in one frame.
+    Batch,
+    /// One frame per message.
+    Each,
+}
+
+/// Messages outside these lists are refused; an empty list takes everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StrictSettings {
+    pub types: Vec<StrictType>,
+    pub versions: Vec<String>,
+    pub processing_ids: Vec<String>,
+}
+
+/// `ADT`: every event of it; `DFT^P03`: this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StrictType {
+    pub code: String,
+    pub trigger: Option<String>,
 }

@@ -4,9 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::settings::{Confirm, KeySource, OnNoSubscriber, OnStoreFailure, SourceSettings, TlsKeySource};
+use super::settings::{
+    AnswerSettings, AppAck, BatchAck, Confirm, KeySource, OnInvalid, OnNoSubscriber, OnStoreFailure, SourceSettings, StrictSettings,
+    StrictType, TlsKeySource,
+};
 use super::*;
 use crate::record::{Lane, Stage};
+use crate::source::charset::{self, Charset};
 
 const GOOD: &str = r#"[gateway]
 site = "st-marys"
@@ -30,12 +34,12 @@ phi = "allowed"
 listen = "0.0.0.0:2575"
 "#;
 
-fn faults(text: &str) -> String {
+pub(super) fn faults(text: &str) -> String {
     parse_text(Path::new("siteward.toml"), text).expect_err("faulty").to_string()
 }
 
 /// The good configuration with `old` replaced.
-fn with(old: &str, new: &str) -> String {
+pub(super) fn with(old: &str, new: &str) -> String {
     assert!(GOOD.contains(old), "{old}");
     GOOD.replacen(old, new, 1)
 }
@@ -55,7 +59,8 @@ fn a_minimal_configuration_gets_every_default() {
     let feed = &settings.feeds[0];
     assert_eq!((feed.lane, feed.stage), (Lane::Normal, Stage::Test));
     let SourceSettings::Mllp(mllp) = &feed.source;
-    assert_eq!((mllp.on_store_failure, mllp.allow_missing_control_id), (OnStoreFailure::Close, false));
+    assert_eq!((mllp.on_store_failure, mllp.on_invalid), (OnStoreFailure::Close, OnInvalid::Nak));
+    assert_eq!((&mllp.answers, mllp.stage, feed.charset), (&AnswerSettings::default(), Stage::Test, charset::Rule::default()));
     assert_eq!((mllp.connections_max, mllp.frame_timeout, mllp.idle_timeout), (512, Duration::from_secs(30), None));
 }
 
@@ -87,7 +92,9 @@ fn every_key_can_be_set() {
         forward = "raw"
         phi = "allowed"
         timezone = "UTC"
-        mllp = { listen = "[::]:2575", on_store_failure = "nak", allow_missing_control_id = true, connections_max = 9, frame_timeout = "10s", idle_timeout = "1h" }
+        mllp = { listen = "[::]:2575", on_store_failure = "nak", allow_missing_control_id = true, connections_max = 9, frame_timeout = "10s", idle_timeout = "1h", on_invalid = "close", app_ack = "aa_only", batch_ack = "each", strict = { types = ["ADT", "DFT^P03"], versions = ["2.3", "2.5.1"], processing_ids = ["P"] } }
+        charset = "8859/1"
+        charset_force = true
     "#;
     let settings = parse_text(Path::new("/etc/siteward/siteward.toml"), text).unwrap();
     assert_eq!(settings.gateway.timezone, "Europe/Berlin");
@@ -102,7 +109,15 @@ fn every_key_can_be_set() {
     assert_eq!(settings.uplink.key, Some(TlsKeySource::Credential("uplink-key".into())));
     assert_eq!((settings.uplink.in_flight, settings.uplink.confirm), (7, Confirm::Puback));
     let SourceSettings::Mllp(mllp) = &settings.feeds[0].source;
-    assert_eq!((mllp.on_store_failure, mllp.allow_missing_control_id, mllp.connections_max), (OnStoreFailure::Nak, true, 9));
+    assert_eq!(
+        (mllp.on_store_failure, mllp.on_invalid, mllp.stage, mllp.connections_max),
+        (OnStoreFailure::Nak, OnInvalid::Close, Stage::Live, 9)
+    );
+    let types = vec![StrictType { code: "ADT".into(), trigger: None }, StrictType { code: "DFT".into(), trigger: Some("P03".into()) }];
+    let strict = StrictSettings { types, versions: vec!["2.3".into(), "2.5.1".into()], processing_ids: vec!["P".into()] };
+    let answers = AnswerSettings { allow_missing_control_id: true, app_ack: AppAck::AaOnly, batch_ack: BatchAck::Each, strict };
+    assert_eq!(mllp.answers, answers);
+    assert_eq!(settings.feeds[0].charset, charset::Rule { charset: Some(Charset::Latin1), force: true });
     assert_eq!(mllp.idle_timeout, Some(Duration::from_hours(1)));
 }
 
@@ -213,7 +228,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "listen = \"",
         "port = 1\nlisten = \"",
-        "20: feed[0].mllp.port: unknown key; known here: listen, on_store_failure, allow_missing_control_id, connections_max, frame_timeout, idle_timeout",
+        "20: feed[0].mllp.port: unknown key; known here: listen, on_store_failure, allow_missing_control_id, connections_max, frame_timeout, idle_timeout, on_invalid, app_ack, batch_ack, strict",
     ),
 ];
 
@@ -252,7 +267,7 @@ siteward.toml:11: feed[1].id: is the id of another feed (feed[0].id); give each 
 siteward.toml:14: feed[1].mllp.listen: is an address another feed listens on (feed[0].mllp.listen); give each feed its own port
 siteward.toml:15: feed[2].forward: must be "raw" in this version: "event" (the default) and "both" need profiles, which do not exist yet
 siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575"
-siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, mllp, directory, http"#;
+siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, mllp, directory, http"#;
     assert_eq!(faults(text), expected);
 }
 
@@ -354,7 +369,7 @@ fn shipped_configuration_shows_every_key() {
     assert!(!settings.feeds.is_empty());
     let keys = "site id timezone control_socket path max_bytes key message_bytes_max endpoints allow_plaintext ca cert credential in_flight confirm \
                 receipt_timeout on_no_subscriber lane stage forward phi listen on_store_failure allow_missing_control_id connections_max \
-                frame_timeout idle_timeout";
+                frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids";
     for key in keys.split_whitespace() {
         let shown = SHIPPED.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} =")));
         assert!(shown, "{key} is not shown");

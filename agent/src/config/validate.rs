@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::answers;
 use super::endpoint;
 use super::fault::{FaultList, Place};
 use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Uplink};
@@ -17,7 +18,7 @@ use super::settings::{
 };
 use super::written::{Forward, Phi};
 use crate::limits;
-use crate::record::{FeedId, Name};
+use crate::record::{FeedId, Name, Stage};
 
 /// `Some` only without faults. `base`: relative paths are taken from here.
 pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Option<Settings> {
@@ -209,17 +210,24 @@ fn feed(m: &Feed, f: &mut FaultList) -> Option<FeedSettings> {
     if let Some(at) = m.timezone.given() {
         timezone(at, f);
     }
+    let charset = answers::charset(m, f);
     for place in &m.other_sources {
         f.add(place, "is not supported by this version; use [feed.mllp]");
     }
     if m.mllp.is_none() && m.other_sources.is_empty() {
         f.add(&m.place, "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\"");
     }
-    let source = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, f));
-    Some(FeedSettings { id: id?, lane: m.lane.as_ref()?.value, stage: m.stage.as_ref()?.value, source: SourceSettings::Mllp(source?) })
+    let source = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, m.stage.as_ref().map(|at| at.value), f));
+    Some(FeedSettings {
+        id: id?,
+        lane: m.lane.as_ref()?.value,
+        stage: m.stage.as_ref()?.value,
+        charset: charset?,
+        source: SourceSettings::Mllp(source?),
+    })
 }
 
-fn mllp(m: &Mllp, f: &mut FaultList) -> Option<MllpSettings> {
+fn mllp(m: &Mllp, stage: Option<Stage>, f: &mut FaultList) -> Option<MllpSettings> {
     let listen = m.listen.as_ref().and_then(|at| match at.value.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => f.refuse(&at.place, "has port 0; give the port that senders connect to"),
         Ok(address) => Some(address),
@@ -231,10 +239,13 @@ fn mllp(m: &Mllp, f: &mut FaultList) -> Option<MllpSettings> {
     if let Some(at) = m.idle_timeout.given() {
         ranged(Some(at), within(limits::IDLE_TIMEOUT_RANGE), "\"1s\" to \"7d\"; leave it out to never close", f);
     }
+    let answers = answers::answers(m, f);
     Some(MllpSettings {
         listen: listen?,
         on_store_failure: m.on_store_failure.as_ref()?.value,
-        allow_missing_control_id: m.allow_missing_control_id.as_ref()?.value,
+        stage: stage?,
+        on_invalid: m.on_invalid.as_ref()?.value,
+        answers: answers?,
         connections_max: connections? as usize,
         frame_timeout: frame_timeout?,
         idle_timeout: m.idle_timeout.given().map(|at| at.value),

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::fault::{FaultList, Place};
 use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
-use super::settings::{Confirm, OnNoSubscriber, OnStoreFailure};
+use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
 use crate::record::{Lane, Stage};
 
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub(super) struct Feed {
     pub phi: Field<Phi>,
     pub profile: Field<String>,
     pub timezone: Field<String>,
+    pub charset: Field<String>,
+    pub charset_force: Field<bool>,
     pub mllp: Option<Mllp>,
     /// Kinds of sources this version does not have.
     pub other_sources: Vec<Place>,
@@ -90,6 +92,17 @@ pub(super) struct Mllp {
     pub connections_max: Field<u64>,
     pub frame_timeout: Field<Duration>,
     pub idle_timeout: Field<Duration>,
+    pub on_invalid: Field<OnInvalid>,
+    pub app_ack: Field<AppAck>,
+    pub batch_ack: Field<BatchAck>,
+    pub strict: Strict,
+}
+
+#[derive(Debug)]
+pub(super) struct Strict {
+    pub types: Field<Vec<String>>,
+    pub versions: Field<Vec<String>>,
+    pub processing_ids: Field<Vec<String>>,
 }
 
 /// Reads the whole document; faults of type and unknown keys go to `faults`.
@@ -148,7 +161,7 @@ fn uplink(mut s: Section<'_, '_>, f: &mut FaultList) -> Uplink {
 }
 
 fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
-    let stages = [Stage::Test, Stage::Shadow, Stage::Live].map(|stage| (stage.as_str(), stage));
+    let stages = Stage::ALL.map(|stage| (stage.as_str(), stage));
     let feed = Feed {
         place: s.place.clone(),
         id: s.read(f, "id", text),
@@ -158,6 +171,8 @@ fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
         phi: s.read(f, "phi", choice(&[("forbidden", Phi::Forbidden), ("allowed", Phi::Allowed)])),
         profile: s.read(f, "profile", text),
         timezone: s.read(f, "timezone", text),
+        charset: s.read(f, "charset", text),
+        charset_force: s.read(f, "charset_force", flag),
         mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
         other_sources: ["directory", "http"].into_iter().filter_map(|kind| s.has(kind)).collect(),
     };
@@ -174,7 +189,23 @@ fn mllp(mut s: Section<'_, '_>, f: &mut FaultList) -> Mllp {
         connections_max: s.read(f, "connections_max", whole),
         frame_timeout: s.read(f, "frame_timeout", duration),
         idle_timeout: s.read(f, "idle_timeout", duration),
+        on_invalid: s.read(f, "on_invalid", choice(&[("nak", OnInvalid::Nak), ("close", OnInvalid::Close)])),
+        app_ack: s.read(f, "app_ack", choice(&APP_ACKS)),
+        batch_ack: s.read(f, "batch_ack", choice(&[("batch", BatchAck::Batch), ("each", BatchAck::Each)])),
+        strict: strict(s.section(f, "strict"), f),
     };
     s.finish(f);
     mllp
+}
+
+const APP_ACKS: [(&str, AppAck); 3] = [("none", AppAck::None), ("same_channel", AppAck::SameChannel), ("aa_only", AppAck::AaOnly)];
+
+fn strict(mut s: Section<'_, '_>, f: &mut FaultList) -> Strict {
+    let strict = Strict {
+        types: s.read(f, "types", texts),
+        versions: s.read(f, "versions", texts),
+        processing_ids: s.read(f, "processing_ids", texts),
+    };
+    s.finish(f);
+    strict
 }

@@ -10,11 +10,14 @@
 //! | `time` | when the message was received (RFC 3339, UTC) |
 //! | `sequence`, `incarnation`, `chain`, `recorddigest`, `nonce` | place in the feed and its proof (see `record`) |
 //! | `itemindex`, `itemcount` | `0`, `1` for raw bytes |
-//! | `lane`, `stage` | of the feed |
+//! | `lane` | of the feed |
+//! | `stage` | of the feed when the message came; `test` for a message whose MSH-11 is T or D, whatever the feed's was |
+//! | `charset`, `charsetfrom` | how the gateway would read the bytes, and why: `forced`, `declared`, `setting`, `detected`, `assumed` |
 //! | `controlid` | MSH-10, where it is printable ASCII |
-//! | `clocksuspect`, `controlidreused` | `true`, else absent |
+//! | `clocksuspect`, `controlidreused`, `batchmismatch` | `true`, else absent |
 
-use crate::record::{Chain, Digest, FeedId, Incarnation, Lane, Name, Nonce, Record, Stage, record_id};
+use crate::record::{Chain, Digest, FeedId, Incarnation, Lane, Name, Nonce, Record, record_id};
+use crate::source::charset;
 
 /// Content type of HL7 v2 bytes as received.
 pub const HL7_V2: &str = "application/hl7-v2";
@@ -22,8 +25,9 @@ pub const HL7_V2: &str = "application/hl7-v2";
 pub const TYPE_RAW: &str = "siteward.message.raw.v1";
 
 /// The attributes of a raw event, in the order they are sent.
-pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, record: &Record) -> Vec<(String, String)> {
+pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, charset: charset::Rule, record: &Record) -> Vec<(String, String)> {
     let feed = &record.feed;
+    let charset = charset::of_message(charset, record.body.expose());
     let mut attributes: Vec<(&str, String)> = vec![
         ("specversion", "1.0".into()),
         ("id", format!("{}/raw", record_id(gateway, feed, record.incarnation, record.seq))),
@@ -38,7 +42,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, rec
         ("itemindex", "0".into()),
         ("itemcount", "1".into()),
         ("lane", lane.as_str().into()),
-        ("stage", stage.as_str().into()),
+        ("stage", record.stage.as_str().into()),
+        ("charset", charset.charset.name().into()),
+        ("charsetfrom", charset.origin.as_str().into()),
     ];
     if let Some(id) = printable(&record.control_id) {
         attributes.push(("controlid", id));
@@ -48,6 +54,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, stage: Stage, rec
     }
     if record.control_id_reused {
         attributes.push(("controlidreused", "true".into()));
+    }
+    if record.batch_mismatch {
+        attributes.push(("batchmismatch", "true".into()));
     }
     attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

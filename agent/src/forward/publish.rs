@@ -7,7 +7,8 @@ use super::core::Control;
 use crate::clock;
 use crate::contract::topic::Topics;
 use crate::contract::{GatewayState, OnlineState, Outcome, event};
-use crate::record::{FeedId, Lane, Name, Record, Stage};
+use crate::record::{FeedId, Lane, Name, Record};
+use crate::source::charset;
 use crate::uplink::Outgoing;
 
 const JSON: &str = "application/json";
@@ -61,13 +62,13 @@ impl Publisher {
     }
 
     /// The message as received. The body is shared, not copied.
-    pub fn event(&self, token: u64, lane: Lane, stage: Stage, record: &Record) -> Outgoing {
+    pub fn event(&self, token: u64, lane: Lane, charset: charset::Rule, record: &Record) -> Outgoing {
         Outgoing {
             token,
             topic: self.topics.event(&record.feed),
             payload: record.body.expose().clone(),
             content_type: Some(event::HL7_V2.into()),
-            properties: event::raw_attributes(&self.site, &self.gateway, lane, stage, record),
+            properties: event::raw_attributes(&self.site, &self.gateway, lane, charset, record),
             retain: false,
         }
     }

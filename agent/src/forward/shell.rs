@@ -18,7 +18,8 @@ use super::receipt;
 use crate::config::settings::Settings;
 use crate::contract::{Outcome, Receipt};
 use crate::limits::{EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
-use crate::record::{FeedId, Lane, Record, Stage};
+use crate::record::{FeedId, Lane, Record};
+use crate::source::charset;
 use crate::spool::{Item, QuarantineError, Reader};
 use crate::status::board::{Board, FeedCounters};
 use crate::status::condition::Code;
@@ -29,7 +30,7 @@ use crate::uplink::{NotTaken, Outgoing, Uplink, UplinkEvent, UplinkIdentity};
 struct FeedFacts {
     id: FeedId,
     lane: Lane,
-    stage: Stage,
+    charset: charset::Rule,
     retired: bool,
     counters: Arc<FeedCounters>,
 }
@@ -64,15 +65,16 @@ impl Shell {
         let publisher = Publisher::new(&settings.gateway.site, &settings.gateway.id);
         let (mut feeds, mut starts) = (Vec::new(), Vec::new());
         for info in reader.feeds() {
-            let stage = settings.feeds.iter().find(|feed| feed.id == info.id).map(|feed| feed.stage);
+            let configured = settings.feeds.iter().find(|feed| feed.id == info.id);
+            let charset = configured.map(|feed| feed.charset).unwrap_or_default();
             let (settled, head, lineage) = (reader.settled(&info.id), reader.head(&info.id), reader.lineage(&info.id));
-            let retired = info.retired || stage.is_none();
+            let retired = info.retired || configured.is_none();
             if retired && settled.seq < head.seq {
                 let text = "no longer configured, but records of it are not confirmed by the hub yet: they are still being sent";
                 board.raise(Code::FeedRetired, info.id.as_str(), text);
             }
             let counters = board.feed(&info.id);
-            feeds.push(FeedFacts { id: info.id.clone(), lane: info.lane, stage: stage.unwrap_or(Stage::Live), retired, counters });
+            feeds.push(FeedFacts { id: info.id.clone(), lane: info.lane, charset, retired, counters });
             starts.push(FeedStart { id: info.id, lane: info.lane, settled, head, lineage });
         }
         let uplink = &settings.uplink;
@@ -221,7 +223,7 @@ impl Shell {
                 let exception = Outcome::Exception { incarnation, seq, digest, chain, reason: reason.into() };
                 self.publisher.outcome(token, &id, &exception)
             }
-            (Item::Record(record), _) => self.publisher.event(token, facts.lane, facts.stage, &record),
+            (Item::Record(record), _) => self.publisher.event(token, facts.lane, facts.charset, &record),
         };
         self.publish(outgoing, now);
     }

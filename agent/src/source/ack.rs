@@ -11,34 +11,46 @@
 //! and gives the bytes stored with the record, on the duplicate path too. `Accepted::positive` computes those bytes beforehand but makes no
 //! `Reply`.
 //!
-//! **Which reply.** MSH-15 and MSH-16 both empty: original mode, AA/AE/AR. MSH-15 AL, SU or ER: enhanced mode, its accept acknowledgement
-//! CA/CE/CR always, on success only, on error only; the application acknowledgement of MSH-16 is the hub's business and never sent here.
-//! MSH-15 NE, or empty while MSH-16 says something: original mode, filtered by MSH-16 (NE and NE: nothing at all). Unknown values count as
-//! empty.
+//! **Which reply.** Which code, and whether any, follows from MSH-15, MSH-16 and the feed's `app_ack`: see `manner`.
 //!
-//! | | stored | store failed (`nak`) | header not acceptable (oversize) | content (no MSH-10) |
+//! | | stored | store failed (`nak`) | header not acceptable (strict edits, oversize) | content (no MSH-10) |
 //! |---|---|---|---|---|
-//! | original | AA | AR 207 | AR | AE |
-//! | enhanced | CA | CE 207 | CR | CE |
+//! | original | AA | AR 207 | AR 200–203, 104 | AE 101, 102 |
+//! | enhanced | CA | CE 207 | CR 200–203, 104 | CE 101, 102 |
 //!
-//! Without any header there is nothing to go by: AR with an empty MSA-2. A batch (FHS, BHS) is stored whole and answered once, in original
-//! mode, with the batch's control id.
+//! Without any header there is nothing to go by: AR 100 with an empty MSA-2. Several messages in one frame are stored whole and answered one
+//! by one: see `several`. Bytes that cannot be a message may also be answered by closing (`on_invalid`, the connection's business); they
+//! are never answered positively, because quarantine is no record (I1).
 //!
 //! **What it says.** The reply's MSH is built anew with the sender's delimiters; whole fields change places (5, 6 become 3, 4 and the
 //! reverse); MSA-2 is MSH-10 as received. No other content is repeated, and none in MSA-3 or ERR (I7). A reply is always shorter than
 //! `REPLY_BYTES_MAX`: absurdly long fields are left out, MSA-2 never is; what cannot be echoed is refused.
 
+mod fault;
+mod manner;
 #[cfg(test)]
-mod corpus;
+mod matrix;
 mod reply;
+mod several;
+#[cfg(test)]
+mod several_tests;
+mod strict;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use std::fmt;
 
+pub use self::fault::Fault;
+
+use self::manner::Manner;
+use self::reply::{Envelope, Frames};
+use self::several::{Decision, Found};
+use super::batch::{self, Mismatch};
+use super::charset::Declared;
 use super::frame::{END, START};
-use super::msh::{self, Header, Kind};
+use super::msh::{self, Header};
+use crate::config::settings::AnswerSettings;
 use crate::limits::CONTROL_ID_ECHO_BYTES_MAX;
 use crate::record::{MessageIdentity, Payload};
 use crate::spool::Durable;
@@ -48,8 +60,15 @@ use crate::spool::Durable;
 pub struct Stamp {
     /// MSH-7, with offset: `20260101120000+0000`.
     pub time: String,
-    /// MSH-10 of the reply: new, unique, at most 20 letters and digits.
+    /// MSH-10 of the reply, and the beginning of all further ones: new, unique, at most 18 letters and digits.
     pub control_id: String,
+}
+
+impl Stamp {
+    /// MSH-10 of the `n`-th acknowledgement of one reply, at most 20 letters and digits. (A reply has room for fewer than 256.)
+    fn id(&self, n: u64) -> String {
+        if n == 0 { self.control_id.clone() } else { format!("{}{:02X}", self.control_id, n & 0xFF) }
+    }
 }
 
 /// Bytes for the sender, framing included; empty where nothing is due. `Debug` shows the length (I7).
@@ -79,13 +98,6 @@ pub fn accept(durable: Durable) -> Reply {
     Reply(durable.reply().clone())
 }
 
-/// What the feed's configuration says about odd messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Messages without MSH-10 are stored (without an identity) and answered with an empty MSA-2.
-    pub allow_missing_control_id: bool,
-}
-
 /// What becomes of a frame.
 #[derive(Debug)]
 pub enum Verdict<'a> {
@@ -103,127 +115,28 @@ pub enum Ignored {
     CommitBlock,
 }
 
-/// What is wrong with a message, or with us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    NoHeader,
-    NoControlId,
-    /// MSH-10 is longer than what a reply can repeat, or holds framing bytes.
-    ControlIdUnusable,
-    OverLimit,
-    StoreFailed,
-}
-
-impl Fault {
-    /// The name under which the frame is found in quarantine and in the log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoHeader => "no_header",
-            Self::NoControlId => "no_control_id",
-            Self::ControlIdUnusable => "control_id_unusable",
-            Self::OverLimit => "over_limit",
-            Self::StoreFailed => "store_failed",
-        }
-    }
-    /// HL7 table 0357, and its text for the sender's people.
-    fn condition(self) -> (&'static str, &'static str) {
-        match self {
-            Self::NoHeader => ("100", "Segment sequence error"),
-            Self::NoControlId => ("101", "Required field missing"),
-            Self::ControlIdUnusable => ("102", "Data type error"),
-            Self::OverLimit => ("104", "Value too long"),
-            Self::StoreFailed => ("207", "Application internal error"),
-        }
-    }
-    /// Whether the fault is in MSH-10.
-    fn is_about_control_id(self) -> bool {
-        matches!(self, Self::NoControlId | Self::ControlIdUnusable)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
-    Original,
-    Enhanced,
-}
-
-/// HL7 table 0155.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    Always,
-    Never,
-    OnError,
-    OnSuccess,
-}
-
-impl When {
-    /// `Ok(None)` for an empty field or HL7's null, `Err` for a value that the table does not have.
-    fn read(value: &[u8]) -> Result<Option<Self>, ()> {
-        match value.trim_ascii() {
-            b"" | b"\"\"" => Ok(None),
-            b"AL" => Ok(Some(Self::Always)),
-            b"NE" => Ok(Some(Self::Never)),
-            b"ER" => Ok(Some(Self::OnError)),
-            b"SU" => Ok(Some(Self::OnSuccess)),
-            _ => Err(()),
-        }
-    }
-}
-
-/// How a sender wants to be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Manner {
-    scheme: Scheme,
-    when: When,
-    /// MSH-15 or MSH-16 held something that table 0155 does not have.
-    unknown: bool,
-}
-
-impl Manner {
-    fn of(header: &Header<'_>) -> Self {
-        let (accept, application) = (When::read(header.component(15, 1)), When::read(header.component(16, 1)));
-        let unknown = accept.is_err() || application.is_err();
-        let (scheme, when) = match (accept.ok().flatten(), application.ok().flatten()) {
-            (None, None) => (Scheme::Original, When::Always),
-            (Some(When::Never) | None, application) => (Scheme::Original, application.unwrap_or(When::Always)),
-            (Some(accept), _) => (Scheme::Enhanced, accept),
-        };
-        Self { scheme, when, unknown }
-    }
-
-    fn code_for_success(self) -> Option<&'static str> {
-        let code = if self.scheme == Scheme::Original { "AA" } else { "CA" };
-        matches!(self.when, When::Always | When::OnSuccess).then_some(code)
-    }
-
-    fn code_for(self, fault: Fault) -> Option<&'static str> {
-        let code = match (self.scheme, fault) {
-            (Scheme::Original, Fault::NoHeader | Fault::OverLimit | Fault::StoreFailed) => "AR",
-            (Scheme::Original, Fault::NoControlId | Fault::ControlIdUnusable) => "AE",
-            (Scheme::Enhanced, Fault::NoHeader | Fault::OverLimit) => "CR",
-            (Scheme::Enhanced, Fault::NoControlId | Fault::ControlIdUnusable | Fault::StoreFailed) => "CE",
-        };
-        matches!(self.when, When::Always | When::OnError).then_some(code)
-    }
-}
-
-/// A message to be stored.
+/// A message, or several in one frame, to be stored.
 pub struct Accepted<'a> {
     frame: &'a Bytes,
     header: Header<'a>,
     manner: Manner,
+    answers: &'a AnswerSettings,
+    /// Of a frame with several messages.
+    several: Option<Found>,
 }
 
-/// A message that is not stored, for good.
+/// What is not stored, for good.
 pub struct Refused<'a> {
     header: Option<Header<'a>>,
     manner: Manner,
     fault: Fault,
+    /// A frame with several messages, each of which is answered.
+    several: Option<(&'a [u8], &'a AnswerSettings)>,
 }
 
 impl fmt::Debug for Accepted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accepted").field("manner", &self.manner).finish_non_exhaustive()
+        f.debug_struct("Accepted").field("manner", &self.manner).field("several", &self.several).finish_non_exhaustive()
     }
 }
 
@@ -234,30 +147,42 @@ impl fmt::Debug for Refused<'_> {
 }
 
 /// Looks at a complete frame.
-pub fn judge(frame: &Bytes, policy: Policy) -> Verdict<'_> {
+pub fn judge<'a>(frame: &'a Bytes, answers: &'a AnswerSettings) -> Verdict<'a> {
     if matches!(frame[..], [0x06 | 0x15]) {
         return Verdict::Ignore(Ignored::CommitBlock);
     }
     let Some(header) = msh::scan(frame) else {
-        return Verdict::Refuse(Refused::new(None, Fault::NoHeader));
+        return Verdict::Refuse(Refused::new(None, Fault::NoHeader, answers));
     };
+    if batch::is_several(frame) {
+        return judge_several(frame, header, answers);
+    }
     if header.is_acknowledgement() {
         return Verdict::Ignore(Ignored::Acknowledgement);
     }
-    let control_id = header.field(10);
-    if control_id.is_empty() && !policy.allow_missing_control_id {
-        return Verdict::Refuse(Refused::new(Some(header), Fault::NoControlId));
+    match several::fault_of(Some(&header), answers) {
+        Some(fault) => Verdict::Refuse(Refused::new(Some(header), fault, answers)),
+        None => Verdict::Accept(Accepted { frame, manner: Manner::of(&header, answers.app_ack), header, answers, several: None }),
     }
-    if !can_echo(control_id) {
-        return Verdict::Refuse(Refused::new(Some(header), Fault::ControlIdUnusable));
+}
+
+fn judge_several<'a>(frame: &'a Bytes, header: Header<'a>, answers: &'a AnswerSettings) -> Verdict<'a> {
+    let found = several::judge(frame, answers);
+    match found.verdict {
+        Decision::Ignore => Verdict::Ignore(Ignored::Acknowledgement),
+        Decision::Refuse(fault) => {
+            Verdict::Refuse(Refused { several: Some((frame, answers)), ..Refused::new(Some(header), fault, answers) })
+        }
+        Decision::Store => {
+            let manner = Manner::of(&header, answers.app_ack);
+            Verdict::Accept(Accepted { frame, manner, header, answers, several: Some(found) })
+        }
     }
-    let manner = Manner::of(&header);
-    Verdict::Accept(Accepted { frame, header, manner })
 }
 
 /// Looks at the first bytes of a frame that was over the limit.
-pub fn judge_oversize(head: &[u8]) -> Refused<'_> {
-    Refused::new(msh::scan_head(head), Fault::OverLimit)
+pub fn judge_oversize<'a>(head: &'a [u8], answers: &AnswerSettings) -> Refused<'a> {
+    Refused::new(msh::scan_head(head), Fault::OverLimit, answers)
 }
 
 /// Whether MSH-10 can be repeated in MSA-2.
@@ -271,7 +196,7 @@ fn is_frameable(field: &[u8]) -> bool {
 }
 
 impl Accepted<'_> {
-    /// The sender's identity of the message, as slices of its frame.
+    /// The sender's identity of the message, as slices of its frame. Several in one frame go by the identity of the batch, or of the first.
     pub fn identity(&self) -> Option<MessageIdentity> {
         let field = |n| self.frame.slice_ref(self.header.field(n));
         let control_id = field(10);
@@ -280,8 +205,19 @@ impl Accepted<'_> {
 
     /// The positive reply, to be stored with the record; empty where the sender wants none. Not yet a [`Reply`].
     pub fn positive(&self, stamp: &Stamp) -> Payload {
-        let code = self.manner.code_for_success();
-        Payload::new(code.map(|code| reply::build(Some(&self.header), code, None, stamp)).unwrap_or_default())
+        if self.several.is_some() {
+            return Payload::new(several::reply(self.frame, &self.header, None, self.answers, stamp));
+        }
+        let mut frames = Frames::each();
+        let mut due = 0;
+        for code in self.manner.codes_for_success() {
+            // the second one, where the feed sends two, is left out if both do not fit
+            let envelope = Envelope { header: Some(&self.header), code, fault: None, time: &stamp.time, id: &stamp.id(due) };
+            let fits = frames.push(&envelope);
+            assert!(fits || due > 0, "one acknowledgement always fits: every field is bounded by limits.rs");
+            due += 1;
+        }
+        Payload::new(if due == 0 { Bytes::new() } else { frames.finish(due, None) })
     }
 
     /// The reply after the store failed, for a feed that says so to its senders (`on_store_failure = "nak"`).
@@ -296,25 +232,49 @@ impl Accepted<'_> {
 
     /// MSH-15 or MSH-16 held something that table 0155 does not have and was read as empty.
     pub fn has_unknown_manner(&self) -> bool {
-        self.manner.unknown
+        self.several.map_or(self.manner.unknown, |found| found.unknown_manner)
     }
 
-    /// Several messages in one frame, stored and answered as one.
-    pub fn is_batch(&self) -> bool {
-        self.header.kind == Kind::Batch
+    /// Several messages in one frame, stored as one record.
+    pub fn is_several(&self) -> bool {
+        self.several.is_some()
+    }
+
+    /// The counts of a batch do not add up, or its end is missing.
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.several.and_then(|found| found.mismatch)
+    }
+
+    /// MSH-11 of the message, or of one of several, says that it is not for production.
+    pub fn is_test(&self) -> bool {
+        self.several.map_or_else(|| self.header.is_test(), |found| found.test)
+    }
+
+    /// Of several messages some are for production and some are not.
+    pub fn mixes_tests(&self) -> bool {
+        self.several.is_some_and(|found| found.mixed)
+    }
+
+    /// MSH-18 names a character set that is not known, or that cannot have come through a frame.
+    pub fn has_unknown_charset(&self) -> bool {
+        let repetition = self.header.delimiters.repetition.unwrap_or_default();
+        matches!(Declared::read(self.header.field(18), repetition), Declared::Unknown | Declared::NotTransportable)
     }
 
     fn negative(&self, fault: Fault, stamp: &Stamp) -> Option<Reply> {
+        if self.several.is_some() {
+            return some(several::reply(self.frame, &self.header, Some(fault), self.answers, stamp));
+        }
         let code = self.manner.code_for(fault)?;
-        Some(Reply(Payload::new(reply::build(Some(&self.header), code, Some(fault), stamp))))
+        let envelope = Envelope { header: Some(&self.header), code, fault: Some(fault), time: &stamp.time, id: &stamp.control_id };
+        some(reply::build(&envelope))
     }
 }
 
 impl<'a> Refused<'a> {
-    fn new(header: Option<Header<'a>>, fault: Fault) -> Self {
-        let original = Manner { scheme: Scheme::Original, when: When::Always, unknown: false };
-        let manner = header.as_ref().map_or(original, Manner::of);
-        Self { header, manner, fault }
+    fn new(header: Option<Header<'a>>, fault: Fault, answers: &AnswerSettings) -> Self {
+        let manner = header.as_ref().map_or(Manner::ORIGINAL, |header| Manner::of(header, answers.app_ack));
+        Self { header, manner, fault, several: None }
     }
 
     pub fn fault(&self) -> Fault {
@@ -323,9 +283,17 @@ impl<'a> Refused<'a> {
 
     /// The negative reply, where the sender wants one.
     pub fn reply(&self, stamp: &Stamp) -> Option<Reply> {
+        if let (Some((frame, answers)), Some(header)) = (self.several, &self.header) {
+            return some(several::reply(frame, header, Some(self.fault), answers, stamp));
+        }
         let code = self.manner.code_for(self.fault)?;
-        Some(Reply(Payload::new(reply::build(self.header.as_ref(), code, Some(self.fault), stamp))))
+        let envelope = Envelope { header: self.header.as_ref(), code, fault: Some(self.fault), time: &stamp.time, id: &stamp.control_id };
+        some(reply::build(&envelope))
     }
+}
+
+fn some(bytes: Bytes) -> Option<Reply> {
+    (!bytes.is_empty()).then(|| Reply(Payload::new(bytes)))
 }
 
 /// A time as HL7 writes it, in UTC with its offset; one out of range is shown as 1970.

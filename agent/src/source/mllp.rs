@@ -148,8 +148,9 @@ impl MllpListener {
         drop(listener);
         seats.stop();
         loop_state.finish().await;
-        board.clear(Code::FrameUnusable, feed.as_str());
-        board.clear(Code::FrameOverLimit, feed.as_str());
+        for code in PeerConditions::CODES {
+            board.clear(code, feed.as_str());
+        }
         tracing::info!(%feed, "listener stopped");
     }
 }

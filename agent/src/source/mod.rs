@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! mllp ──► mllp/connection ──► frame (bytes → frames) ──► ack (frame → verdict, reply) ──► spool::Appender
-//!                                                          └─ msh (header fields from raw bytes)
+//!                                                          ├─ msh (header fields from raw bytes)
+//!                                                          └─ batch (several messages in one frame: split, counted)
+//! charset (a decoding view of bytes, for whoever reads them later)
 //! ```
 //!
-//! `frame`, `msh` and `ack` are pure; `mllp` is the I/O around them. A source holds an `Appender` and nothing else of the spool: it can
+//! `frame`, `msh`, `batch`, `charset` and `ack` are pure; `mllp` is the I/O around them. A source holds an `Appender` and nothing else of the spool: it can
 //! add, never read, settle or remove. It answers positively only with what `ack::accept` makes of a `Durable` (I1).
 
 pub mod ack;
+pub mod batch;
+pub mod charset;
 pub mod frame;
 pub mod mllp;
 pub mod msh;

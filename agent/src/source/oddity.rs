@@ -74,7 +74,20 @@ oddities! {
     CommitBlock = "commit_block_received", None,
         "peer sends commit blocks of MLLP release 2; they are ignored. Set the sender to MLLP release 1";
     Batch = "batch_in_a_frame", None,
-        "peer sends a batch (FHS or BHS) in one frame; it is stored whole and answered once with the batch's control id";
+        "peer sends several messages in one frame (FHS, BHS or more than one MSH); they are stored as one record and each is answered, \
+         see batch_ack";
+    BatchMismatch = "batch_count_mismatch", Some(Code::BatchCountMismatch),
+        "peer sent a batch whose trailer (BTS-1, FTS-1) does not fit its messages, or is missing; it is stored whole and flagged. Ask the \
+         sender's people whether messages are missing, and have them send those again";
+    MixedTests = "test_and_production_in_one_frame", None,
+        "peer sends messages for test (MSH-11 T or D) and for production in one frame; the whole frame is taken as test. Have the sender \
+         keep them apart";
+    NotAccepted = "header_not_accepted", Some(Code::FrameUnusable),
+        "peer sent a message that the feed's strict edits do not take (type, version or processing id); refused, its bytes are in \
+         quarantine. Correct the sender's routing, or the lists in [feed.mllp.strict]";
+    UnknownCharset = "unknown_character_set", None,
+        "peer names a character set in MSH-18 that is not known or cannot be carried; bytes are kept as they are. Set the feed's charset to \
+         what the sender really sends";
     LargeFrameWait = "no_room_for_large_frame", None,
         "too many large frames at once; connection closed without an answer. The sender should send again; if it repeats, lower the \
          number of connections";
@@ -121,7 +134,7 @@ impl fmt::Display for Repeated<'_> {
     }
 }
 
-/// The two conditions of a feed's peers, raised by its connections and ended by its listener.
+/// The conditions of a feed's peers, raised by its connections and ended by its listener.
 #[derive(Debug)]
 pub struct PeerConditions {
     board: Arc<Board>,
@@ -129,6 +142,7 @@ pub struct PeerConditions {
     started: Instant,
     unusable: Raised,
     over_limit: Raised,
+    batch: Raised,
 }
 
 /// Milliseconds since `started`, plus one; 0 for not raised.
@@ -138,8 +152,11 @@ struct Raised {
 }
 
 impl PeerConditions {
+    /// What connections raise, and the end of their listener ends.
+    pub const CODES: [Code; 3] = [Code::FrameUnusable, Code::FrameOverLimit, Code::BatchCountMismatch];
+
     pub fn new(board: Arc<Board>, feed: FeedId) -> Self {
-        Self { board, feed, started: Instant::now(), unusable: Raised::default(), over_limit: Raised::default() }
+        Self { board, feed, started: Instant::now(), unusable: Raised::default(), over_limit: Raised::default(), batch: Raised::default() }
     }
 
     /// Raises or renews the condition of this oddity, if it has one. Cheap enough for a peer that sends nothing else.
@@ -154,7 +171,7 @@ impl PeerConditions {
 
     /// Ends conditions whose cause did not come back.
     pub fn expire(&self, now: Instant) {
-        for code in [Code::FrameUnusable, Code::FrameOverLimit] {
+        for code in Self::CODES {
             let last = &self.raised(code).last;
             let at = last.load(Ordering::Relaxed);
             let over = at != 0 && self.since_start(now).saturating_sub(at) >= ODDITY_HOLD.as_millis() as u64;
@@ -165,7 +182,11 @@ impl PeerConditions {
     }
 
     fn raised(&self, code: Code) -> &Raised {
-        if code == Code::FrameOverLimit { &self.over_limit } else { &self.unusable }
+        match code {
+            Code::FrameOverLimit => &self.over_limit,
+            Code::BatchCountMismatch => &self.batch,
+            _ => &self.unusable,
+        }
     }
 
     fn since_start(&self, now: Instant) -> u64 {

@@ -147,7 +147,7 @@ impl Committer {
         let seq = before.seq + 1;
         let mark = Mark { seq, chain: before.chain.after(seq, &digest) };
         let in_flush = print.is_some_and(|p| !scratch.identities.insert((feed.clone(), p.identity)));
-        let mut flags = 0;
+        let mut flags = format::stage_flag(message.stage);
         if message.clock_suspect {
             flags |= format::FLAG_CLOCK_SUSPECT;
         }
@@ -156,6 +156,9 @@ impl Committer {
         }
         if print.is_some() {
             flags |= format::FLAG_HAS_IDENTITY;
+        }
+        if message.batch_mismatch {
+            flags |= format::FLAG_BATCH_MISMATCH;
         }
         let control_id = message.identity.as_ref().map_or(&[][..], |id| &id.control_id[..]);
         let header = RecordHeaderV1 {

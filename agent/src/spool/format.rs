@@ -21,7 +21,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::record::{Chain, Digest, Incarnation, Nonce, Position};
+use crate::record::{Chain, Digest, Incarnation, Nonce, Position, Stage};
 
 /// Space for one copy of the segment header.
 pub const SEGMENT_HEADER_COPY: u64 = 32 * limits::KIB;
@@ -95,7 +95,7 @@ pub struct BaseV1 {
 pub struct RecordHeaderV1 {
     pub feed: String,
     pub seq: u64,
-    /// [`FLAG_CLOCK_SUSPECT`], [`FLAG_CONTROL_ID_REUSED`], [`FLAG_HAS_IDENTITY`].
+    /// [`FLAG_CLOCK_SUSPECT`], [`FLAG_CONTROL_ID_REUSED`], [`FLAG_HAS_IDENTITY`], [`FLAG_TEST`], [`FLAG_SHADOW`], [`FLAG_BATCH_MISMATCH`].
     pub flags: u32,
     /// The chain before this record; the chain after it follows from seq and digest.
     pub chain_before: Chain,
@@ -113,6 +113,29 @@ pub struct RecordHeaderV1 {
 pub const FLAG_CLOCK_SUSPECT: u32 = 1;
 pub const FLAG_CONTROL_ID_REUSED: u32 = 2;
 pub const FLAG_HAS_IDENTITY: u32 = 4;
+/// Its stage; neither of the two is `live`.
+pub const FLAG_TEST: u32 = 8;
+pub const FLAG_SHADOW: u32 = 16;
+/// A batch whose counts do not add up.
+pub const FLAG_BATCH_MISMATCH: u32 = 32;
+
+/// The bits of a stage.
+pub fn stage_flag(stage: Stage) -> u32 {
+    match stage {
+        Stage::Test => FLAG_TEST,
+        Stage::Shadow => FLAG_SHADOW,
+        Stage::Live => 0,
+    }
+}
+
+/// The stage in a record's flags.
+pub fn stage_of(flags: u32) -> Stage {
+    match (flags & FLAG_TEST != 0, flags & FLAG_SHADOW != 0) {
+        (true, _) => Stage::Test,
+        (false, true) => Stage::Shadow,
+        (false, false) => Stage::Live,
+    }
+}
 
 /// Where a record came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -373,6 +373,8 @@ fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: b
         received_at_ms: header.received_at_ms,
         clock_suspect: header.flags & format::FLAG_CLOCK_SUSPECT != 0,
         control_id_reused: header.flags & format::FLAG_CONTROL_ID_REUSED != 0,
+        stage: format::stage_of(header.flags),
+        batch_mismatch: header.flags & format::FLAG_BATCH_MISMATCH != 0,
         body: Payload::new(body),
     }
 }

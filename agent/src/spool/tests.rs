@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::disk::RealDisk;
 use super::*;
 use crate::contract::Mark;
-use crate::record::{Message, MessageIdentity, Name};
+use crate::record::{Message, MessageIdentity, Name, Stage};
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -52,6 +52,8 @@ fn message(to: &str, id: &str, body: &str) -> Message {
         peer: "127.0.0.1:1".into(),
         received_at_ms: 1_793_491_200_000,
         clock_suspect: false,
+        stage: Stage::Live,
+        batch_mismatch: false,
     }
 }
 
@@ -152,6 +154,32 @@ fn a_resent_message_is_answered_from_the_first_copy() {
         let answer = parts.committer.commit(vec![resend]).remove(0).unwrap();
         assert!(answer.is_duplicate(), "state lost: {lost}");
         assert_eq!(answer.reply().expose(), "reply to 1".as_bytes());
+    }
+}
+
+/// What a message is said to be stays with it: stage and flags come back, also from a spool that was not closed.
+#[test]
+fn stage_and_flags_of_a_record_survive_a_crash() {
+    let bench = Bench::new();
+    let mut parts = bench.open();
+    let batch = Stage::ALL.iter().zip([true, false, false]).map(|(stage, batch_mismatch)| Message {
+        stage: *stage,
+        batch_mismatch,
+        ..message("a", stage.as_str(), "body")
+    });
+    assert!(parts.committer.commit(batch.collect()).iter().all(Result::is_ok));
+    for crash in [false, true] {
+        if crash {
+            drop(parts);
+            parts = bench.open();
+        }
+        let kept: Vec<_> = (0..3)
+            .map(|after| match parts.reader.next(&feed("a"), after).unwrap() {
+                Some(Item::Record(record)) => (record.stage, record.batch_mismatch),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kept, [(Stage::Test, true), (Stage::Shadow, false), (Stage::Live, false)], "after a crash: {crash}");
     }
 }
 

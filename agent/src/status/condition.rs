@@ -76,6 +76,8 @@ conditions! {
     FrameOverLimit = "frame_over_limit", Warning;
     /// A peer sent bytes that are not a message.
     FrameUnusable = "frame_unusable", Warning;
+    /// A batch did not hold what its trailer claims.
+    BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }

@@ -133,6 +133,8 @@ impl Ledger {
             peer: "192.0.2.1:4000".to_owned(),
             received_at_ms: 1_800_000_000_000,
             clock_suspect: false,
+            stage: siteward::record::Stage::Live,
+            batch_mismatch: false,
         }
     }
 

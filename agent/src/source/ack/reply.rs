@@ -1,11 +1,12 @@
-//! The bytes of a reply: MSH, MSA and, for a refusal, ERR.
+//! The bytes of replies: MSH, MSA and, for a refusal, ERR; alone in a frame, several frames in a row, or between BHS and BTS.
 //!
 //! Text of our own is written only where it holds none of the sender's delimiters, so an odd sender gets fewer words but never a reply that
-//! reads wrong. Codes are letters and digits, which are no delimiters.
+//! reads wrong. Codes are letters and digits, which are no delimiters. Whatever is built here is shorter than `REPLY_BYTES_MAX`.
 
 use bytes::Bytes;
 
-use super::{Fault, Stamp, can_echo, is_frameable};
+use super::fault::Fault;
+use super::{Stamp, can_echo, is_frameable};
 use crate::limits::{REPLY_BYTES_MAX, REPLY_COPIED_BYTES_MAX};
 use crate::source::frame::{END, START};
 use crate::source::msh::{Delimiters, Header, Version};
@@ -15,26 +16,102 @@ const OUR_NAME: &str = "siteward";
 /// MSH-12 of a reply to something without a version of HL7.
 const DEFAULT_VERSION: (&str, Version) = ("2.5", Version(2, 5, 0));
 
-/// One reply, framing included, in one piece.
-pub(super) fn build(header: Option<&Header<'_>>, code: &str, fault: Option<Fault>, stamp: &Stamp) -> Bytes {
-    let mut out = write(header, code, fault, stamp, true);
-    if out.len() >= REPLY_BYTES_MAX {
-        out = write(header, code, fault, stamp, false);
-    }
-    assert!(out.len() < REPLY_BYTES_MAX, "every field left is bounded by limits.rs");
-    Bytes::from(out)
+/// Least room kept for BTS and the end of the frame.
+const TRAILER_BYTES: usize = 64;
+
+/// What one acknowledgement says. Without `header`: to something that has none.
+pub(super) struct Envelope<'a> {
+    pub(super) header: Option<&'a Header<'a>>,
+    pub(super) code: &'a str,
+    pub(super) fault: Option<Fault>,
+    /// MSH-7 and MSH-10.
+    pub(super) time: &'a str,
+    pub(super) id: &'a str,
 }
 
-fn write(header: Option<&Header<'_>>, code: &str, fault: Option<Fault>, stamp: &Stamp, addresses: bool) -> Vec<u8> {
-    let mut line = Writer::new(header);
-    line.out.push(START);
-    line.header(header, stamp, addresses);
-    line.acknowledgement(header, code, fault);
-    if let Some(fault) = fault {
-        line.error(fault);
+/// One acknowledgement, framing included, in one piece.
+pub(super) fn build(envelope: &Envelope<'_>) -> Bytes {
+    let mut frames = Frames::each();
+    assert!(frames.push(envelope), "every field left is bounded by limits.rs");
+    frames.finish(1, None)
+}
+
+/// Several acknowledgements in one piece.
+pub(super) struct Frames {
+    out: Vec<u8>,
+    /// Of a batch, to end it as it began.
+    separator: Option<Vec<u8>>,
+}
+
+impl Frames {
+    /// Each in its own frame.
+    pub(super) fn each() -> Self {
+        Self { out: Vec::with_capacity(512), separator: None }
     }
-    line.out.extend_from_slice(&[END, b'\r']);
-    line.out
+
+    /// One frame that begins with BHS: addresses exchanged as in MSH, BHS-11 our id, BHS-12 the sender's.
+    pub(super) fn batch(header: &Header<'_>, reference: &[u8], stamp: &Stamp) -> Self {
+        let mut line = Writer::new(Some(header));
+        line.out.push(START);
+        line.out.extend_from_slice(b"BHS");
+        line.separator();
+        line.out.extend_from_slice(line.delimiters.encoding);
+        for theirs in [5, 6, 3, 4] {
+            line.separator();
+            line.copied_short(header.field(theirs));
+        }
+        line.separator();
+        line.text(&stamp.time);
+        for _ in 8..=11 {
+            line.separator();
+        }
+        line.out.extend_from_slice(stamp.control_id.as_bytes());
+        line.separator();
+        line.copied_short(reference);
+        line.out.push(b'\r');
+        Self { separator: Some(line.delimiters.separator.to_vec()), out: line.out }
+    }
+
+    /// Adds one; `false`, and nothing is added, where it does not fit even without its addresses.
+    pub(super) fn push(&mut self, envelope: &Envelope<'_>) -> bool {
+        [true, false].into_iter().any(|addresses| {
+            let framed = self.separator.is_none();
+            let mut line = Writer::new(envelope.header);
+            if framed {
+                line.out.push(START);
+            }
+            line.header(envelope, addresses);
+            line.acknowledgement(envelope);
+            if let Some(fault) = envelope.fault {
+                line.error(fault);
+            }
+            if framed {
+                line.out.extend_from_slice(&[END, b'\r']);
+            }
+            let reserve = if framed { 0 } else { TRAILER_BYTES };
+            let fits = self.out.len() + line.out.len() + reserve < REPLY_BYTES_MAX;
+            if fits {
+                self.out.extend_from_slice(&line.out);
+            }
+            fits
+        })
+    }
+
+    /// `acknowledgements` stand in it; `covered`: they answer for so many messages.
+    pub(super) fn finish(mut self, acknowledgements: u64, covered: Option<u64>) -> Bytes {
+        if let Some(separator) = &self.separator {
+            self.out.extend_from_slice(b"BTS");
+            self.out.extend_from_slice(separator);
+            self.out.extend_from_slice(acknowledgements.to_string().as_bytes());
+            if let Some(covered) = covered {
+                self.out.extend_from_slice(separator);
+                self.out.extend_from_slice(covered.to_string().as_bytes());
+            }
+            self.out.extend_from_slice(&[b'\r', END, b'\r']);
+        }
+        assert!(self.out.len() < REPLY_BYTES_MAX, "room for the trailer was kept");
+        Bytes::from(self.out)
+    }
 }
 
 struct Writer<'a> {
@@ -53,15 +130,16 @@ impl<'a> Writer<'a> {
         if !usable {
             let standard = Delimiters { separator: delimiters.separator, ..Delimiters::STANDARD };
             let clash = delimiters.separator.iter().any(|b| standard.encoding.contains(b));
-            let none = Delimiters { encoding: b"", component: None, subcomponent: None, ..standard };
+            let none = Delimiters { encoding: b"", component: None, repetition: None, subcomponent: None, ..standard };
             delimiters = if clash { none } else { standard };
         }
         let theirs = header.and_then(|h| h.version().map(|version| (h.field(12), version))).filter(|(field, _)| is_copied(field));
         let version = theirs.map_or(DEFAULT_VERSION.1, |(_, version)| version);
-        Self { out: Vec::with_capacity(512), delimiters, version_field: theirs.map(|(field, _)| field), version }
+        Self { out: Vec::with_capacity(256), delimiters, version_field: theirs.map(|(field, _)| field), version }
     }
 
-    fn header(&mut self, header: Option<&Header<'_>>, stamp: &Stamp, addresses: bool) {
+    fn header(&mut self, envelope: &Envelope<'_>, addresses: bool) {
+        let header = envelope.header;
         self.out.extend_from_slice(b"MSH");
         self.separator();
         self.out.extend_from_slice(self.delimiters.encoding);
@@ -78,12 +156,12 @@ impl<'a> Writer<'a> {
             }
         }
         self.separator();
-        self.text(&stamp.time);
+        self.text(envelope.time);
         self.separator(); // MSH-8
         self.separator();
         self.message_type(header);
         self.separator();
-        self.out.extend_from_slice(stamp.control_id.as_bytes());
+        self.out.extend_from_slice(envelope.id.as_bytes());
         self.separator();
         match header {
             Some(header) => self.copied_short(header.field(11)),
@@ -127,16 +205,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn acknowledgement(&mut self, header: Option<&Header<'_>>, code: &str, fault: Option<Fault>) {
+    fn acknowledgement(&mut self, envelope: &Envelope<'_>) {
         self.out.extend_from_slice(b"MSA");
         self.separator();
-        self.out.extend_from_slice(code.as_bytes());
+        self.out.extend_from_slice(envelope.code.as_bytes());
         self.separator();
-        let control_id = header.map(|h| h.field(10)).unwrap_or_default();
+        let control_id = envelope.header.map(|h| h.field(10)).unwrap_or_default();
         if can_echo(control_id) {
             self.out.extend_from_slice(control_id);
         }
-        if let Some(fault) = fault
+        if let Some(fault) = envelope.fault
             && self.version < Version(2, 7, 0)
         {
             self.separator();
@@ -145,38 +223,39 @@ impl<'a> Writer<'a> {
         self.out.push(b'\r');
     }
 
-    /// ERR: one coded field (ERR-1) before 2.5, location, code and severity (ERR-2, 3, 4) from there on.
+    /// ERR: one coded field (ERR-1) before 2.5; location, code, severity, diagnostics and a sentence (ERR-2, 3, 4, 7, 8) from there on.
     fn error(&mut self, fault: Fault) {
         let Some(component) = self.delimiters.component else { return };
         let (code, text) = fault.condition();
-        let (segment, place) = if fault.is_about_control_id() { ("MSH", ["1", "10"]) } else { ("", ["", ""]) };
+        let place = fault.field().map(|field| ["MSH", "1", field]);
         self.out.extend_from_slice(b"ERR");
         self.separator();
         if self.version < Version(2, 5, 0) {
-            self.out.extend_from_slice(segment.as_bytes());
-            for part in place {
-                self.out.extend_from_slice(component);
+            for part in place.unwrap_or_default() {
                 self.out.extend_from_slice(part.as_bytes());
+                self.out.extend_from_slice(component);
             }
-            self.out.extend_from_slice(component);
             self.out.extend_from_slice(code.as_bytes());
             if let Some(subcomponent) = self.delimiters.subcomponent {
                 self.coded_text(subcomponent, text);
             }
         } else {
             self.separator(); // ERR-1 is withdrawn
-            if !segment.is_empty() {
-                self.out.extend_from_slice(segment.as_bytes());
-                for part in place {
-                    self.out.extend_from_slice(component);
-                    self.out.extend_from_slice(part.as_bytes());
-                }
+            for (index, part) in place.iter().flatten().enumerate() {
+                self.out.extend_from_slice(if index == 0 { b"" } else { component });
+                self.out.extend_from_slice(part.as_bytes());
             }
             self.separator();
             self.out.extend_from_slice(code.as_bytes());
             self.coded_text(component, text);
             self.separator();
             self.out.push(b'E');
+            for _ in 5..=7 {
+                self.separator();
+            }
+            self.text(fault.name());
+            self.separator();
+            self.text(fault.advice());
         }
         self.out.push(b'\r');
     }

@@ -1,30 +1,41 @@
 //! The answer table row by row, and replies byte for byte.
 
 use super::*;
+use crate::config::settings::{AppAck, BatchAck, StrictSettings};
 use crate::limits::REPLY_BYTES_MAX;
 use proptest::prelude::*;
 
-const STRICT: Policy = Policy { allow_missing_control_id: false };
-const LENIENT: Policy = Policy { allow_missing_control_id: true };
+pub(super) static PLAIN: AnswerSettings = AnswerSettings {
+    allow_missing_control_id: false,
+    app_ack: AppAck::None,
+    batch_ack: BatchAck::Batch,
+    strict: StrictSettings { types: Vec::new(), versions: Vec::new(), processing_ids: Vec::new() },
+};
+static LENIENT: AnswerSettings = AnswerSettings {
+    allow_missing_control_id: true,
+    app_ack: AppAck::None,
+    batch_ack: BatchAck::Batch,
+    strict: StrictSettings { types: Vec::new(), versions: Vec::new(), processing_ids: Vec::new() },
+};
 
-fn stamp() -> Stamp {
+pub(super) fn stamp() -> Stamp {
     Stamp { time: "20260101120000+0000".into(), control_id: "00ab".into() }
 }
 
 /// A message that lives as long as the test, so that verdicts can be passed around.
-fn kept(message: &[u8]) -> &'static Bytes {
+pub(super) fn kept(message: &[u8]) -> &'static Bytes {
     Box::leak(Box::new(Bytes::copy_from_slice(message)))
 }
 
 fn accepted(message: &[u8]) -> Accepted<'static> {
-    match judge(kept(message), STRICT) {
+    match judge(kept(message), &PLAIN) {
         Verdict::Accept(accepted) => accepted,
         other => panic!("{other:?}"),
     }
 }
 
 fn refused(message: &[u8]) -> Refused<'static> {
-    match judge(kept(message), STRICT) {
+    match judge(kept(message), &PLAIN) {
         Verdict::Refuse(refused) => refused,
         other => panic!("{other:?}"),
     }
@@ -39,18 +50,9 @@ fn negative(message: &[u8]) -> Vec<u8> {
 }
 
 /// The reply without framing, with `\r` shown as a line end.
-fn shown(reply: &[u8]) -> String {
+pub(super) fn shown(reply: &[u8]) -> String {
     let inner = reply.strip_prefix(b"\x0B").and_then(|r| r.strip_suffix(b"\x1C\r")).expect("framed");
     String::from_utf8(inner.to_vec()).unwrap().replace('\r', "\n")
-}
-
-/// MSA-1 of a reply; `-` for none.
-fn code(reply: &[u8]) -> String {
-    if reply.is_empty() {
-        return "-".into();
-    }
-    let text = shown(reply);
-    text.lines().find_map(|l| l.strip_prefix("MSA|")).unwrap()[..2].to_owned()
 }
 
 #[test]
@@ -82,45 +84,6 @@ fn the_message_type_of_the_reply_follows_the_version() {
     }
 }
 
-/// The table, row by row: stored, store failed, refused for its size, refused for its content.
-#[test]
-fn msh_15_and_16_decide_which_reply_is_given() {
-    let rows = [
-        ("", "", "AA", "AR", "AR", "AE"),
-        ("AL", "", "CA", "CE", "CR", "CE"),
-        ("AL", "NE", "CA", "CE", "CR", "CE"),
-        ("AL", "AL", "CA", "CE", "CR", "CE"),
-        ("SU", "NE", "CA", "-", "-", "-"),
-        ("ER", "AL", "-", "CE", "CR", "CE"),
-        ("NE", "", "AA", "AR", "AR", "AE"),
-        ("NE", "AL", "AA", "AR", "AR", "AE"),
-        ("NE", "ER", "-", "AR", "AR", "AE"),
-        ("NE", "SU", "AA", "-", "-", "-"),
-        ("NE", "NE", "-", "-", "-", "-"),
-        ("", "AL", "AA", "AR", "AR", "AE"),
-        ("", "ER", "-", "AR", "AR", "AE"),
-        ("", "SU", "AA", "-", "-", "-"),
-        ("", "NE", "-", "-", "-", "-"),
-        ("\"\"", "\"\"", "AA", "AR", "AR", "AE"),
-        ("ACCEPT", "ACKNOL", "AA", "AR", "AR", "AE"),
-        ("AL^x", " NE", "CA", "CE", "CR", "CE"),
-    ];
-    for (accept, application, stored, failed, oversize, content) in rows {
-        let message = |id: &str| format!("MSH|^~\\&|A|B|C|D|||ADT^A01|{id}|P|2.4|||{accept}|{application}\r").into_bytes();
-        let (good, bad) = (message("1"), message(""));
-        let code_of = |reply: Option<Reply>| code(reply.as_ref().map_or(&[], |r| r.bytes()));
-        let got = (
-            code(accepted(&good).positive(&stamp()).expose()),
-            code_of(accepted(&good).store_failed(&stamp())),
-            code_of(judge_oversize(&good).reply(&stamp())),
-            code_of(refused(&bad).reply(&stamp())),
-        );
-        assert_eq!(got, (stored.into(), failed.into(), oversize.into(), content.into()), "MSH-15 {accept:?} MSH-16 {application:?}");
-        assert_eq!(accepted(&good).too_large(&stamp()), judge_oversize(&good).reply(&stamp()));
-        assert_eq!(accepted(&good).has_unknown_manner(), accept == "ACCEPT");
-    }
-}
-
 #[test]
 fn the_control_id_is_repeated_byte_for_byte() {
     for id in [&b" 1 "[..], b"a^b~c\\T\\d&e", b"\xE4\xF6\xFF", b"\"\"", "ü€".as_bytes(), b"\x01\x02\x7F", b"a\nb", &[b'9'; 3072]] {
@@ -142,15 +105,23 @@ fn the_reply_speaks_with_the_senders_delimiters() {
     let none = positive(b"MSH||A|B|C|D|||ORU^R01|77|P|2.4\rPID|1\r");
     assert!(shown(&none).starts_with("MSH|^~\\&|C|D|A|B|"));
     let text = shown(&negative(b"MSH.^~\\& .A.B.C.D...ORU^R01..P\r"));
-    assert_eq!(text, "MSH.^~\\& .C.D.A.B.20260101120000+0000..ACK^R01^ACK.00ab.P.\nMSA.AE..\nERR..MSH^1^10.101^^HL70357.E\n");
+    assert_eq!(
+        text,
+        "MSH.^~\\& .C.D.A.B.20260101120000+0000..ACK^R01^ACK.00ab.P.\nMSA.AE..\nERR..MSH^1^10.101^^HL70357.E...no_control_id.\n"
+    );
 }
 
 #[test]
 fn a_refusal_names_the_place_and_the_code_as_the_version_wants_it() {
     let reply = |version: &str| shown(&negative(format!("MSH|^~\\&|A|B|C|D|||ADT^A01||P|{version}\rPID|1||CANARY\r").as_bytes()));
     assert!(reply("2.3").ends_with("MSA|AE||Required field missing\nERR|MSH^1^10^101&Required field missing&HL70357\n"));
-    assert!(reply("2.5").ends_with("MSA|AE||Required field missing\nERR||MSH^1^10|101^Required field missing^HL70357|E\n"));
-    assert!(reply("2.7").ends_with("MSA|AE|\nERR||MSH^1^10|101^Required field missing^HL70357|E\n"), "MSA-3 is withdrawn");
+    assert!(reply("2.5").ends_with(
+        "MSA|AE||Required field missing\nERR||MSH^1^10|101^Required field missing^HL70357|E|||no_control_id|Fill MSH-10 and send again\n"
+    ));
+    assert!(
+        reply("2.7").ends_with("MSA|AE|\nERR||MSH^1^10|101^Required field missing^HL70357|E|||no_control_id|Fill MSH-10 and send again\n"),
+        "MSA-3 is withdrawn"
+    );
     assert!(!reply("2.5").contains("CANARY"));
 }
 
@@ -161,7 +132,9 @@ fn a_failed_store_is_told_as_207() {
     assert!(shown(reply.bytes()).ends_with("MSA|AR|5|Application internal error\nERR|^^^207&Application internal error&HL70357\n"));
     let message = b"MSH|^~\\&|A|B|C|D|||ADT^A01|5|P|2.8|||AL|NE\rPID|1\r";
     let reply = accepted(message).store_failed(&stamp()).unwrap();
-    assert!(shown(reply.bytes()).ends_with("MSA|CE|5\nERR|||207^Application internal error^HL70357|E\n"));
+    assert!(shown(reply.bytes()).ends_with(
+        "MSA|CE|5\nERR|||207^Application internal error^HL70357|E|||store_failed|The message was not stored, send it again later\n"
+    ));
 }
 
 #[test]
@@ -170,7 +143,7 @@ fn bytes_without_a_header_are_rejected_with_an_empty_control_id() {
         let refused = refused(junk);
         assert_eq!(refused.fault(), Fault::NoHeader);
         let expected = "MSH|^~\\&|siteward||||20260101120000+0000||ACK|00ab|P|2.5\nMSA|AR||Segment sequence error\n\
-                        ERR|||100^Segment sequence error^HL70357|E\n";
+                        ERR|||100^Segment sequence error^HL70357|E|||no_header|The frame does not begin with MSH\n";
         assert_eq!(shown(refused.reply(&stamp()).unwrap().bytes()), expected);
     }
 }
@@ -179,7 +152,7 @@ fn bytes_without_a_header_are_rejected_with_an_empty_control_id() {
 fn a_message_without_control_id_is_stored_where_the_feed_allows_it() {
     let message = b"MSH|^~\\&|A|B|C|D|||ADT^A01||P|2.5\rPID|1\r";
     assert_eq!(refused(message).fault(), Fault::NoControlId);
-    let Verdict::Accept(accepted) = judge(kept(message), LENIENT) else { panic!() };
+    let Verdict::Accept(accepted) = judge(kept(message), &LENIENT) else { panic!() };
     assert!(accepted.identity().is_none());
     assert!(shown(accepted.positive(&stamp()).expose()).ends_with("\nMSA|AA|\n"));
 }
@@ -202,18 +175,11 @@ fn absurdly_long_fields_are_left_out_and_never_the_control_id() {
 
 #[test]
 fn acknowledgements_and_commit_blocks_are_neither_stored_nor_answered() {
-    let is = |frame: &'static [u8], what| matches!(judge(kept(frame), STRICT), Verdict::Ignore(ignored) if ignored == what);
+    let is = |frame: &'static [u8], what| matches!(judge(kept(frame), &PLAIN), Verdict::Ignore(ignored) if ignored == what);
     assert!(is(b"MSH|^~\\&|A|B|C|D|||ACK^A01^ACK|1|P|2.5\rMSA|AA|9\r", Ignored::Acknowledgement));
     assert!(is(b"\x06", Ignored::CommitBlock));
     assert!(is(b"\x15", Ignored::CommitBlock));
-    assert!(matches!(judge(kept(b"MSH|^~\\&|A|B|C|D|||RSP^K11|1|P|2.5\rMSA|AA|9\r"), STRICT), Verdict::Accept(_)));
-}
-
-#[test]
-fn a_batch_is_answered_once_with_its_own_control_id() {
-    let batch = b"FHS|^~\\&|A|B|C|D|2024||f||F1\rBHS|^~\\&|A|B|C|D|2024||||B1\rMSH|^~\\&|X|Y|||||ADT^A01|M1|T|2.3|||NE|NE\rPID|1\r";
-    assert!(accepted(batch).is_batch());
-    assert_eq!(shown(&positive(batch)), "MSH|^~\\&|C|D|A|B|20260101120000+0000||ACK|00ab|T|2.3\nMSA|AA|F1\n");
+    assert!(matches!(judge(kept(b"MSH|^~\\&|A|B|C|D|||RSP^K11|1|P|2.5\rMSA|AA|9\r"), &PLAIN), Verdict::Accept(_)));
 }
 
 #[test]
@@ -227,20 +193,22 @@ fn the_character_set_is_named_where_something_in_it_is_repeated() {
 #[test]
 fn an_oversize_head_is_answered_from_what_is_whole() {
     let head = b"MSH|^~\\&|A|B|C|D|||ADT^A01|77|P|2.5\rOBX|1|ED|CANARY";
-    let reply = shown(judge_oversize(head).reply(&stamp()).unwrap().bytes());
-    assert!(reply.ends_with("MSA|AR|77|Value too long\nERR|||104^Value too long^HL70357|E\n"));
-    let cut = judge_oversize(b"MSH|^~\\&|A|B|C|D|||ADT^A01|77");
+    let reply = shown(judge_oversize(head, &PLAIN).reply(&stamp()).unwrap().bytes());
+    assert!(reply.ends_with(
+        "MSA|AR|77|Value too long\nERR|||104^Value too long^HL70357|E|||over_limit|The message is larger than this interface takes\n"
+    ));
+    let cut = judge_oversize(b"MSH|^~\\&|A|B|C|D|||ADT^A01|77", &PLAIN);
     assert!(shown(cut.reply(&stamp()).unwrap().bytes()).contains("MSA|AR||"), "an id that may be cut is not repeated");
-    assert!(shown(judge_oversize(b"zzzzzzzzzzzz").reply(&stamp()).unwrap().bytes()).contains("MSA|AR||"));
+    assert!(shown(judge_oversize(b"zzzzzzzzzzzz", &PLAIN).reply(&stamp()).unwrap().bytes()).contains("MSA|AR||"));
 }
 
 /// I7: neither replies nor verdicts print content.
 #[test]
 fn debug_shows_no_content() {
     let message = b"MSH|^~\\&|CANARY|B|C|D|||ADT^A01|CANARY|P|2.5\rPID|CANARY\r";
-    let verdict = judge(kept(message), STRICT);
+    let verdict = judge(kept(message), &PLAIN);
     let reply = accepted(message).store_failed(&stamp());
-    assert!(!format!("{verdict:?} {reply:?} {:?}", judge_oversize(message)).contains("CANARY"));
+    assert!(!format!("{verdict:?} {reply:?} {:?}", judge_oversize(message, &PLAIN)).contains("CANARY"));
 }
 
 #[test]
@@ -255,15 +223,16 @@ proptest! {
     fn any_bytes_get_a_verdict_and_a_reply_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..6000), start in 0usize..4) {
         let start: &[u8] = [&b""[..], b"MSH", b"MSH|^~\\&|A|B|C|D|||ADT^A01|", b"FHS|^~\\&|"][start];
         let message = Bytes::from([start, &bytes[..]].concat());
-        let reply = match judge(&message, LENIENT) {
+        let reply = match judge(&message, &LENIENT) {
             Verdict::Accept(accepted) => Some(Reply(accepted.positive(&stamp()))),
             Verdict::Refuse(refused) => refused.reply(&stamp()),
             Verdict::Ignore(_) => None,
         };
-        for reply in [reply, judge_oversize(&message).reply(&stamp())].into_iter().flatten().filter(|r| !r.bytes().is_empty()) {
+        for reply in [reply, judge_oversize(&message, &PLAIN).reply(&stamp())].into_iter().flatten().filter(|r| !r.bytes().is_empty()) {
             let bytes = reply.bytes();
             prop_assert!(bytes.len() < REPLY_BYTES_MAX);
-            prop_assert!(bytes.starts_with(b"\x0BMSH") && bytes.ends_with(b"\r\x1C\r"));
+            prop_assert!(bytes.starts_with(b"\x0BMSH") || bytes.starts_with(b"\x0BBHS"));
+            prop_assert!(bytes.ends_with(b"\r\x1C\r"));
             let inner = &bytes[1..bytes.len() - 2];
             prop_assert!(!inner.contains(&0x0B) && !inner.contains(&0x1C));
         }

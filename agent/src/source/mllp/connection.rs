@@ -30,10 +30,10 @@ use super::pause::Pause;
 use super::seats::{Ask, Seat};
 use super::store::Store;
 use crate::clock;
-use crate::config::settings::{MllpSettings, OnStoreFailure};
+use crate::config::settings::{MllpSettings, OnInvalid, OnStoreFailure};
 use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES};
-use crate::record::{FeedId, Message, Payload};
-use crate::source::ack::{self, Accepted, Fault, Ignored, Policy, Refused, Reply, Stamp, Verdict};
+use crate::record::{FeedId, Message, Payload, Stage};
+use crate::source::ack::{self, Accepted, Fault, Ignored, Refused, Reply, Stamp, Verdict};
 use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remainder};
 use crate::source::oddity::{Oddity, PeerConditions, Seen};
 use crate::source::slots::{FeedSlots, LargeFrameSlot};
@@ -56,7 +56,7 @@ pub(super) struct Shared {
     pub(super) control_ids: ControlIds,
 }
 
-/// Makes MSH-10 of replies: ten digits drawn at start, ten that count.
+/// Makes MSH-10 of replies: nine digits drawn at start, nine that count, and room for two that number the acknowledgements of one reply.
 #[derive(Debug)]
 pub(super) struct ControlIds {
     prefix: u64,
@@ -70,9 +70,9 @@ impl ControlIds {
     }
 
     pub(super) fn next(&self) -> String {
-        const TEN_DIGITS: u64 = 0xFF_FFFF_FFFF;
+        const NINE_DIGITS: u64 = 0xF_FFFF_FFFF;
         let count = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        format!("{:010X}{:010X}", self.prefix & TEN_DIGITS, count & TEN_DIGITS)
+        format!("{:09X}{:09X}", self.prefix & NINE_DIGITS, count & NINE_DIGITS)
     }
 }
 
@@ -85,6 +85,8 @@ enum Ending {
     Idle,
     /// The store failed; closing without an answer leaves the message with its sender.
     StoreFailed,
+    /// What came cannot be a message, and the feed answers that by closing.
+    Invalid,
     Odd(Oddity),
 }
 
@@ -169,7 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.send(reply).await?;
             }
             Event::Oversize { head, .. } => {
-                let reply = self.refuse(&ack::judge_oversize(head.expose()), head.clone()).await;
+                let shared = Arc::clone(&self.shared);
+                let reply = self.refuse(&ack::judge_oversize(head.expose(), &shared.settings.answers), head.clone()).await?;
                 self.send(reply).await?;
             }
             Event::NeedsSlot => self.wait_for_slot().await?,
@@ -217,10 +220,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Everything about one complete frame but the writing of its reply. When this returns, the frame's memory is free.
     async fn message(&mut self, frame: Payload) -> Result<Option<Reply>, Ending> {
-        let policy = Policy { allow_missing_control_id: self.shared.settings.allow_missing_control_id };
-        match ack::judge(frame.expose(), policy) {
+        let shared = Arc::clone(&self.shared);
+        match ack::judge(frame.expose(), &shared.settings.answers) {
             Verdict::Accept(accepted) => self.append(&accepted, frame.clone()).await,
-            Verdict::Refuse(refused) => Ok(self.refuse(&refused, frame.clone()).await),
+            Verdict::Refuse(refused) => self.refuse(&refused, frame.clone()).await,
             Verdict::Ignore(ignored) => {
                 self.odd(match ignored {
                     Ignored::Acknowledgement => Oddity::Acknowledgement,
@@ -232,12 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn append(&mut self, accepted: &Accepted<'_>, body: Payload) -> Result<Option<Reply>, Ending> {
-        if accepted.has_unknown_manner() {
-            self.odd(Oddity::UnknownManner);
-        }
-        if accepted.is_batch() {
-            self.odd(Oddity::Batch);
-        }
+        self.look_at(accepted);
         let received = clock::now();
         let stamp = self.stamp(received.unix_ms);
         let message = Message {
@@ -248,6 +246,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             peer: self.peer.clone(),
             received_at_ms: received.unix_ms,
             clock_suspect: received.suspect,
+            stage: if accepted.is_test() { Stage::Test } else { self.shared.settings.stage },
+            batch_mismatch: accepted.mismatch().is_some(),
         };
         let error = match self.shared.store.append(message).await {
             Ok(reply) => {
@@ -270,6 +270,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(accepted.store_failed(&stamp))
             }
         }
+    }
+
+    /// Notes what is odd about a message that is taken all the same.
+    fn look_at(&mut self, accepted: &Accepted<'_>) {
+        let found = [
+            (accepted.has_unknown_manner(), Oddity::UnknownManner),
+            (accepted.has_unknown_charset(), Oddity::UnknownCharset),
+            (accepted.is_several(), Oddity::Batch),
+            (accepted.mixes_tests(), Oddity::MixedTests),
+            (accepted.mismatch().is_some(), Oddity::BatchMismatch),
+        ];
+        found.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, oddity)| self.odd(oddity));
     }
 
     fn stored(&self) {
@@ -295,17 +307,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Err(Ending::StoreFailed)
     }
 
-    async fn refuse(&mut self, refused: &Refused<'_>, bytes: Payload) -> Option<Reply> {
+    /// `Err` where the feed closes on what cannot be a message.
+    async fn refuse(&mut self, refused: &Refused<'_>, bytes: Payload) -> Result<Option<Reply>, Ending> {
         let fault = refused.fault();
         self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
         match fault {
             Fault::NoHeader => self.odd(Oddity::NoHeader),
             Fault::NoControlId => self.odd(Oddity::NoControlId),
             Fault::ControlIdUnusable => self.odd(Oddity::ControlIdUnusable),
+            Fault::UnsupportedType | Fault::UnsupportedEvent | Fault::UnsupportedProcessingId | Fault::UnsupportedVersion => {
+                self.odd(Oddity::NotAccepted);
+            }
             Fault::OverLimit | Fault::StoreFailed => {} // told when it began
         }
         self.quarantine(fault.name(), bytes).await;
-        refused.reply(&self.stamp(clock::now().unix_ms))
+        if fault.is_invalid() && self.shared.settings.on_invalid == OnInvalid::Close {
+            return Err(Ending::Invalid);
+        }
+        Ok(refused.reply(&self.stamp(clock::now().unix_ms)))
     }
 
     fn stamp(&self, unix_ms: i64) -> Stamp {

@@ -1,9 +1,11 @@
 //! The shell over real sockets, against a store that does what the test says.
 
+mod answers;
+
 use super::*;
-use crate::config::settings::OnStoreFailure;
+use crate::config::settings::{AnswerSettings, OnInvalid, OnStoreFailure};
 use crate::limits::{MESSAGE_BYTES_MAX_RANGE, SOCKET_READ_BYTES};
-use crate::record::{Message, Payload};
+use crate::record::{Message, Payload, Stage};
 use crate::source::ack::Reply;
 use crate::spool::AppendError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +34,8 @@ pub(super) struct FakeStore {
     /// One permit lets one append end.
     gate: Arc<Semaphore>,
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Stage, and whether the batch does not add up.
+    stages: Arc<Mutex<Vec<(Stage, bool)>>>,
     quarantined: Arc<Mutex<Quarantined>>,
     appending: Arc<AtomicU64>,
 }
@@ -42,6 +46,7 @@ impl FakeStore {
             behaviour: Arc::new(Mutex::new(Behaviour::Store)),
             gate: Arc::new(Semaphore::new(1_000_000)),
             bodies: Arc::default(),
+            stages: Arc::default(),
             quarantined: Arc::default(),
             appending: Arc::default(),
         }
@@ -65,6 +70,7 @@ impl FakeStore {
         let behaviour = Self::lock(&self.behaviour).clone();
         match behaviour {
             Behaviour::Store => {
+                Self::lock(&self.stages).push((message.stage, message.batch_mismatch));
                 Self::lock(&self.bodies).push(message.body.expose().to_vec());
                 Ok(Reply::for_tests(message.reply))
             }
@@ -92,7 +98,9 @@ fn settings() -> MllpSettings {
     MllpSettings {
         listen: "127.0.0.1:0".parse().unwrap(),
         on_store_failure: OnStoreFailure::Close,
-        allow_missing_control_id: false,
+        stage: Stage::Live,
+        on_invalid: OnInvalid::Nak,
+        answers: AnswerSettings::default(),
         connections_max: 16,
         frame_timeout: PATIENCE,
         idle_timeout: None,
@@ -447,11 +455,11 @@ async fn a_port_in_use_is_told_with_what_to_do() {
 }
 
 #[test]
-fn control_ids_of_replies_are_twenty_letters_and_digits_and_never_the_same() {
+fn control_ids_of_replies_leave_room_for_two_more_letters_and_are_never_the_same() {
     let ids = ControlIds::new(u64::MAX);
     let some: std::collections::HashSet<String> = (0..100).map(|_| ids.next()).collect();
     assert_eq!(some.len(), 100);
-    assert!(some.iter().all(|id| id.len() == 20 && id.bytes().all(|b| b.is_ascii_alphanumeric())));
+    assert!(some.iter().all(|id| id.len() == 18 && id.bytes().all(|b| b.is_ascii_alphanumeric())));
 }
 
 /// I4: what is held for a connection is bounded by its allowance and one read.
