@@ -110,14 +110,17 @@ fn peers_that_never_read_their_answers_harm_nobody_else() {
     assert!((601..=601 + sent).contains(&captured), "{captured} captured, {sent} sent by the deaf");
 }
 
-/// One bad habit after the other on connections of their own, until told to stop; messages sent whole have connection numbers of their own.
+/// Workers of the storm.
+const WORKERS: usize = 6;
+
+/// One bad habit after the other, until told to stop; each on a connection, and under a connection number, of its own.
 fn habits(addr: SocketAddr, worker: usize, stop: &AtomicBool, connects: &AtomicU64) {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         n += 1;
         let Ok(mut wire) = Wire::connect(addr, Duration::from_secs(5)) else { continue };
         connects.fetch_add(1, Ordering::Relaxed);
-        let whole = sender::frame(&message::build(BAD + worker, n, 2_000));
+        let whole = sender::frame(&message::build(BAD + worker + n * WORKERS, 1, 2_000));
         // an error means that the agent was faster, which is as good
         let _ = match n % 6 {
             0 => wire.send_raw(&whole[..1_000]).map(|()| reset(wire)),
@@ -143,7 +146,7 @@ fn reconnect_storms_and_resets_lose_nothing_that_was_acknowledged() {
     let before = scene.site.process().resident_kib();
     let crew = good_crew(addr, 400);
     let (stop, connects) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let workers: Vec<_> = (0..6)
+    let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let (stop, connects) = (stop.clone(), connects.clone());
             std::thread::spawn(move || habits(addr, worker, &stop, &connects))

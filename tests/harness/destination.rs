@@ -19,6 +19,8 @@ use crate::message;
 use crate::net;
 use crate::sender::Wire;
 
+/// A rest after each answer, so that a cutover finds work under way.
+const PAUSE: Duration = Duration::from_millis(5);
 /// A rest before each new connection.
 const RECONNECT: Duration = Duration::from_millis(20);
 
@@ -116,6 +118,7 @@ fn work(shared: &Shared, connection: usize, count: u64, size: fn(usize, u64) -> 
             }
             head += 1;
             shared.answered.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(PAUSE);
         }
         std::thread::sleep(RECONNECT);
     }
@@ -236,14 +239,14 @@ mod tests {
     #[test]
     fn a_queue_keeps_its_head_until_it_is_answered_and_drops_what_is_refused() {
         let old = OldEngine::start();
-        let queue = DestinationQueue::start(old.addr(), 1, 30, |_, _| 500);
+        let queue = DestinationQueue::start(old.addr(), 1, 100, |_, _| 500);
         wait::wait_while_growing("answered", wait::SOON, || queue.answered(), 5);
         old.stop_in_the_middle();
         wait::wait_until("the engine stops", wait::SOON, || old.stopped());
         let under_way = *old.stored().last().unwrap();
         old.resume();
         let outcome = queue.finish();
-        assert_eq!(outcome.sent, (1..=30).collect::<Vec<_>>());
+        assert_eq!(outcome.sent, (1..=100).collect::<Vec<_>>());
         assert!(outcome.errors.is_empty());
         assert_eq!(old.stored().iter().filter(|n| **n == under_way).count(), 2, "the old engine knows no duplicates");
         assert!(outcome.resent.contains(&under_way));
