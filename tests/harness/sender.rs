@@ -84,6 +84,11 @@ impl Wire {
 
     /// The next reply. `UnexpectedEof` when the other side closed, `WouldBlock`/`TimedOut` when nothing came.
     pub fn reply(&mut self) -> io::Result<Reply> {
+        self.frame().and_then(Reply::read)
+    }
+
+    /// What is in the next frame.
+    pub fn frame(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(end) = self.unread.windows(2).position(|w| w == [0x1C, 0x0D]) {
                 let rest = self.unread.split_off(end + 2);
@@ -92,7 +97,7 @@ impl Wire {
                 if framed.first() != Some(&0x0B) {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "the reply does not begin with 0x0B"));
                 }
-                return Reply::read(framed.split_off(1));
+                return Ok(framed.split_off(1));
             }
             let mut buffer = [0u8; 4096];
             match self.stream.read(&mut buffer) {

@@ -6,7 +6,8 @@
 //! a frame of nothing else is ignored like a single one.
 //!
 //! **Answer**, by the feed's `batch_ack`:
-//! - `batch`: one frame with BHS (BHS-12 = the sender's FHS-11 or BHS-11, else MSH-10 of the first message), one acknowledgement per message by its own MSH-15/16, and BTS
+//! - `batch`: one frame with BHS (BHS-12 = the sender's FHS-11 or BHS-11, else MSH-10 of the first message), one acknowledgement per message by its own MSH-15/16 (of the two
+//!   that `same_channel` sends, the first), and BTS
 //!   with their number. A batch without messages gets an empty one.
 //! - `each`: one frame per message, all in one write.
 //!

@@ -267,3 +267,19 @@ fn a_field_with_a_line_feed_is_not_repeated_in_a_reply() {
     let reply = positive(b"MSH|^~\\&|A|B|C\nZZ|D|||ADT^A0\n1|1|P|2.5\rPID|1\r");
     assert!(shown(&reply).starts_with("MSH|^~\\&||D|A|B|"), "{}", shown(&reply));
 }
+
+/// What is in front of the header, a fifth encoding character and ends of segments change nothing in a reply.
+#[test]
+fn odd_beginnings_and_five_encoding_characters_are_answered_like_any_other() {
+    let expected = |encoding: &str| format!("MSH|{encoding}|C|D|A|B|20260101120000+0000||ACK^A01^ACK|00ab|P|2.7\nMSA|AA|7\n");
+    let message = |encoding: &str, end: &str| format!("MSH|{encoding}|A|B|C|D|||ADT^A01|7|P|2.7{end}PID|1||CANARY{end}");
+    for encoding in ["^~\\&#", "^~\\&", "^~\\", "^~", "^"] {
+        for before in ["", "\u{feff}", "\r\n", " \t\0\u{feff}\n"] {
+            for end in ["\r", "\n", "\r\n"] {
+                let text = format!("{before}{}", message(encoding, end));
+                assert_eq!(shown(&positive(text.as_bytes())), expected(encoding), "{encoding} {before:?} {end:?}");
+                assert_eq!(shown(&positive(text.trim_end().as_bytes())), expected(encoding), "no final terminator");
+            }
+        }
+    }
+}

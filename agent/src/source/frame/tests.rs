@@ -65,6 +65,18 @@ fn a_start_inside_a_frame_begins_anew_and_gives_up_the_part_before() {
 }
 
 #[test]
+fn an_end_mark_inside_data_ends_the_message_and_the_rest_is_junk() {
+    let stream = b"\x0BMSH|a\x1Cb|c\rPID|1\r\x1C\r\x0Bnext\x1C\r";
+    let junk = Event::Junk { bytes: 9, class: JunkClass::Other };
+    assert_eq!(one_shot(stream), (vec![frame(b"MSH|a"), junk, frame(b"next")], Remainder::Nothing), "the next message is untouched");
+}
+
+#[test]
+fn a_start_right_behind_an_end_needs_nothing_between_them() {
+    assert_eq!(one_shot(b"\x0Ba\x1C\x0Bb\x1C\x0B\x1C").0, vec![frame(b"a"), frame(b"b"), frame(b"")]);
+}
+
+#[test]
 fn too_much_junk_ends_the_connection_and_a_frame_in_time_forgives_it() {
     let junk = [b'x'; 41];
     assert_eq!(one_shot(&junk), (vec![Event::JunkBudgetSpent { bytes: 41, class: JunkClass::Other }], Remainder::Nothing));
