@@ -17,7 +17,8 @@ use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use harness::message;
-use siteward::source::ack::{self, Policy, Stamp, Verdict};
+use siteward::config::settings::AnswerSettings;
+use siteward::source::ack::{self, Stamp, Verdict};
 use siteward::source::frame::{END, Event, FrameLimits, Framer};
 use siteward::source::msh;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -141,9 +142,9 @@ fn framer_and_scanner(pieces: &[&[u8]]) -> usize {
 }
 
 fn frame_to_reply(pieces: &[&[u8]]) -> usize {
+    let answers = AnswerSettings::default();
     frames(pieces, |frame| {
-        let policy = Policy { allow_missing_control_id: false };
-        let Verdict::Accept(accepted) = ack::judge(frame, policy) else { panic!("a good message") };
+        let Verdict::Accept(accepted) = ack::judge(frame, &answers) else { panic!("a good message") };
         let stamp = Stamp { time: ack::dtm_utc(1_763_848_800_000), control_id: "00112233445566778899".into() };
         black_box((accepted.identity(), accepted.positive(&stamp)));
     })
