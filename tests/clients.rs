@@ -36,7 +36,7 @@ fn through_the_agent(mode: &str, tls: bool) {
     let server = pki.server();
     let gateway = Gateway::start(|c| {
         if tls {
-            let section = format!("[feed.mllp.tls]\ncert = {:?}\nkey = {:?}", server.cert, server.key);
+            let section = format!("[feed.mllp.tls]\ncert = \"{}\"\nkey = \"{}\"", server.cert.display(), server.key.display());
             c.feeds[0].mllp.push(section);
         }
     });

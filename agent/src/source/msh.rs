@@ -273,8 +273,11 @@ pub(super) fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Op
     at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + delimiter.len()..])))
 }
 
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const LOW: u64 = u64::from_le_bytes([0x7F; 8]);
+
 /// Fills `fields` with what stands before each of the first separators; gives the place and the value of the one that no separator ends, if
-/// there is room for it.
+/// there is room for it. Fields are short, and a search of its own for each costs more than the field: eight bytes at a time, in a register.
 fn split<'a>(bytes: &'a [u8], separator: &[u8], fields: &mut [&'a [u8]]) -> Option<(usize, &'a [u8])> {
     let mut rest = bytes;
     let [separator] = *separator else {
@@ -286,9 +289,6 @@ fn split<'a>(bytes: &'a [u8], separator: &[u8], fields: &mut [&'a [u8]]) -> Opti
         }
         return None;
     };
-    // Fields are short: a search of its own for each costs more than the field. Eight bytes at a time, in a register.
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const LOW: u64 = u64::from_le_bytes([0x7F; 8]);
     let (mut n, mut start, mut base) = (0, 0, 0);
     while !rest.is_empty() {
         let (block, next) = rest.split_first_chunk::<8>().map_or_else(|| (short(rest, separator), &[][..]), |(block, next)| (*block, next));
