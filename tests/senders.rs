@@ -275,10 +275,7 @@ fn a_peer_that_lost_its_power_is_noticed_and_its_connection_closed() {
         return;
     };
 
-    let gateway = Gateway::start(|c| {
-        let everywhere = format!("listen = \"0.0.0.0:{}\"", c.feeds[0].port);
-        c.feeds[0].mllp.push(everywhere);
-    });
+    let gateway = Gateway::start(|c| c.feeds[0].host = "0.0.0.0");
     let port = gateway.site.addr().port();
     let script = format!("exec 3<>/dev/tcp/10.213.77.1/{port}; printf '\\x0bhalf' >&3; sleep 600");
     let log = gateway.directory.path().join("peer.log");

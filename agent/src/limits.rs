@@ -79,6 +79,18 @@ pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const ODDITY_HOLD: Duration = Duration::from_hours(1);
 /// How often it is looked whether they end; also the least time between two equal lines of one listener's log.
 pub const ODDITY_CHECK_INTERVAL: Duration = Duration::from_mins(1);
+/// TLS on a listener: from accept to the end of the handshake. Until then rustls holds at most 64 KiB of it.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificate and key of a listener are looked at this often; a new pair serves new connections.
+pub const LISTENER_TLS_INTERVAL: Duration = Duration::from_secs(2);
+/// A listener's certificate that ends within this time is told.
+pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Entries of `peers` and of `client_subjects` of one listener, and the longest subject.
+pub const PEERS_MAX: usize = 256;
+pub const CLIENT_SUBJECTS_MAX: usize = 256;
+pub const CLIENT_SUBJECT_BYTES_MAX: usize = 253;
+/// A sender without MLLP framing that is silent for this long behind the end of a segment has ended its message.
+pub const UNFRAMED_SILENCE: Duration = Duration::from_secs(1);
 /// At stop, messages whose append is under way have this long to be answered; part of `STOP_DEADLINE`.
 pub const SOURCE_STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -111,13 +123,16 @@ pub const QUARANTINE_DIVISOR: u64 = 16;
 pub const READ_ATTEMPTS: u32 = 5;
 /// Files set aside after damage.
 pub const DAMAGED_FILES_MAX: usize = 16;
-/// Ids of each feed in the dedupe window.
+/// Ids of each feed in the dedupe window, and of all feeds together (about 50 bytes of memory each).
 pub const DEDUPE_IDS_PER_FEED: u64 = 100_000;
+pub const DEDUPE_IDS_TOTAL: usize = 300_000;
 /// sled: page cache, retry of a late lock.
 pub const STATE_CACHE_BYTES: u64 = 2 * MIB;
 pub const STATE_LOCK_RETRY: Duration = Duration::from_secs(2);
 /// Largest value in sled; above that a page may go to a file that is never synced.
-pub const STATE_VALUE_BYTES_MAX: usize = 4 * KIB as usize;
+pub const STATE_VALUE_BYTES_MAX: usize = 8 * KIB as usize;
+/// Stored answers are brought together until they reach this. sled keeps about a thousand pages of some nine values in memory.
+pub const DEDUPE_CHUNK_BYTES: usize = KIB as usize;
 
 // ---- uplink ----
 
@@ -307,12 +322,13 @@ const _: () = {
     assert!(SEGMENT_BYTES_MIN >= RECORD_HEADER_BYTES_MAX as u64 * 4);
     assert!(SPOOL_BYTES_MIN / SEGMENTS_PER_SPOOL <= SEGMENT_BYTES_MIN);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 512 < RECORD_HEADER_BYTES_MAX);
-    assert!(REPLY_BYTES_MAX <= STATE_VALUE_BYTES_MAX);
+    assert!(DEDUPE_CHUNK_BYTES + REPLY_BYTES_MAX * 5 / 4 + 256 <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);
     assert!(FRAME_OWN_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_ECHO_BYTES_MAX + 6 * REPLY_COPIED_BYTES_MAX + 512 < REPLY_BYTES_MAX);
     assert!(SOURCE_STOP_DEADLINE.as_secs() < STOP_DEADLINE.as_secs());
+    assert!(UNFRAMED_SILENCE.as_secs() <= FRAME_TIMEOUT_RANGE.0.as_secs());
     assert!(UNCONFIRMED_PER_FEED as u64 > CHECKPOINT_RECORDS * 2);
     assert!(IN_FLIGHT_RANGE.1 <= UNCONFIRMED_PER_FEED);
     assert!(STOP_SOURCES.as_secs() + STOP_SPOOL.as_secs() < STOP_DEADLINE.as_secs());

@@ -17,13 +17,17 @@
 mod answers;
 mod endpoint;
 mod fault;
-mod files;
+pub(crate) mod files;
+mod listener;
 mod merged;
+mod network;
 mod reader;
 pub mod settings;
 mod validate;
 mod written;
 
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;
 

@@ -228,7 +228,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "listen = \"",
         "port = 1\nlisten = \"",
-        "20: feed[0].mllp.port: unknown key; known here: listen, on_store_failure, allow_missing_control_id, connections_max, frame_timeout, idle_timeout, on_invalid, app_ack, batch_ack, strict",
+        "20: feed[0].mllp.port: unknown key; known here: listen, on_store_failure, allow_missing_control_id, connections_max, frame_timeout, idle_timeout, on_invalid, app_ack, batch_ack, strict, peers, unframed, tls",
     ),
 ];
 
@@ -369,7 +369,8 @@ fn shipped_configuration_shows_every_key() {
     assert!(!settings.feeds.is_empty());
     let keys = "site id timezone control_socket path max_bytes key message_bytes_max endpoints allow_plaintext ca cert credential in_flight confirm \
                 receipt_timeout on_no_subscriber lane stage forward phi listen on_store_failure allow_missing_control_id connections_max \
-                frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids";
+                frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
+                 peers unframed client_ca client_subjects";
     for key in keys.split_whitespace() {
         let shown = SHIPPED.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} =")));
         assert!(shown, "{key} is not shown");

@@ -20,7 +20,7 @@ use super::format::{self, DATA_START, FOOTER_RESERVE, OriginV1, PredecessorV1, R
 use super::index::{Segment, Shared};
 use super::key::Fingerprint;
 use super::segment::{Writer, record_bytes_max, segment_path};
-use super::state::{Known, Remembered, State};
+use super::state::{self, Known, Remembered, SharedState};
 use super::{AppendError, Durable};
 use crate::contract::Mark;
 use crate::limits;
@@ -40,7 +40,7 @@ struct LaneWriter {
 pub struct Committer {
     shared: Arc<Shared>,
     lanes: [LaneWriter; 3],
-    state: State,
+    state: SharedState,
     /// Random bytes for nonces, drawn in bulk.
     random: Vec<u8>,
 }
@@ -72,7 +72,7 @@ struct Scratch {
 type Answer = Result<Durable, AppendError>;
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: State) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
         let lanes = last.map(|last| LaneWriter { open: None, last });
         Self { shared, lanes, state, random: Vec::new() }
     }
@@ -130,9 +130,8 @@ impl Committer {
         self.flush(lane, scratch, answers);
     }
 
-    fn look_up(&mut self, feed: &FeedId, print: &Fingerprint) -> Known {
-        let head = self.shared.index().feeds.get(feed).map_or(0, |feed| feed.head.seq);
-        self.state.look_up(feed, print, head)
+    fn look_up(&self, feed: &FeedId, print: &Fingerprint) -> Known {
+        state::lock(&self.state).look_up(feed, print, &self.shared)
     }
 
     /// Numbers, chains and encodes one message.
@@ -243,11 +242,14 @@ impl Committer {
         }
         self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
         let incarnation = self.shared.index().incarnation;
-        let remembered = scratch.pending.iter().filter_map(|pending| {
-            let fingerprint = pending.fingerprint?;
-            Some(Remembered { feed: &pending.feed, fingerprint, seq: pending.mark.seq, incarnation, reply: pending.reply.expose() })
+        let remembered = scratch.pending.iter().map(|pending| Remembered {
+            feed: pending.feed.clone(),
+            fingerprint: pending.fingerprint,
+            seq: pending.mark.seq,
+            incarnation,
+            reply: pending.reply.clone(),
         });
-        self.state.remember(remembered);
+        state::lock(&self.state).remember(remembered);
         self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);
         for (slot, repeated) in &scratch.repeats {
             let first = &scratch.pending[*repeated];
@@ -357,9 +359,9 @@ impl Committer {
         Ok(incarnation)
     }
 
-    /// Work for idle moments: brings the dedupe window up to date. True while there is more.
+    /// Work for after the answers and for idle moments: brings the dedupe window up to date. True while there is more.
     pub fn idle(&mut self) -> bool {
-        self.state.rebuild_step(&self.shared)
+        state::lock(&self.state).idle(&self.shared)
     }
 
     /// The clean stop: footers, heads, state.
@@ -370,7 +372,7 @@ impl Committer {
         if let Err(error) = self.shared.write_heads() {
             tracing::error!("the heads could not be written at stop: {error}; the next start recovers them from the journal");
         }
-        self.state.close();
+        state::lock(&self.state).close();
     }
 }
 

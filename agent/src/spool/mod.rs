@@ -19,7 +19,9 @@
 //!
 //! [`open`] takes the lock, recovers and starts the thread; [`open_with`] gives the same parts without thread and lock, on any [`disk::Disk`].
 
+mod chunk;
 mod committer;
+mod delta;
 pub mod disk;
 pub mod format;
 #[cfg(test)]
@@ -31,16 +33,18 @@ mod monitor;
 mod quarantine;
 mod queue;
 mod reader;
+mod rebuild;
 mod recovery;
 mod scan;
 mod segment;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use committer::Committer;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
@@ -284,7 +288,8 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
         StateChoice::Sled => State::open(path.join(STATE_DIRECTORY), before, &shared),
         StateChoice::None => State::none(board.clone()),
     };
-    let reader = Reader::new(shared.clone(), quarantine.clone(), state.database());
+    let state = Arc::new(Mutex::new(state));
+    let reader = Reader::new(shared.clone(), quarantine.clone(), state.clone());
     let monitor = Monitor::new(shared.clone(), quarantine.clone());
     let committer = Committer::new(shared.clone(), last, state);
     Ok(Parts { committer, reader, monitor, shared, quarantine })

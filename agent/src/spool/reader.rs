@@ -20,7 +20,7 @@ use super::queue::RenewHandle;
 use super::recovery;
 use super::scan::{BodyError, Located, Scan};
 use super::segment::lane_directory;
-use super::state::{self, Database};
+use super::state::{self, SharedState};
 use super::{AppendError, FeedInfo, Item, QuarantineError, ReadError};
 use crate::contract::Mark;
 use crate::limits;
@@ -46,7 +46,7 @@ struct Cursor {
 pub struct Reader {
     shared: Arc<Shared>,
     quarantine: Arc<Quarantine>,
-    database: Database,
+    state: SharedState,
     renew: Option<RenewHandle>,
     cursors: BTreeMap<FeedId, Cursor>,
     /// Seq that could not be read, and how often in a row.
@@ -64,11 +64,11 @@ struct Place {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, quarantine: Arc<Quarantine>, database: Database) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, quarantine: Arc<Quarantine>, state: SharedState) -> Self {
         Self {
             shared,
             quarantine,
-            database,
+            state,
             renew: None,
             cursors: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -231,7 +231,7 @@ impl Reader {
         let known = index.feeds.get(feed).expect("feeds are never removed while open");
         let border = known.lineage.iter().find(|link| link.base_seq() >= first && link.base_seq() < end.seq);
         let end = border.map_or(end, |link| Mark { seq: link.base_seq(), chain: link.base_chain() });
-        state::forget(&self.database, feed, first, end.seq);
+        state::lock(&self.state).forget(feed, first, end.seq);
         let text = format!("records {first} to {} cannot be read from disk ({reason}); the hub is told", end.seq);
         self.shared.board.raise(Code::SpoolDamaged, feed.as_str(), text);
         Item::Gap { incarnation: known.incarnation_of(end.seq), first, last: end.seq, chain: end.chain, reason }
@@ -314,8 +314,7 @@ impl Reader {
         if released.is_empty() {
             return;
         }
-        let directory = self.shared.path.join(super::STATE_DIRECTORY);
-        if let Err(error) = state::barrier(&self.database, Some(&directory)) {
+        if let Err(error) = state::barrier(&self.state) {
             tracing::warn!("the dedupe window could not be synced ({error}); a message resent after a power cut may be stored again");
         }
         for (lane, (ordinal, path, damaged)) in released {

@@ -17,6 +17,8 @@ pub struct FeedCounters {
     pub released: AtomicU64,
     pub quarantined: AtomicU64,
     pub refused: AtomicU64,
+    /// Connections refused: outside `peers`, or TLS failed.
+    pub connections_refused: AtomicU64,
     /// Connections open now.
     pub connections: AtomicU64,
     /// Milliseconds since 1970; 0 for never.

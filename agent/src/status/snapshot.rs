@@ -74,6 +74,9 @@ pub struct Feed {
     /// No longer configured, still draining.
     pub retired: bool,
     pub connections: u64,
+    /// Connections closed because of `peers` or TLS.
+    #[serde(default)]
+    pub connections_refused: u64,
     pub captured: u64,
     pub released: u64,
     pub queued: u64,
@@ -151,6 +154,7 @@ fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
             lane: feed.lane.as_str().to_owned(),
             retired: feed.retired,
             connections: count(&counters.connections),
+            connections_refused: count(&counters.connections_refused),
             captured: count(&counters.captured),
             released: count(&counters.released),
             queued: feed.last_seq.saturating_sub(feed.settled_seq),
@@ -290,12 +294,12 @@ pub(super) mod tests {
             ],
             "feeds": [
                 {
-                    "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "captured": 1, "released": 0, "queued": 3,
+                    "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "connections_refused": 0, "captured": 1, "released": 0, "queued": 3,
                     "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 10, "incarnation": "abababababababababababababababab",
                     "last_message_at": "2026-11-01T00:00:00.000Z"
                 },
                 {
-                    "id": "old", "lane": "bulk", "retired": true, "connections": 0, "captured": 0, "released": 0, "queued": 1,
+                    "id": "old", "lane": "bulk", "retired": true, "connections": 0, "connections_refused": 0, "captured": 0, "released": 0, "queued": 1,
                     "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 5, "incarnation": "abababababababababababababababab",
                     "last_message_at": null
                 }

@@ -21,6 +21,7 @@ fn limits(choice: &[u8; 6]) -> FrameLimits {
         head_bytes: head.min(message_bytes),
         discard_bytes: (message_bytes + 1 + more) as u64,
         junk_bytes: junk as u64,
+        unframed: false,
     }
 }
 

@@ -4,7 +4,8 @@ use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-const LIMITS: FrameLimits = FrameLimits { message_bytes: 64, own_bytes: 16, head_bytes: 8, discard_bytes: 200, junk_bytes: 40 };
+const LIMITS: FrameLimits =
+    FrameLimits { message_bytes: 64, own_bytes: 16, head_bytes: 8, discard_bytes: 200, junk_bytes: 40, unframed: false };
 
 fn payload(bytes: &[u8]) -> Payload {
     Payload::new(Bytes::copy_from_slice(bytes))
@@ -25,7 +26,7 @@ fn events_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: FrameLimits
             }
             events.push(event);
         }
-        let held = if framer.is_large() { limits.message_bytes } else { limits.own_bytes };
+        let held = if framer.is_large() { limits.message_bytes } else { limits.own_bytes } + if limits.unframed { 3 } else { 0 };
         assert!(framer.buffer.len() <= held, "{} bytes held", framer.buffer.len());
     }
     let remainder = framer.finish();
@@ -227,6 +228,7 @@ fn limits() -> impl Strategy<Value = FrameLimits> {
         head_bytes: head.min(message_bytes),
         discard_bytes: message_bytes as u64 + 1 + more,
         junk_bytes,
+        unframed: false,
     })
 }
 

@@ -6,6 +6,7 @@
 //!          │ Frame: append, then reply                            │
 //!          ▼                                                      │
 //!        fill: read │ asked to leave │ frame or idle deadline ────┘
+//!             │ silence that ends a message without framing
 //! ```
 //!
 //! 1. Replies go out in order of arrival because nothing else is looked at before one is written; pipelined frames wait in the socket.
@@ -24,14 +25,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::pause::Pause;
 use super::seats::{Ask, Seat};
 use super::store::Store;
 use crate::clock;
 use crate::config::settings::{MllpSettings, OnInvalid, OnStoreFailure};
-use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES};
+use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES, UNFRAMED_SILENCE};
 use crate::record::{FeedId, Message, Payload, Stage};
 use crate::source::ack::{self, Accepted, Fault, Ignored, Refused, Reply, Stamp, Verdict};
 use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remainder};
@@ -135,12 +136,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn fill(&mut self) -> Result<(), Ending> {
         let deadline = self.deadline();
+        let may_end = self.framer.may_end_by_silence();
         let mut room = self.framer.buffer().limit(SOCKET_READ_BYTES);
         tokio::select! {
             biased;
             ask = asked_to_leave(&mut self.seat.ask) => Err(Ending::Asked(ask)),
             read = self.stream.read_buf(&mut room) => match read {
-                Ok(0) => Err(Ending::PeerClosed),
+                Ok(0) => {
+                    if self.framer.silence() {
+                        self.drain().await?;
+                    }
+                    Err(Ending::PeerClosed)
+                }
                 Ok(_) => {
                     self.seat.touch();
                     Ok(())
@@ -148,6 +155,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(error) => Err(Ending::Lost(error.kind())),
             },
             ending = expired(deadline) => Err(ending),
+            () = sleep(UNFRAMED_SILENCE), if may_end => {
+                self.framer.silence();
+                Ok(())
+            }
         }
     }
 
@@ -184,6 +195,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Junk { class: JunkClass::Other, .. } => self.odd(Oddity::Junk),
             Event::Junk { class: JunkClass::UnframedMessage, .. } => {} // told when it began
             Event::Unframed => self.odd(Oddity::Unframed),
+            Event::UnframedRest { rest } => {
+                self.quarantine(Oddity::UnframedRest.name(), rest).await;
+                return Err(Ending::Odd(Oddity::UnframedRest));
+            }
             Event::Foreign(Foreign::TlsHello) => return Err(Ending::Odd(Oddity::TlsHello)),
             Event::Foreign(Foreign::HttpRequest) => return Err(Ending::Odd(Oddity::HttpRequest)),
             Event::JunkBudgetSpent { .. } => return Err(Ending::Odd(Oddity::JunkBudget)),
@@ -299,9 +314,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             return Ok(());
         }
-        if self.shared.pause.send_if_modified(|pause| pause.failed(Instant::now())) {
-            tracing::warn!(%feed, %peer, %error, "message could not be stored; connection closed without an answer, so that the \
-                sender keeps the message. \
+        let mut begins = None;
+        self.shared.pause.send_if_modified(|pause| {
+            begins = pause.failed(Instant::now());
+            begins.is_some()
+        });
+        if let Some(pause) = begins {
+            tracing::warn!(%feed, %peer, %error, pause_s = pause.as_secs(), "message could not be stored; connection closed without an \
+                answer, so that the sender keeps the message. \
                 New connections wait for a while. See the spool's condition");
         }
         Err(Ending::StoreFailed)
@@ -334,7 +354,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// One write for one reply; nothing where none is due.
     async fn send(&mut self, reply: Option<Reply>) -> Result<(), Ending> {
         let Some(reply) = reply.filter(|reply| !reply.bytes().is_empty()) else { return Ok(()) };
-        match timeout(self.shared.reply_timeout, self.stream.write_all(reply.bytes())).await {
+        let write = async {
+            self.stream.write_all(reply.bytes()).await?;
+            self.stream.flush().await // TLS keeps the end of what the socket did not take at once
+        };
+        match timeout(self.shared.reply_timeout, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Ending::Lost(error.kind())),
             Err(_) => Err(Ending::Odd(Oddity::ReplyNotTaken)),
@@ -382,7 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Ends when somebody wants the connection to leave.
-async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
+pub(super) async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
     // The sender lives in the seat's entry, which only the seat itself removes: an error would mean the listener is gone.
     ask.wait_for(|ask| *ask != Ask::Stay).await.map_or(Ask::Stop, |ask| *ask)
 }
