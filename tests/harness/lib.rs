@@ -14,6 +14,8 @@
 pub mod audit;
 pub mod broker;
 pub mod canary;
+pub mod destination;
+pub mod gateway;
 pub mod hub;
 pub mod link;
 pub mod message;

@@ -15,7 +15,8 @@
 //!    come.
 //! 3. Any other byte between frames is junk: counted, told as one event a run, and too much of it ends the connection. The very first bytes
 //!    of a connection may show a TLS or HTTP client; that is told at once, because nothing good can follow.
-//! 4. The events depend on the byte stream only, never on how it was cut into reads (a test feeds every stream cut at every position).
+//! 4. The events depend on the byte stream only, never on how it was cut into reads, and each comes with the byte that decides it
+//!    (`frame/reference.rs` says the same of a whole stream at once; tests and a fuzz target compare the two).
 //! 5. Where the listener takes unframed messages, a run that begins with MSH is a message too; where it ends is in `unframed`. Time is the
 //!    connection's: it calls [`Framer::silence`].
 //!
@@ -25,15 +26,18 @@
 
 mod junk;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 mod unframed;
 #[cfg(test)]
 mod unframed_tests;
 
 use bytes::{Buf as _, BytesMut};
+use memchr::memchr2;
 use std::fmt;
 
-use self::junk::{JunkRun, Told, is_skipped};
+use self::junk::{JunkRun, Told};
 use self::unframed::Mark;
 use crate::limits::{FRAME_OWN_BYTES, JUNK_BYTES_MAX, OVERSIZE_DISCARD_BYTES, OVERSIZE_HEAD_BYTES, SOCKET_READ_BYTES};
 use crate::record::Payload;
@@ -52,7 +56,7 @@ pub struct FrameLimits {
     pub own_bytes: usize,
     /// Kept of a frame above `message_bytes`.
     pub head_bytes: usize,
-    /// Most bytes of one such frame read while looking for its end.
+    /// Most bytes of one such frame read while looking for its end; more than `message_bytes`.
     pub discard_bytes: u64,
     /// Most junk between two frames.
     pub junk_bytes: u64,
@@ -178,8 +182,6 @@ pub struct Framer {
     state: State,
     /// Frames begun, for the connection's frame timer.
     frames: u64,
-    /// Junk since the last complete frame.
-    junk_bytes: u64,
     /// Nothing but skipped bytes came yet.
     fresh: bool,
     /// The connection was silent behind an unframed message that may end there.
@@ -201,7 +203,6 @@ impl Framer {
             buffer: BytesMut::new(),
             state: State::Between(JunkRun::default()),
             frames: 0,
-            junk_bytes: 0,
             fresh: true,
             silent: false,
             guessed: false,
@@ -302,15 +303,12 @@ impl Framer {
                 break;
             }
             let told = run.push(byte, self.fresh);
-            if !is_skipped(byte) {
-                self.junk_bytes += 1;
-            }
             if let Some(Told::Foreign(foreign)) = told {
                 event = Some(Event::Foreign(foreign));
                 self.state = State::Closed;
                 break;
             }
-            if self.junk_bytes > self.limits.junk_bytes {
+            if run.bytes > self.limits.junk_bytes {
                 event = Some(Event::JunkBudgetSpent { bytes: run.bytes, class: run.class });
                 self.state = State::Closed;
                 break;
@@ -465,12 +463,11 @@ impl Framer {
     }
 
     fn ended(&mut self) {
-        self.junk_bytes = 0;
         self.state = State::Between(JunkRun::default());
     }
 }
 
 /// The first 0x0B or 0x1C.
 fn mark(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr2(START, END, bytes)
+    memchr2(START, END, bytes)
 }

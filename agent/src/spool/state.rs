@@ -96,7 +96,9 @@ fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> Result<T, St
 fn open_database(directory: &Path) -> Result<sled::Db, String> {
     let deadline = Instant::now() + limits::STATE_LOCK_RETRY;
     loop {
-        let config = sled::Config::new().path(directory).cache_capacity(limits::STATE_CACHE_BYTES).flush_every_ms(Some(500));
+        // Without sled's own flushing: its thread rewrites pages without end where much was replaced, at 60 MB of memory in a long drain. What it
+        // would save is saved at the barrier before a segment goes, and at stop; the rest is in the journal.
+        let config = sled::Config::new().path(directory).cache_capacity(limits::STATE_CACHE_BYTES).flush_every_ms(None);
         match guarded("opening", || config.open()) {
             Err(text) if text.contains("could not acquire lock") && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));

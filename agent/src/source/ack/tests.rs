@@ -258,6 +258,16 @@ proptest! {
     }
 }
 
+/// Found by fuzzing: with its place in the reply such a field got a separator behind it, and what follows the line feed read as a segment.
+/// I7: nothing of the message gets into a segment of the reply.
+#[test]
+fn a_field_with_a_line_feed_is_not_repeated_in_a_reply() {
+    let reply = negative(b"MSH|^~\\&|A|B|C|D\nMSA\rPID|1\r");
+    assert!(!reply.contains(&b'\n'), "{}", shown(&reply));
+    let reply = positive(b"MSH|^~\\&|A|B|C\nZZ|D|||ADT^A0\n1|1|P|2.5\rPID|1\r");
+    assert!(shown(&reply).starts_with("MSH|^~\\&||D|A|B|"), "{}", shown(&reply));
+}
+
 /// What is in front of the header, a fifth encoding character and ends of segments change nothing in a reply.
 #[test]
 fn odd_beginnings_and_five_encoding_characters_are_answered_like_any_other() {
