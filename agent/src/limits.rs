@@ -39,9 +39,9 @@ pub const OVERSIZE_HEAD_BYTES: usize = 4 * KIB as usize;
 /// A frame over the limit is discarded up to this many bytes while looking for its end; then the connection is closed.
 pub const OVERSIZE_DISCARD_BYTES: u64 = 256 * MIB;
 /// Largest reply on an MLLP connection, framing included.
-pub const REPLY_BYTES_MAX: usize = 4 * KIB as usize;
+pub const REPLY_BYTES_MAX: usize = 3584;
 /// Longest MSH-10 that is echoed in MSA-2; a longer one cannot be answered in one reply and is refused.
-pub const CONTROL_ID_ECHO_BYTES_MAX: usize = 3 * KIB as usize;
+pub const CONTROL_ID_ECHO_BYTES_MAX: usize = 2560;
 /// Longest MSH-11, MSH-12 or MSH-18, trigger or set of encoding characters copied into a reply; a longer one is left out.
 pub const REPLY_COPIED_BYTES_MAX: usize = 64;
 /// Entries of one list of a feed's `strict` edits, and the longest of them.
@@ -129,8 +129,10 @@ pub const DEDUPE_IDS_TOTAL: usize = 300_000;
 /// sled: page cache, retry of a late lock.
 pub const STATE_CACHE_BYTES: u64 = 2 * MIB;
 pub const STATE_LOCK_RETRY: Duration = Duration::from_secs(2);
-/// Largest value in sled; above that a page may go to a file that is never synced.
-pub const STATE_VALUE_BYTES_MAX: usize = 8 * KIB as usize;
+/// sled: size of the buffers it writes, of which it keeps some thirty. A page larger than a quarter of it, and up to 17 values are a page, would go
+/// to a file that is never synced.
+pub const STATE_SEGMENT_BYTES: usize = 256 * KIB as usize;
+pub const STATE_VALUE_BYTES_MAX: usize = (STATE_SEGMENT_BYTES / 4 - KIB as usize) / 17;
 /// Stored answers are brought together until they reach this. sled keeps about a thousand pages of some nine values in memory.
 pub const DEDUPE_CHUNK_BYTES: usize = KIB as usize;
 
@@ -338,9 +340,10 @@ pub const CASES_BYTES_MAX: u64 = 256 * KIB;
 /// Recent outcomes and suppressed duplicates kept per feed.
 pub const RECENT_PER_FEED: u64 = 10_000;
 pub const RECENT_DUPLICATES_PER_FEED: u64 = 1000;
-/// Notes that wait for the thread that keeps them, and how often it looks: together the most it ever does. More are dropped and counted.
-pub const RECENT_NOTES_MAX: usize = 4096;
-pub const RECENT_INTERVAL: Duration = Duration::from_millis(250);
+/// Notes that wait for the thread that keeps them, and how often it looks: together the most it ever does. More are dropped and counted: a
+/// drain at ten thousand records a second would have sled rewrite pages faster than their memory is used again.
+pub const RECENT_NOTES_MAX: usize = 256;
+pub const RECENT_INTERVAL: Duration = Duration::from_secs(1);
 /// Old entries removed in one turn, at most.
 pub const RECENT_PRUNED_PER_TURN: usize = 2 * RECENT_NOTES_MAX;
 /// Longest time for which a feed takes resends (`siteward feeds accept-resend`).
@@ -367,7 +370,8 @@ const _: () = {
     assert!(SEGMENT_BYTES_MIN >= RECORD_HEADER_BYTES_MAX as u64 * 4);
     assert!(SPOOL_BYTES_MIN / SEGMENTS_PER_SPOOL <= SEGMENT_BYTES_MIN);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 512 < RECORD_HEADER_BYTES_MAX);
-    assert!(DEDUPE_CHUNK_BYTES + REPLY_BYTES_MAX * 5 / 4 + 256 <= STATE_VALUE_BYTES_MAX);
+    assert!(REPLY_BYTES_MAX + 128 <= STATE_VALUE_BYTES_MAX);
+    assert!(2 * DEDUPE_CHUNK_BYTES <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);
     assert!(FRAME_OWN_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);

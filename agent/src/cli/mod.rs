@@ -13,6 +13,7 @@ mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod feeds;
+mod memory;
 mod messages;
 mod quarantine;
 mod run;

@@ -98,7 +98,8 @@ fn open_database(directory: &Path) -> Result<sled::Db, String> {
     loop {
         // Without sled's own flushing: its thread rewrites pages without end where much was replaced, at 60 MB of memory in a long drain. What it
         // would save is saved at the barrier before a segment goes, and at stop; the rest is in the journal.
-        let config = sled::Config::new().path(directory).cache_capacity(limits::STATE_CACHE_BYTES).flush_every_ms(None);
+        let config = sled::Config::new().path(directory).cache_capacity(limits::STATE_CACHE_BYTES);
+        let config = config.segment_size(limits::STATE_SEGMENT_BYTES).flush_every_ms(None);
         match guarded("opening", || config.open()) {
             Err(text) if text.contains("could not acquire lock") && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));

@@ -64,7 +64,7 @@ fn duplicates_are_listed_newest_first_and_bounded() {
         let feed = rig.feed.clone();
         let control_id = format!("ID{n}").into_bytes().into();
         rig.notes.push(Note::Repeated { feed, seq: n, at_ms: n.cast_signed(), peer: "p".into(), control_id, ack: AckCode::Ca });
-        if n % 500 == 0 {
+        if n % 200 == 0 {
             rig.recent.turn();
         }
     }
@@ -79,7 +79,7 @@ fn the_oldest_go_and_what_does_not_fit_is_counted() {
     let rig = rig();
     for seq in 1..=RECENT_PER_FEED + 100 {
         rig.stored(seq, "x");
-        if seq % 1000 == 0 {
+        if seq % 200 == 0 {
             rig.recent.turn();
         }
     }
