@@ -55,12 +55,7 @@ struct Difference {
     rule: &'static str,
 }
 
-const fn difference(
-    file: &'static str,
-    ours: &'static [&'static str],
-    theirs: &'static [&'static str],
-    rule: &'static str,
-) -> Difference {
+const fn difference(file: &'static str, ours: &'static [&'static str], theirs: &'static [&'static str], rule: &'static str) -> Difference {
     Difference { file, ours, theirs, rule }
 }
 
@@ -138,17 +133,20 @@ fn envelope_verdicts_agree_with_pyx12_or_a_rule_says_why() {
     let output = Command::new(python).args(["-c", SCRIPT]).args(&files).output().expect("python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let opinions: BTreeMap<&str, BTreeSet<&str>> =
-        text.lines().map(|line| line.split_once('\t').unwrap_or((line, ""))).map(|(path, codes)| (path, codes.split('\t').filter(|c| !c.is_empty()).collect())).collect();
+    let opinions: BTreeMap<&str, BTreeSet<&str>> = text
+        .lines()
+        .map(|line| line.split_once('\t').unwrap_or((line, "")))
+        .map(|(path, codes)| (path, codes.split('\t').filter(|c| !c.is_empty()).collect()))
+        .collect();
     let (mut same, mut explained, mut unexplained, mut rules) = (0, 0, Vec::new(), BTreeSet::new());
     for path in &files {
         let theirs = &opinions[path.to_str().expect("names of the corpus are text")];
         let (_, verdict) = split(&SplitSettings::X12 { level: X12Level::Interchange }, path);
         let ours: BTreeSet<&str> = verdict.findings.iter().map(|finding| finding.code).chain(verdict.state.code()).collect();
         let translated = |code: &str| SAME.iter().find(|(our, _)| *our == code).map(|(_, their)| *their);
-        let only_ours: Vec<&str> = ours.iter().copied().filter(|code| !translated(code).is_some_and(|code| theirs.contains(code))).collect();
-        let only_theirs: Vec<&str> =
-            theirs.iter().copied().filter(|code| !ours.iter().any(|our| translated(our) == Some(*code))).collect();
+        let only_ours: Vec<&str> =
+            ours.iter().copied().filter(|code| !translated(code).is_some_and(|code| theirs.contains(code))).collect();
+        let only_theirs: Vec<&str> = theirs.iter().copied().filter(|code| !ours.iter().any(|our| translated(our) == Some(*code))).collect();
         let name = shown(&corpus, path);
         if only_ours.is_empty() && only_theirs.is_empty() {
             same += 1;
@@ -168,7 +166,8 @@ fn envelope_verdicts_agree_with_pyx12_or_a_rule_says_why() {
 fn x12_levels_agree_with_each_other() {
     let Some(corpus) = corpus() else { return println!("skipped: no corpus") };
     for path in files(&corpus, "x12-") {
-        let verdicts = [X12Level::Transaction, X12Level::Group, X12Level::Interchange].map(|level| split(&SplitSettings::X12 { level }, &path).1);
+        let verdicts =
+            [X12Level::Transaction, X12Level::Group, X12Level::Interchange].map(|level| split(&SplitSettings::X12 { level }, &path).1);
         let name = shown(&corpus, &path);
         let codes = |verdict: &Verdict| verdict.findings.iter().map(|finding| finding.code).collect::<Vec<_>>();
         assert_eq!(codes(&verdicts[0]), codes(&verdicts[1]), "{name}");
