@@ -94,6 +94,39 @@ pub const UNFRAMED_SILENCE: Duration = Duration::from_secs(1);
 /// At stop, messages whose append is under way have this long to be answered; part of `STOP_DEADLINE`.
 pub const SOURCE_STOP_DEADLINE: Duration = Duration::from_secs(10);
 
+// ---- splitting files into records ----
+
+/// Kept of a piece that is no record, for the quarantine.
+pub const SPLIT_BAD_BYTES_MAX: usize = 64 * KIB as usize;
+/// What may stand around a record (line ends, blanks) on top of `message_bytes_max` before it is given up.
+pub const SPLIT_SLACK_BYTES: usize = 4 * KIB as usize;
+/// A record over the limit is discarded up to this many bytes while looking for its end; then the rest of the file is given up.
+pub const SPLIT_DISCARD_BYTES: u64 = GIB;
+/// Findings about an envelope that are kept; more are counted.
+pub const SPLIT_FINDINGS_MAX: usize = 64;
+/// A record below this is copied out of the buffer, so that it does not keep the whole block alive.
+pub const SPLIT_COPY_BYTES: usize = 4 * KIB as usize;
+/// Bytes of a file fed to a splitter at once.
+pub const SPLIT_FEED_BYTES: usize = 256 * KIB as usize;
+/// Largest header row of a CSV file; it is repeated with every record.
+pub const CSV_HEADER_BYTES_MAX: usize = 64 * KIB as usize;
+/// Bytes of one CSV file looked at again because a quote was never closed, as a multiple of `message_bytes_max`.
+pub const CSV_RESCAN_FACTOR: u64 = 8;
+/// Fields of a fixed-width layout, and the largest record it may describe.
+pub const FIXED_FIELDS_MAX: usize = 1024;
+pub const FIXED_RECORD_BYTES_MAX: u32 = 64 * KIB as u32;
+/// How much of an HL7 file may be looked at to tell what ends its segments.
+pub const HL7_PROBE_BYTES: usize = 64 * KIB as usize;
+/// Longest ISA that is not padded as it should be; longest segment whose elements are looked at.
+pub const X12_ISA_BYTES_MAX: usize = 512;
+pub const X12_SEGMENT_BYTES_MAX: usize = 16 * KIB as usize;
+/// Control numbers remembered on each level of an X12 envelope to tell repeated ones.
+pub const X12_NUMBERS_REMEMBERED: usize = 4096;
+/// Deepest JSON value taken; parsers further on give up at 128.
+pub const JSON_DEPTH_MAX: u32 = 100;
+/// Longest key or type name of a JSON object that is compared.
+pub const JSON_NAME_BYTES_MAX: usize = 256;
+
 // ---- spool ----
 
 /// Segment size is `clamp(max_bytes / 64, MIN, MAX)`.
@@ -373,6 +406,8 @@ const _: () = {
     assert!(REPLY_BYTES_MAX + 128 <= STATE_VALUE_BYTES_MAX);
     assert!(2 * DEDUPE_CHUNK_BYTES <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);
+    assert!(SPLIT_BAD_BYTES_MAX as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
+    assert!(X12_ISA_BYTES_MAX <= X12_SEGMENT_BYTES_MAX && HL7_PROBE_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(FRAME_OWN_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_ECHO_BYTES_MAX + 6 * REPLY_COPIED_BYTES_MAX + 512 < REPLY_BYTES_MAX);

@@ -100,7 +100,7 @@ impl<'a> Iterator for Pieces<'a> {
 }
 
 /// What a line begins, if it begins anything.
-fn kind_of(line: &[u8]) -> Option<Kind> {
+pub(super) fn kind_of(line: &[u8]) -> Option<Kind> {
     let name = line.get(..3)?;
     let kind = match name {
         b"MSH" => Kind::Message,
@@ -116,7 +116,7 @@ fn kind_of(line: &[u8]) -> Option<Kind> {
 }
 
 /// What may stand between a line end and a name: further line ends, NULs, MLLP's bytes, a byte order mark of a file that was appended.
-fn skip_marks(mut bytes: &[u8]) -> &[u8] {
+pub(super) fn skip_marks(mut bytes: &[u8]) -> &[u8] {
     loop {
         if let Some(rest) = bytes.strip_prefix(b"\xEF\xBB\xBF") {
             bytes = rest;
@@ -130,14 +130,14 @@ fn skip_marks(mut bytes: &[u8]) -> &[u8] {
 
 /// What a trailer claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
+pub(super) enum Claim {
     Nothing,
     Count(u64),
     Unreadable,
 }
 
 /// BTS-1 or FTS-1.
-fn claim(trailer: &[u8]) -> Claim {
+pub(super) fn claim(trailer: &[u8]) -> Claim {
     let line = trailer.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
     let rest = line.get(3..).unwrap_or_default();
     let Some(separator) = msh::delimiter(rest) else { return Claim::Nothing };
