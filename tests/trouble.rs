@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use harness::canary;
+use harness::gateway::Gateway;
 use harness::message::{self, CANARIES};
 use harness::mosquitto;
 use harness::observer;
@@ -12,43 +13,6 @@ use harness::scene::{Directory, Scene};
 use harness::sender::{Crew, Plan, Told, Wire};
 use harness::site::{Configuration, Site, Uplink};
 use harness::wait;
-
-/// A site without a hub, running.
-struct Gateway {
-    site: Site,
-    directory: Directory,
-}
-
-impl Gateway {
-    fn start(adjust: impl FnOnce(&mut Configuration)) -> Self {
-        let directory = Directory::new();
-        let mut configuration = Configuration::new(directory.path());
-        adjust(&mut configuration);
-        let mut site = Site::new(directory.path(), configuration);
-        site.start();
-        Self { site, directory }
-    }
-
-    /// Somebody else is served as if nothing had happened.
-    fn serves_others(&self) {
-        let reply = self.site.wire().exchange(&message::build(77, 1, 700)).expect("an answer for somebody else");
-        assert!(reply.positive());
-    }
-
-    /// The log tells about it in these words.
-    fn log_says(&self, words: &str) {
-        let said = wait::try_until(wait::SOON, || self.site.log().contains(words));
-        assert!(said, "the log does not say `{words}`; it ends with:\n{}", self.site.log_tail());
-    }
-
-    /// I7: nothing of a message in the log, the status or the spool.
-    fn keeps_quiet(&self) {
-        let status = self.site.status().to_string();
-        let found = canary::find(self.directory.path(), &CANARIES);
-        assert!(found.is_empty(), "message content in clear: {found:?}");
-        assert!(CANARIES.iter().all(|c| !status.contains(c)), "message content in the status");
-    }
-}
 
 /// A message with its own header line.
 fn with_header(header: &str) -> Vec<u8> {
@@ -163,23 +127,6 @@ fn a_frame_begun_again_inside_a_frame_counts_once() {
     wire.stream().set_read_timeout(Some(Duration::from_millis(300))).expect("a socket option");
     assert!(wire.reply().is_err(), "one message, one answer");
     assert_eq!(gateway.site.feed_status("or-usage")["last_seq"], 1);
-}
-
-/// I4: answers that nobody takes do not pile up in memory and hold up nobody else.
-#[test]
-fn a_peer_that_never_reads_its_answers_harms_nobody_else() {
-    let mut gateway = Gateway::start(|_| {});
-    let mut deaf = gateway.site.wire();
-    deaf.stream().set_write_timeout(Some(Duration::from_secs(2))).expect("a socket option");
-    let mut sent = 0;
-    while sent < 100_000 && deaf.send(&message::build(1, sent + 1, 300)).is_ok() {
-        sent += 1;
-    }
-    gateway.serves_others();
-    let told = Crew::start(&Plan { first_connection: 20, ..Plan::new(gateway.site.addr(), 4, 50) }).finish();
-    assert!(told.iter().all(|t| t.acknowledged.len() == 50), "{told:?}");
-    let resident = gateway.site.process().resident_peak_kib();
-    assert!(resident < 64 * 1024, "resident {resident} KiB");
 }
 
 /// I1, I4: a whole hospital that reconnects at once is served.

@@ -25,10 +25,13 @@ use crate::limits;
 use crate::source::files::{DirectoryFeed, DirectorySettings};
 use crate::source::mllp::MllpListener;
 use crate::source::slots::LargeFrameSlots;
+use crate::spool::recent::Recent;
+use crate::spool::resends::Resends;
 use crate::spool::{self, Appender, Closer, Spool};
 use crate::status::board::Board;
 use crate::status::condition::Code;
 use crate::status::control::ControlSocket;
+use crate::status::desk::Desk;
 use crate::status::snapshot::{self, Reporter};
 use crate::{clock, systemd};
 
@@ -70,23 +73,31 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
     systemd::status("opening the spool");
-    let Spool { appender, reader, monitor, closer, lock } = open_spool(&settings, &board).await?;
-    let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor);
+    let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
+    let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
+    let desk = Desk {
+        reporter: Arc::clone(&reporter),
+        board: Arc::clone(&board),
+        monitor,
+        recent: Arc::clone(&recent),
+        resends: Arc::clone(&resends),
+        feeds: settings.feeds.clone(),
+    };
     let forwarder =
         Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     listen(&settings, &appender, &board, &stopped, &mut tasks);
     drop(appender); // the listeners' copies are the only ones that stay
-    tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::clone(&reporter), stopped));
+    tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
-    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer).await;
+    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer, &resends).await;
     let deadline = Instant::now() + limits::STOP_DEADLINE;
     systemd::stopping();
     // Fails only when nobody listens any more, which is what is wanted.
     let _ = stop.send(true);
-    let stopped = shut_down(tasks, forwarder, closer, deadline).await;
+    let stopped = shut_down(tasks, forwarder, recent, closer, deadline).await;
     drop(lock); // only now may another agent have the spool
     ended.and(stopped)
 }
@@ -172,13 +183,12 @@ fn listen(settings: &Settings, appender: &Appender, board: &Arc<Board>, stop: &w
 }
 
 /// Serves the control socket; where it cannot be made, tries on.
-async fn serve_status(path: std::path::PathBuf, reporter: Arc<Reporter>, mut stop: watch::Receiver<bool>) {
+async fn serve_status(path: std::path::PathBuf, desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut told = false;
     loop {
         match ControlSocket::bind(&path) {
             Ok(socket) => {
-                let status = move || serde_json::to_string(&reporter.snapshot()).expect("a snapshot has only text keys");
-                return socket.serve(status, stop).await;
+                return socket.serve(move |request| desk.answer(request), stop).await;
             }
             Err(error) if !told => {
                 let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
@@ -201,6 +211,7 @@ async fn keep_house(
     board: &Board,
     forwarder: Arc<AtomicU64>,
     committer: &Closer,
+    resends: &Resends,
 ) -> Result<(), RunError> {
     let mut forwarder_moves = systemd::moves(forwarder);
     // The spool's figures are asked for, which says that the committer does not sit on its lock.
@@ -228,6 +239,7 @@ async fn keep_house(
                 if !committer.is_running() {
                     return Err(RunError::Panicked("the committer"));
                 }
+                resends.expire(Instant::now(), board);
                 if clock::now().suspect {
                     board.raise(Code::ClockSuspect, "", "the system's clock stands before this release was made; check time synchronisation");
                 } else {
@@ -239,7 +251,13 @@ async fn keep_house(
     }
 }
 
-async fn shut_down(mut tasks: JoinSet<()>, forwarder: ForwarderHandle, closer: Closer, deadline: Instant) -> Result<(), RunError> {
+async fn shut_down(
+    mut tasks: JoinSet<()>,
+    forwarder: ForwarderHandle,
+    recent: Arc<Recent>,
+    closer: Closer,
+    deadline: Instant,
+) -> Result<(), RunError> {
     let sources = async { while tasks.join_next().await.is_some() {} };
     if timeout(limits::STOP_SOURCES, sources).await.is_err() {
         tracing::warn!("some connections did not end in time and are cut; their senders will send again");
@@ -252,7 +270,11 @@ async fn shut_down(mut tasks: JoinSet<()>, forwarder: ForwarderHandle, closer: C
     if !matches!(drained, Ok(Ok(true))) {
         tracing::warn!("the forwarder did not end in order; what it had not settled is sent again");
     }
-    match timeout(left(Duration::ZERO), tokio::task::spawn_blocking(move || closer.close())).await {
+    let close = move || {
+        recent.stop(); // before its database is closed
+        closer.close();
+    };
+    match timeout(left(Duration::ZERO), tokio::task::spawn_blocking(close)).await {
         Ok(Ok(())) => {
             tracing::info!("stopped");
             Ok(())

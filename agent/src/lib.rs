@@ -1,3 +1,5 @@
+//! Store-and-forward gateway agent for hospital supply-chain feeds; below, its architecture.
+//!
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 // In the order data flows.

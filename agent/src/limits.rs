@@ -39,9 +39,9 @@ pub const OVERSIZE_HEAD_BYTES: usize = 4 * KIB as usize;
 /// A frame over the limit is discarded up to this many bytes while looking for its end; then the connection is closed.
 pub const OVERSIZE_DISCARD_BYTES: u64 = 256 * MIB;
 /// Largest reply on an MLLP connection, framing included.
-pub const REPLY_BYTES_MAX: usize = 4 * KIB as usize;
+pub const REPLY_BYTES_MAX: usize = 3584;
 /// Longest MSH-10 that is echoed in MSA-2; a longer one cannot be answered in one reply and is refused.
-pub const CONTROL_ID_ECHO_BYTES_MAX: usize = 3 * KIB as usize;
+pub const CONTROL_ID_ECHO_BYTES_MAX: usize = 2560;
 /// Longest MSH-11, MSH-12 or MSH-18, trigger or set of encoding characters copied into a reply; a longer one is left out.
 pub const REPLY_COPIED_BYTES_MAX: usize = 64;
 /// Entries of one list of a feed's `strict` edits, and the longest of them.
@@ -79,6 +79,18 @@ pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const ODDITY_HOLD: Duration = Duration::from_hours(1);
 /// How often it is looked whether they end; also the least time between two equal lines of one listener's log.
 pub const ODDITY_CHECK_INTERVAL: Duration = Duration::from_mins(1);
+/// TLS on a listener: from accept to the end of the handshake. Until then rustls holds at most 64 KiB of it.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificate and key of a listener are looked at this often; a new pair serves new connections.
+pub const LISTENER_TLS_INTERVAL: Duration = Duration::from_secs(2);
+/// A listener's certificate that ends within this time is told.
+pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Entries of `peers` and of `client_subjects` of one listener, and the longest subject.
+pub const PEERS_MAX: usize = 256;
+pub const CLIENT_SUBJECTS_MAX: usize = 256;
+pub const CLIENT_SUBJECT_BYTES_MAX: usize = 253;
+/// A sender without MLLP framing that is silent for this long behind the end of a segment has ended its message.
+pub const UNFRAMED_SILENCE: Duration = Duration::from_secs(1);
 /// At stop, messages whose append is under way have this long to be answered; part of `STOP_DEADLINE`.
 pub const SOURCE_STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -199,8 +211,10 @@ pub const DEDUPE_IDS_TOTAL: usize = 300_000;
 /// sled: page cache, retry of a late lock.
 pub const STATE_CACHE_BYTES: u64 = 2 * MIB;
 pub const STATE_LOCK_RETRY: Duration = Duration::from_secs(2);
-/// Largest value in sled; above that a page may go to a file that is never synced.
-pub const STATE_VALUE_BYTES_MAX: usize = 8 * KIB as usize;
+/// sled: size of the buffers it writes, of which it keeps some thirty. A page larger than a quarter of it, and up to 17 values are a page, would go
+/// to a file that is never synced.
+pub const STATE_SEGMENT_BYTES: usize = 256 * KIB as usize;
+pub const STATE_VALUE_BYTES_MAX: usize = (STATE_SEGMENT_BYTES / 4 - KIB as usize) / 17;
 /// Stored answers are brought together until they reach this. sled keeps about a thousand pages of some nine values in memory.
 pub const DEDUPE_CHUNK_BYTES: usize = KIB as usize;
 
@@ -386,6 +400,52 @@ pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
 pub const GAUGE_SAMPLES: usize = 31;
 pub const GAUGE_SPAN_MIN: Duration = Duration::from_secs(30);
 
+// ---- diagnosis ----
+
+/// Ended connections remembered per feed, and connections of all feeds listed in one answer.
+pub const ENDED_CONNECTIONS_KEPT: usize = 16;
+pub const CONNECTIONS_SHOWN_MAX: usize = 1000;
+/// Clients that watch messages live (`sniff`, `feeds record`); each holds one of the control socket's places.
+pub const WATCHERS_MAX: usize = 4;
+/// Sightings that wait for a slow watcher; more are dropped and counted.
+pub const WATCH_QUEUE: usize = 256;
+/// Longest watch, default and most messages of one.
+pub const WATCH_TIME_MAX: Duration = Duration::from_hours(8);
+pub const WATCH_TIME_DEFAULT: Duration = Duration::from_mins(10);
+pub const WATCH_MESSAGES_MAX: u64 = 10_000;
+/// Of a message's structure: segments, and fields of a segment, that are listed.
+pub const STRUCTURE_SEGMENTS_MAX: usize = 256;
+pub const STRUCTURE_FIELDS_MAX: usize = 128;
+/// Cases of a vendor test, and the file that lists them.
+pub const CASES_MAX: usize = 256;
+pub const CASES_BYTES_MAX: u64 = 256 * KIB;
+/// Recent outcomes and suppressed duplicates kept per feed.
+pub const RECENT_PER_FEED: u64 = 10_000;
+pub const RECENT_DUPLICATES_PER_FEED: u64 = 1000;
+/// Notes that wait for the thread that keeps them, and how often it looks: together the most it ever does. More are dropped and counted: a
+/// drain at ten thousand records a second would have sled rewrite pages faster than their memory is used again.
+pub const RECENT_NOTES_MAX: usize = 256;
+pub const RECENT_INTERVAL: Duration = Duration::from_secs(1);
+/// Old entries removed in one turn, at most.
+pub const RECENT_PRUNED_PER_TURN: usize = 2 * RECENT_NOTES_MAX;
+/// Longest time for which a feed takes resends (`siteward feeds accept-resend`).
+pub const ACCEPT_RESEND_MAX: Duration = Duration::from_hours(24);
+/// Most and default number of messages in one answer.
+pub const FIND_LIMIT_MAX: u64 = 1000;
+pub const FIND_LIMIT_DEFAULT: u64 = 20;
+/// One search through the journal ends at a segment's border after so many record headers, or so long; the answer says where to go on.
+pub const SEARCH_RECORDS_MAX: u64 = 100_000;
+pub const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
+/// Quarantine entries in one answer, the newest first, and what of each file is read for it.
+pub const QUARANTINE_LISTED_MAX: usize = 1000;
+pub const QUARANTINE_HEAD_BYTES: usize = KIB as usize;
+
+const _: () = {
+    assert!(WATCHERS_MAX * 2 <= CONTROL_CLIENTS); // the status is always answered
+    assert!(CASES_MAX * (CONTROL_ID_BYTES_MAX + 3) + 1024 < CONTROL_REQUEST_BYTES_MAX);
+    assert!(SEARCH_TIME_MAX.as_secs() * 2 < CONTROL_TIMEOUT.as_secs());
+};
+
 // ---- relations ----
 
 const _: () = {
@@ -393,7 +453,8 @@ const _: () = {
     assert!(SPOOL_BYTES_MIN / SEGMENTS_PER_SPOOL <= SEGMENT_BYTES_MIN);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 4 * FILE_NAME_CHARS_MAX + 512 < RECORD_HEADER_BYTES_MAX);
     assert!(FILE_BUNDLE_RECORDS <= BATCH_RECORDS_MAX && FILE_BUNDLE_BYTES as u64 <= BATCH_BYTES_MAX);
-    assert!(DEDUPE_CHUNK_BYTES + REPLY_BYTES_MAX * 5 / 4 + 256 <= STATE_VALUE_BYTES_MAX);
+    assert!(REPLY_BYTES_MAX + 128 <= STATE_VALUE_BYTES_MAX);
+    assert!(2 * DEDUPE_CHUNK_BYTES <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);
     assert!(SPLIT_BAD_BYTES_MAX as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(X12_ISA_BYTES_MAX <= X12_SEGMENT_BYTES_MAX && HL7_PROBE_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
@@ -401,6 +462,7 @@ const _: () = {
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_ECHO_BYTES_MAX + 6 * REPLY_COPIED_BYTES_MAX + 512 < REPLY_BYTES_MAX);
     assert!(SOURCE_STOP_DEADLINE.as_secs() < STOP_DEADLINE.as_secs());
+    assert!(UNFRAMED_SILENCE.as_secs() <= FRAME_TIMEOUT_RANGE.0.as_secs());
     assert!(UNCONFIRMED_PER_FEED as u64 > CHECKPOINT_RECORDS * 2);
     assert!(IN_FLIGHT_RANGE.1 <= UNCONFIRMED_PER_FEED);
     assert!(STOP_SOURCES.as_secs() + STOP_SPOOL.as_secs() < STOP_DEADLINE.as_secs());

@@ -348,6 +348,8 @@ pub struct Record {
     /// As in [`Message`].
     pub stage: Stage,
     pub batch_mismatch: bool,
+    /// The earlier record of the same message, where this one was let in as a deliberate resend.
+    pub resend_of: Option<u64>,
     pub body: Payload,
 }
 

@@ -14,7 +14,9 @@
 pub mod audit;
 pub mod broker;
 pub mod canary;
+pub mod destination;
 pub mod files;
+pub mod gateway;
 pub mod hub;
 pub mod link;
 pub mod message;
@@ -28,6 +30,7 @@ pub mod scene;
 pub mod sender;
 pub mod sim;
 pub mod site;
+pub mod tls;
 pub mod volume;
 pub mod wait;
 

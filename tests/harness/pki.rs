@@ -51,6 +51,16 @@ impl Pki {
         self.issue(name, &[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A certificate for a server on loopback, in files called `name`; the files of an earlier one are written over.
+    pub fn server_called(&self, name: &str) -> Identity {
+        self.issue(name, &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A certificate for a client with this common name and DNS name.
+    pub fn client_with_dns(&self, name: &str, dns: &str) -> Identity {
+        self.issue(name, &[dns], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     fn issue(&self, name: &str, hosts: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
         let hosts: Vec<String> = hosts.iter().map(|&h| h.to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("host names are valid");

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::message;
+use crate::tls::{self, Stream};
 
 /// An acknowledgement as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Reply {
 /// One MLLP connection.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     unread: Vec<u8>,
 }
 
@@ -65,16 +66,27 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { stream, unread: Vec::new() })
+        Ok(Self::over(Stream::Plain(stream)))
+    }
+
+    /// Over a connection that is there already.
+    pub fn over(stream: Stream) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.socket()
+    }
+
+    /// The certificate the gateway showed; `None` without TLS.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        self.stream.certificate()
     }
 
     /// Bytes as they are.
     pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
     /// One message in its frame.
@@ -144,6 +156,8 @@ pub struct Plan {
     pub give_up: Duration,
     /// First connection's number (control ids begin with it).
     pub first_connection: usize,
+    /// With TLS.
+    pub tls: Option<tls::Client>,
 }
 
 impl Plan {
@@ -158,6 +172,7 @@ impl Plan {
             patience: Duration::from_secs(20),
             give_up: Duration::from_mins(3),
             first_connection: 0,
+            tls: None,
         }
     }
 }
@@ -247,7 +262,11 @@ impl Sender {
         let mut progress = Instant::now();
         let mut known = 0;
         while !self.done() && progress.elapsed() < self.plan.give_up {
-            if let Ok(wire) = Wire::connect(self.plan.addr, self.plan.patience) {
+            let wire = match &self.plan.tls {
+                None => Wire::connect(self.plan.addr, self.plan.patience),
+                Some(client) => client.connect(self.plan.addr, self.plan.patience),
+            };
+            if let Ok(wire) = wire {
                 // the error is the lost connection, which is why there is another turn
                 let _ = self.converse(wire);
                 self.told.reconnects += 1;

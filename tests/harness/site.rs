@@ -21,6 +21,8 @@ use crate::wait;
 pub struct Feed {
     pub id: String,
     pub lane: &'static str,
+    /// The address it listens on; senders come by loopback all the same.
+    pub host: &'static str,
     pub port: u16,
     /// Further lines of `[feed.mllp]`.
     pub mllp: Vec<String>,
@@ -28,7 +30,7 @@ pub struct Feed {
 
 impl Feed {
     pub fn new(id: &str, lane: &'static str) -> Self {
-        Self { id: id.to_owned(), lane, port: net::free_port(), mllp: Vec::new() }
+        Self { id: id.to_owned(), lane, host: "127.0.0.1", port: net::free_port(), mllp: Vec::new() }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -103,11 +105,10 @@ impl Configuration {
             self.uplink_lines.join("\n"),
         );
         for feed in &self.feeds {
-            let Feed { id, lane, mllp, .. } = feed;
+            let Feed { id, lane, host, port, mllp } = feed;
             let section = format!(
                 "\n[[feed]]\nid = {id:?}\nlane = {lane:?}\nstage = \"live\"\nforward = \"raw\"\nphi = \"allowed\"\n\
-                 [feed.mllp]\nlisten = \"{}\"\n{}\n",
-                feed.addr(),
+                 [feed.mllp]\nlisten = \"{host}:{port}\"\n{}\n",
                 mllp.join("\n")
             );
             text.push_str(&section);

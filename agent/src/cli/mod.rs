@@ -5,25 +5,38 @@
 //! | 0 | done; for `run`: stopped as asked |
 //! | 1 | something failed; what and what to do is on stderr |
 //! | 2 | the command line itself is wrong |
-//! | 78 | the configuration is faulty (`EX_CONFIG`); every fault is on stderr |
+//! | 3 | done, and the answer is no: nothing found, fewer messages than asked for, a case of a vendor test that did not pass |
+//! | 78 | the configuration (or the script of a vendor test) is faulty (`EX_CONFIG`); every fault is on stderr |
 
+mod ask;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod feeds;
+mod memory;
+mod messages;
+mod quarantine;
 mod run;
+mod sheet;
+mod sniff;
 mod status;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_FILE, Faults};
+use crate::limits;
+use crate::status::question::MessagesQuestion;
 
 pub const EXIT_OK: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
+/// Everything worked, and the answer is no.
+pub const EXIT_NO: u8 = 3;
 /// `EX_CONFIG`: systemd is told not to restart on it.
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -54,11 +67,143 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Shows who is connected to each feed, what they were answered and what was odd; or acts on a feed
+    #[command(args_conflicts_with_subcommands = true)]
+    Feeds {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Only this feed
+        #[arg(long)]
+        feed: Option<String>,
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        action: Option<FeedsAction>,
+    },
+    /// Finds messages by their times and numbers, without content
+    #[command(subcommand)]
+    Messages(MessagesAction),
+    /// Prints the structure of the next messages of a feed: segments, lengths, codes; never a value
+    Sniff {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// So many messages
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=limits::WATCH_MESSAGES_MAX))]
+        count: u64,
+        /// Gives up after this (30s, 5m, 2h)
+        #[arg(long, value_parser = ask::duration, default_value = "10m")]
+        timeout: Duration,
+        /// One line of JSON per message
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows what was kept aside because it could not go on
+    #[command(subcommand)]
+    Quarantine(QuarantineAction),
     /// Shows everything at once on loopback: broker, hub, agent, a sample feed and a WAN outage
     #[cfg(feature = "demo")]
     Demo,
     /// Prints the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum FeedsAction {
+    /// Stores messages that were seen before as new records for a while, flagged as resends; ends by itself and with a restart of the agent
+    AcceptResend {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// For how long (30m, 1h; at most 24h)
+        #[arg(long = "for", value_name = "TIME", value_parser = ask::duration)]
+        time: Duration,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Watches a vendor's scripted messages live and writes the sign-off sheet
+    Record {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// TOML file with the cases: [[case]] name, expect (accepted, duplicate, refused, oversize, test), type, control_id, ack, stage
+        #[arg(long, value_name = "CASES")]
+        script: PathBuf,
+        /// Writes the sheet to this file instead of stdout
+        #[arg(long, value_name = "SHEET")]
+        out: Option<PathBuf>,
+        /// Ends after this even if cases are missing (30s, 5m, 2h)
+        #[arg(long, value_parser = ask::duration, default_value = "1h")]
+        timeout: Duration,
+        /// The sheet as JSON instead of Markdown
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MessagesAction {
+    /// Shows what became of messages: received, answered, published, acknowledged, settled; the newest first
+    Find {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        #[command(flatten)]
+        by: FindBy,
+        /// Only below this seq: goes on where an earlier answer ended
+        #[arg(long, value_name = "SEQ")]
+        before: Option<u64>,
+        /// At most so many
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::FIND_LIMIT_MAX))]
+        limit: Option<u64>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists messages that came again and were answered as the first time, the newest first
+    Duplicates {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// Only those with this MSH-10
+        #[arg(long, value_name = "ID")]
+        control_id: Option<String>,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::FIND_LIMIT_MAX))]
+        limit: Option<u64>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct FindBy {
+    /// By MSH-10
+    #[arg(long, value_name = "ID")]
+    control_id: Option<String>,
+    /// By the feed's sequence number
+    #[arg(long)]
+    seq: Option<u64>,
+    /// Received since: how long ago (30m, 2h) or a time with its zone (2026-11-22T10:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = ask::since_ms)]
+    since: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineAction {
+    /// Lists entries: time, feed, peer, code, size; no content
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +218,8 @@ struct ConfigFile {
 enum Failure {
     Config(Faults),
     Other(Box<dyn Error>),
+    /// Nothing failed; the result, which is printed, is a no.
+    No,
 }
 
 impl From<Faults> for Failure {
@@ -91,18 +238,37 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_FAILED));
         }
     };
-    let outcome = match cli.command {
-        Command::Run(at) => run::run(&at.config),
-        Command::Check { config, without_files } => check::check(&config.config, without_files),
-        Command::Status { config, json } => status::status(&config.config, json),
-        #[cfg(feature = "demo")]
-        Command::Demo => demo::run().map_err(Failure::Other),
-        Command::Version => print(concat!("siteward ", env!("CARGO_PKG_VERSION"), "\n")),
-    };
-    ExitCode::from(match outcome {
+    ExitCode::from(match carry_out(cli.command) {
         Ok(()) => EXIT_OK,
         Err(failure) => report(&failure),
     })
+}
+
+fn carry_out(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(at) => run::run(&at.config),
+        Command::Check { config, without_files } => check::check(&config.config, without_files),
+        Command::Status { config, json } => status::status(&config.config, json),
+        Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
+        Command::Feeds { action: Some(action), .. } => match action {
+            FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, &feed, time, json),
+            FeedsAction::Record { config, feed, script, out, timeout, json } => {
+                feeds::record(&config.config, &feeds::Record { feed, script, out, time: timeout, json })
+            }
+        },
+        Command::Messages(MessagesAction::Find { config, feed, by, before, limit, json }) => {
+            let FindBy { control_id, seq, since } = by;
+            messages::find(&config.config, MessagesQuestion { feed, control_id, seq, since_ms: since, before, limit }, json)
+        }
+        Command::Messages(MessagesAction::Duplicates { config, feed, control_id, limit, json }) => {
+            messages::duplicates(&config.config, feed, control_id, limit, json)
+        }
+        Command::Sniff { config, feed, count, timeout, json } => sniff::sniff(&config.config, &feed, count, timeout, json),
+        Command::Quarantine(QuarantineAction::List { config, feed, json }) => quarantine::list(&config.config, feed, json),
+        #[cfg(feature = "demo")]
+        Command::Demo => demo::run().map_err(Failure::Other),
+        Command::Version => print(concat!("siteward ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
 }
 
 /// Tells a failure on stderr; its exit code.
@@ -110,6 +276,7 @@ fn report(failure: &Failure) -> u8 {
     let (text, code) = match failure {
         Failure::Config(faults) => (faults.to_string(), EXIT_CONFIG),
         Failure::Other(error) => (format!("siteward: {}", chain(error.as_ref())), EXIT_FAILED),
+        Failure::No => return EXIT_NO,
     };
     // The exit code still tells where stderr is closed.
     let _ = writeln!(io::stderr(), "{text}");

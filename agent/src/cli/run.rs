@@ -6,6 +6,7 @@ use super::Failure;
 use crate::{agent, config, log};
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
+    super::memory::settle();
     log::init();
     let settings = config::load(file)?;
     agent::run(settings).map_err(|error| Failure::Other(error.into()))

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::{Failure, print};
 use crate::config;
-use crate::status::control::{self, Request, Subject};
+use crate::status::control;
+use crate::status::question::Request;
 use crate::status::snapshot::Snapshot;
 use crate::status::table;
 
@@ -12,7 +13,7 @@ pub(super) fn status(file: &Path, json: bool) -> Result<(), Failure> {
     let socket = config::control_socket(file)?;
     let other = |error: Box<dyn std::error::Error>| Failure::Other(error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| other(error.into()))?;
-    let answer = runtime.block_on(control::ask(&socket, Request { get: Subject::Status })).map_err(|error| other(error.into()))?;
+    let answer = runtime.block_on(control::ask(&socket, &Request::STATUS)).map_err(|error| other(error.into()))?;
     if json {
         let text = serde_json::to_string_pretty(&answer).map_err(|error| other(error.into()))?;
         return print(&format!("{text}\n"));

@@ -2,18 +2,25 @@
 //!
 //! Runs beside validation, so that its faults come in the same list. Skipped where the files cannot be there: when central IT checks a
 //! configuration at a desk, and for the shipped one. Paths and contents of keys are not repeated (I7).
+//!
+//! The readers of single files serve running listeners too, which look at their certificates again and again: what `check` accepts is what
+//! they accept, and they complain in the same words. Those words are the end of a sentence that begins with the key's name.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustls::RootCertStore;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::fault::{FaultList, Place};
-use super::merged::Merged;
+use super::merged::{Merged, MllpTls};
+use super::reader::{At, Field};
 use super::settings::KeySource;
 use super::validate::key_source;
 use crate::limits;
@@ -21,27 +28,54 @@ use crate::limits;
 /// `credentials`: the directory systemd hands credentials over in, where there is one. `base`: relative paths are taken from here.
 pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
     let uplink = &merged.uplink;
-    if let Some(at) = uplink.ca.given() {
-        authorities(&base.join(&at.value), &at.place, f);
-    }
-    let chain = uplink.cert.given().and_then(|at| certificates(&base.join(&at.value), &at.place, f));
-    let key_file = match (uplink.key.given(), uplink.credential.given(), credentials) {
-        (Some(at), _, _) => Some((base.join(&at.value), &at.place, Secret::File)),
-        (None, Some(at), Some(directory)) => Some((directory.join(&at.value), &at.place, Secret::Credential)),
-        _ => None,
-    };
-    if let Some((path, place, kind)) = key_file
-        && let Some(key) = private_key(&path, place, kind, f)
-        && let Some(chain) = chain
-    {
-        belongs_together(chain, key, place, f);
-    }
+    check_authorities(&uplink.ca, base, f);
+    check_pair(uplink.cert.given(), (&uplink.key, &uplink.credential), base, credentials, f);
     spool_key(merged, base, credentials, f);
+    for tls in merged.feeds.iter().filter_map(|feed| feed.mllp.as_ref()?.tls.as_ref()) {
+        check_listener(tls, base, credentials, f);
+    }
+}
+
+fn check_listener(tls: &MllpTls, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
+    check_authorities(&tls.client_ca, base, f);
+    check_pair(tls.cert.as_ref(), (&tls.key, &tls.credential), base, credentials, f);
+}
+
+fn check_authorities(ca: &Field<PathBuf>, base: &Path, f: &mut FaultList) {
+    if let Some(at) = ca.given()
+        && let Err(why) = authorities(&base.join(&at.value))
+    {
+        f.add(&at.place, why);
+    }
+}
+
+fn check_pair(
+    cert: Option<&At<PathBuf>>,
+    (key, credential): (&Field<PathBuf>, &Field<String>),
+    base: &Path,
+    credentials: Option<&Path>,
+    f: &mut FaultList,
+) {
+    let chain = cert.and_then(|at| told(certificates(&base.join(&at.value)), &at.place, f));
+    let (path, place, kind) = match (key.given(), credential.given(), credentials) {
+        (Some(at), _, _) => (base.join(&at.value), &at.place, Secret::File),
+        (None, Some(at), Some(directory)) => (directory.join(&at.value), &at.place, Secret::Credential),
+        _ => return,
+    };
+    let key = told(private_key(&path, kind), place, f);
+    if let (Some(chain), Some(key), Some(cert)) = (chain, key, cert) {
+        told(pair(chain, key, &cert.place.path), place, f);
+    }
+}
+
+/// The value, or its fault told.
+fn told<T>(result: Result<T, String>, place: &Place, f: &mut FaultList) -> Option<T> {
+    result.map_err(|why| f.add(place, why)).ok()
 }
 
 /// Where a secret comes from; systemd looks after the modes of its credentials itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Secret {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secret {
     File,
     Credential,
 }
@@ -53,9 +87,7 @@ fn spool_key(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut F
         (Ok(KeySource::Credential(name)), Some(directory)) => (directory.join(name), Secret::Credential),
         _ => return,
     };
-    if let Err(why) = read_secret(&path, kind) {
-        f.add(&at.place, why);
-    }
+    told(read_secret(&path, kind), &at.place, f);
 }
 
 /// Reads a regular file up to the limit. The error is a sentence without the path.
@@ -86,38 +118,39 @@ fn read_secret(path: &Path, kind: Secret) -> Result<Zeroizing<Vec<u8>>, String> 
     Ok(bytes)
 }
 
-fn certificates(path: &Path, place: &Place, f: &mut FaultList) -> Option<Vec<CertificateDer<'static>>> {
-    let bytes = read(path).map_err(|why| f.add(place, why)).ok()?;
+/// The certificates of a PEM file; at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(path)?;
     match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
-        Ok(list) if !list.is_empty() => Some(list),
-        _ => f.refuse(place, "names a file that is not a PEM certificate (-----BEGIN CERTIFICATE-----)"),
+        Ok(list) if !list.is_empty() => Ok(list),
+        _ => Err("names a file that is not a PEM certificate (-----BEGIN CERTIFICATE-----)".to_owned()),
     }
 }
 
-fn authorities(path: &Path, place: &Place, f: &mut FaultList) {
-    let Some(list) = certificates(path, place, f) else { return };
-    let mut store = rustls::RootCertStore::empty();
-    for (index, certificate) in list.into_iter().enumerate() {
-        if store.add(certificate).is_err() {
-            f.add(place, format!("names a file whose certificate {} is damaged; make the file again", index + 1));
+/// The trust anchors of a PEM file.
+pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for (index, certificate) in certificates(path)?.into_iter().enumerate() {
+        let damaged = |_| format!("names a file whose certificate {} is damaged; make the file again", index + 1);
+        store.add(certificate).map_err(damaged)?;
+    }
+    Ok(store)
+}
+
+/// The key of a PEM file.
+pub(crate) fn private_key(path: &Path, kind: Secret) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = read_secret(path, kind)?;
+    let foreign = "names a file that is not an unencrypted PEM private key (-----BEGIN PRIVATE KEY-----)";
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| foreign.to_owned())
+}
+
+/// Certificate and key, if they belong together. `cert`: what the certificate's key is called in the configuration.
+pub(crate) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, cert: &str) -> Result<CertifiedKey, String> {
+    match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
+        Ok(pair) => Ok(pair),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(format!("is not the key of the certificate in {cert}; give the pair that was made together"))
         }
+        Err(_) => Err(format!("names a key that cannot be used with the certificate in {cert}; use RSA, ECDSA P-256/P-384 or Ed25519")),
     }
-}
-
-fn private_key(path: &Path, place: &Place, kind: Secret, f: &mut FaultList) -> Option<PrivateKeyDer<'static>> {
-    let bytes = read_secret(path, kind).map_err(|why| f.add(place, why)).ok()?;
-    match PrivateKeyDer::from_pem_slice(&bytes) {
-        Ok(key) => Some(key),
-        Err(_) => f.refuse(place, "names a file that is not an unencrypted PEM private key (-----BEGIN PRIVATE KEY-----)"),
-    }
-}
-
-fn belongs_together(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, place: &Place, f: &mut FaultList) {
-    let provider = rustls::crypto::ring::default_provider();
-    let why = match rustls::sign::CertifiedKey::from_der(chain, key, &provider) {
-        Ok(_) => return,
-        Err(rustls::Error::InconsistentKeys(_)) => "is not the key of the certificate in uplink.cert; give the pair that was made together",
-        Err(_) => "names a key that cannot be used with the certificate in uplink.cert; use RSA, ECDSA P-256/P-384 or Ed25519",
-    };
-    f.add(place, why);
 }

@@ -86,6 +86,22 @@ pub(super) struct Mllp {
     pub batch_ack: Option<At<BatchAck>>,
     /// Default: everything is taken.
     pub strict: written::Strict,
+    /// Default: everybody.
+    pub peers: Field<Vec<String>>,
+    pub unframed: Option<At<bool>>,
+    pub tls: Option<MllpTls>,
+}
+
+#[derive(Debug)]
+pub(super) struct MllpTls {
+    pub cert: Option<At<PathBuf>>,
+    /// One of the two; `None` where neither is there.
+    pub key: Field<PathBuf>,
+    pub credential: Field<String>,
+    /// Default: senders need no certificate.
+    pub client_ca: Field<PathBuf>,
+    /// Default: every certificate of `client_ca`.
+    pub client_subjects: Field<Vec<String>>,
 }
 
 impl<T> Field<T> {
@@ -184,5 +200,22 @@ fn mllp(w: written::Mllp, f: &mut FaultList) -> Mllp {
         app_ack: w.app_ack.or(AppAck::None, at, "app_ack"),
         batch_ack: w.batch_ack.or(BatchAck::Batch, at, "batch_ack"),
         strict: w.strict,
+        peers: w.peers,
+        unframed: w.unframed.or(false, at, "unframed"),
+        tls: w.tls.map(|tls| mllp_tls(tls, f)),
+    }
+}
+
+fn mllp_tls(w: written::MllpTls, f: &mut FaultList) -> MllpTls {
+    let at = &w.place;
+    if w.key.is_absent() && w.credential.is_absent() {
+        f.add(&at.missing("key"), "is missing; give the file of this listener's private key (or credential = \"mllp-key\")");
+    }
+    MllpTls {
+        cert: w.cert.required(f, at, "cert", "give the file of this listener's certificate, with its chain"),
+        key: w.key,
+        credential: w.credential,
+        client_ca: w.client_ca,
+        client_subjects: w.client_subjects,
     }
 }

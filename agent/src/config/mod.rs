@@ -15,16 +15,21 @@
 //! Relative paths are taken from the directory of the file, so that `check` in a shell and the service mean the same.
 
 mod answers;
+pub mod cases;
 mod directory;
 mod endpoint;
 mod fault;
-mod files;
+pub(crate) mod files;
+mod listener;
 mod merged;
+mod network;
 mod reader;
 pub mod settings;
 mod validate;
 mod written;
 
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +39,7 @@ use std::path::{Path, PathBuf};
 
 pub use fault::{Fault, Faults};
 use fault::{FaultList, Place};
+pub(crate) use reader::{duration_of, nearest};
 use settings::Settings;
 
 use crate::limits;
@@ -108,17 +114,26 @@ fn document<'t>(file: &Path, text: &'t str) -> Result<toml::Spanned<toml::de::De
     Err(faults.into_faults(file, text))
 }
 
+/// A fault of a file as a whole.
+fn base_fault(file: &Path, text: &str) -> Faults {
+    Faults::whole_file(file, text)
+}
+
 fn read_file(file: &Path) -> Result<String, Faults> {
+    read_text(file, limits::CONFIG_BYTES_MAX, "is larger than 1 MiB; that is no configuration of siteward", "the configuration file")
+}
+
+fn read_text(file: &Path, bytes_max: u64, too_large: &str, what: &str) -> Result<String, Faults> {
     let unreadable =
         |error: std::io::Error| Faults::whole_file(file, format!("cannot be read: {error}; check the path and the rights of this user"));
     let mut bytes = Vec::new();
     let metadata = std::fs::metadata(file).map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(Faults::whole_file(file, "is a directory; give the path of the configuration file"));
+        return Err(Faults::whole_file(file, format!("is a directory; give the path of {what}")));
     }
-    File::open(file).map_err(unreadable)?.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
-        return Err(Faults::whole_file(file, "is larger than 1 MiB; that is no configuration of siteward"));
+    File::open(file).map_err(unreadable)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Faults::whole_file(file, too_large));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();

@@ -147,7 +147,7 @@ impl<'t, 'i> Section<'t, 'i> {
 }
 
 /// The known word that was most likely meant.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     if word.len() > UNKNOWN_KEY_CHARS {
         return None;
     }
@@ -240,16 +240,21 @@ pub(super) fn size(value: &DeValue<'_>) -> Result<u64, String> {
 /// `500ms`, `30s`, `5m`, `2h`, `7d`.
 pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
     const WRONG: &str = "is not a duration; write text like \"30s\", \"5m\" or \"2h\"";
-    let (number, unit) = value.as_str().and_then(number_and_unit).ok_or(WRONG)?;
+    value.as_str().and_then(duration_of).ok_or_else(|| WRONG.to_owned())
+}
+
+/// The same for text from elsewhere.
+pub(crate) fn duration_of(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
     let milliseconds = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60 * 1000,
         "h" => 3600 * 1000,
         "d" => 24 * 3600 * 1000,
-        _ => return Err(WRONG.to_owned()),
+        _ => return None,
     };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| WRONG.to_owned())
+    number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {

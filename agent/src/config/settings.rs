@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
@@ -126,6 +127,29 @@ pub struct MllpSettings {
     pub frame_timeout: Duration,
     /// `None`: never closed for idleness.
     pub idle_timeout: Option<Duration>,
+    /// Who may connect; empty: everybody.
+    pub peers: Vec<Network>,
+    /// Messages without MLLP framing are taken.
+    pub unframed: bool,
+    pub tls: Option<ListenerTls>,
+}
+
+/// MLLP over TLS.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    pub cert: PathBuf,
+    pub key: TlsKeySource,
+    /// `Some`: senders must prove themselves by a certificate of these authorities.
+    pub client_ca: Option<PathBuf>,
+    /// Which of them may connect; empty: all that prove themselves.
+    pub client_subjects: Vec<ClientSubject>,
+}
+
+/// One sender's certificate: by its common name exactly, or by one of its DNS names without regard to case. No wildcards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientSubject {
+    CommonName(String),
+    DnsName(String),
 }
 
 /// What a sender is told when its message could not be stored.

@@ -232,7 +232,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "listen = \"",
         "port = 1\nlisten = \"",
-        "20: feed[0].mllp.port: unknown key; known here: listen, on_store_failure, allow_missing_control_id, connections_max, frame_timeout, idle_timeout, on_invalid, app_ack, batch_ack, strict",
+        "20: feed[0].mllp.port: unknown key; known here: listen, on_store_failure, allow_missing_control_id, connections_max, frame_timeout, idle_timeout, on_invalid, app_ack, batch_ack, strict, peers, unframed, tls",
     ),
 ];
 
@@ -374,6 +374,7 @@ fn shipped_configuration_shows_every_key() {
     let keys = "site id timezone control_socket path max_bytes key message_bytes_max endpoints allow_plaintext ca cert credential in_flight confirm \
                 receipt_timeout on_no_subscriber lane stage forward phi listen on_store_failure allow_missing_control_id connections_max \
                 frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
+                 peers unframed client_ca client_subjects \
                 split patterns subfolders order complete marker settle scan done retention_days retention_bytes require_mount name_in_events \
                 delimiter quote header encoding widths record_len trimmed_ends level";
     for key in keys.split_whitespace() {

@@ -12,6 +12,7 @@ use super::answers;
 use super::directory;
 use super::endpoint;
 use super::fault::{FaultList, Place};
+use super::listener;
 use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Uplink};
 use super::reader::{At, Field, nearest};
 use super::settings::{
@@ -26,7 +27,7 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     let gateway = gateway(&merged.gateway, &merged.spool, base, f);
     let spool = spool(&merged.spool, base, f);
     let uplink = uplink(&merged.uplink, base, f);
-    let feeds = feeds(&merged.feeds, f);
+    let feeds = feeds(&merged.feeds, base, f);
     if !f.is_empty() {
         return None;
     }
@@ -110,7 +111,7 @@ fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> 
             missing("key", "the file of the gateway's private key (or credential = \"uplink-key\")", f);
         }
     }
-    let key = tls_key(m, base, f);
+    let key = tls_key((&m.key, &m.credential), "uplink.key", base, f);
     let (least, most) = limits::IN_FLIGHT_RANGE;
     let in_flight = ranged(m.in_flight.as_ref(), least as u64..=most as u64, "1 to 1000", f);
     let receipt_timeout = ranged(m.receipt_timeout.as_ref(), within(limits::RECEIPT_TIMEOUT_RANGE), "\"1s\" to \"1h\"", f);
@@ -126,9 +127,15 @@ fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> 
     })
 }
 
-fn tls_key(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<TlsKeySource> {
-    match (m.key.given(), m.credential.given()) {
-        (Some(_), Some(credential)) => f.refuse(&credential.place, "stands beside uplink.key; keep one of the two"),
+/// `beside`: what the key's file is called in the fault about both being there.
+pub(super) fn tls_key(
+    (key, credential): (&Field<PathBuf>, &Field<String>),
+    beside: &str,
+    base: &Path,
+    f: &mut FaultList,
+) -> Option<TlsKeySource> {
+    match (key.given(), credential.given()) {
+        (Some(_), Some(credential)) => f.refuse(&credential.place, format!("stands beside {beside}; keep one of the two")),
         (Some(key), None) => Some(TlsKeySource::File(base.join(&key.value))),
         (None, Some(at)) if credential_name(&at.value) => Some(TlsKeySource::Credential(at.value.clone())),
         (None, Some(at)) => f.refuse(&at.place, "is not a credential name; use letters, digits, - _ ."),
@@ -163,7 +170,7 @@ fn endpoints(m: &Uplink, f: &mut FaultList) -> Option<Vec<Endpoint>> {
     (!faulty).then_some(endpoints)
 }
 
-fn feeds(written: &[Feed], f: &mut FaultList) -> Option<Vec<FeedSettings>> {
+fn feeds(written: &[Feed], base: &Path, f: &mut FaultList) -> Option<Vec<FeedSettings>> {
     if let Some(extra) = written.get(limits::FEEDS_MAX) {
         f.add(&extra.place, format!("is one feed too many; a gateway has at most {}", limits::FEEDS_MAX));
     }
@@ -172,7 +179,7 @@ fn feeds(written: &[Feed], f: &mut FaultList) -> Option<Vec<FeedSettings>> {
     let mut watched: Vec<(PathBuf, &Place)> = Vec::new();
     let mut feeds = Vec::new();
     for m in written {
-        let settings = feed(m, f);
+        let settings = feed(m, base, f);
         if let Some((id, at)) = m.id.as_ref().and_then(|at| Some((Name::new(&at.value).ok()?, at))) {
             if let Some(first) = seen.get(&id) {
                 f.add(&at.place, format!("is the id of another feed ({}); give each feed its own", first.path));
@@ -205,7 +212,7 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-fn feed(m: &Feed, f: &mut FaultList) -> Option<FeedSettings> {
+fn feed(m: &Feed, base: &Path, f: &mut FaultList) -> Option<FeedSettings> {
     let id = name(m.id.as_ref(), f);
     if let Some(at) = m.forward.as_ref().filter(|at| at.value != Forward::Raw) {
         f.add(&at.place, "must be \"raw\" in this version: \"event\" (the default) and \"both\" need profiles, which do not exist yet");
@@ -224,12 +231,12 @@ fn feed(m: &Feed, f: &mut FaultList) -> Option<FeedSettings> {
     for place in &m.other_sources {
         f.add(place, "is not supported by this version; use [feed.mllp] or [feed.directory]");
     }
-    let source = source(m, f);
+    let source = source(m, base, f);
     Some(FeedSettings { id: id?, lane: m.lane.as_ref()?.value, stage: m.stage.as_ref()?.value, charset: charset?, source: source? })
 }
 
 /// The one source of a feed.
-fn source(m: &Feed, f: &mut FaultList) -> Option<SourceSettings> {
+fn source(m: &Feed, base: &Path, f: &mut FaultList) -> Option<SourceSettings> {
     let stage = m.stage.as_ref().map(|at| at.value);
     if m.mllp.is_some() && m.directory.is_some() {
         f.add(&m.place, "has two sources; make it two feeds");
@@ -237,12 +244,12 @@ fn source(m: &Feed, f: &mut FaultList) -> Option<SourceSettings> {
     if m.mllp.is_none() && m.directory.is_none() && m.other_sources.is_empty() {
         f.add(&m.place, "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", or [feed.directory] with path and split");
     }
-    let mllp = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, stage, f)).map(SourceSettings::Mllp);
+    let mllp = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, stage, base, f)).map(SourceSettings::Mllp);
     let directory = m.directory.as_ref().and_then(|directory| directory::validate(directory, stage, f));
     mllp.or(directory.map(|directory| SourceSettings::Directory(Box::new(directory))))
 }
 
-fn mllp(m: &Mllp, stage: Option<Stage>, f: &mut FaultList) -> Option<MllpSettings> {
+fn mllp(m: &Mllp, stage: Option<Stage>, base: &Path, f: &mut FaultList) -> Option<MllpSettings> {
     let listen = m.listen.as_ref().and_then(|at| match at.value.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => f.refuse(&at.place, "has port 0; give the port that senders connect to"),
         Ok(address) => Some(address),
@@ -254,6 +261,13 @@ fn mllp(m: &Mllp, stage: Option<Stage>, f: &mut FaultList) -> Option<MllpSetting
     if let Some(at) = m.idle_timeout.given() {
         ranged(Some(at), within(limits::IDLE_TIMEOUT_RANGE), "\"1s\" to \"7d\"; leave it out to never close", f);
     }
+    if m.unframed.as_ref().is_some_and(|at| at.value)
+        && let Some(at) = m.frame_timeout.as_ref().filter(|at| at.value < 2 * limits::UNFRAMED_SILENCE)
+    {
+        f.add(&at.place, "is too short where unframed = true, which ends messages by a second of silence; give at least \"2s\"");
+    }
+    let peers = listener::peers(m.peers.given(), f);
+    let tls = listener::tls(m.tls.as_ref(), base, f);
     let answers = answers::answers(m, f);
     Some(MllpSettings {
         listen: listen?,
@@ -264,6 +278,9 @@ fn mllp(m: &Mllp, stage: Option<Stage>, f: &mut FaultList) -> Option<MllpSetting
         connections_max: connections? as usize,
         frame_timeout: frame_timeout?,
         idle_timeout: m.idle_timeout.given().map(|at| at.value),
+        peers: peers?,
+        unframed: m.unframed.as_ref()?.value,
+        tls: tls?,
     })
 }
 

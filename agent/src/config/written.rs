@@ -94,6 +94,9 @@ pub(super) struct Mllp {
     pub connections_max: Field<u64>,
     pub frame_timeout: Field<Duration>,
     pub idle_timeout: Field<Duration>,
+    pub peers: Field<Vec<String>>,
+    pub unframed: Field<bool>,
+    pub tls: Option<MllpTls>,
     pub on_invalid: Field<OnInvalid>,
     pub app_ack: Field<AppAck>,
     pub batch_ack: Field<BatchAck>,
@@ -105,6 +108,16 @@ pub(super) struct Strict {
     pub types: Field<Vec<String>>,
     pub versions: Field<Vec<String>>,
     pub processing_ids: Field<Vec<String>>,
+}
+
+#[derive(Debug)]
+pub(super) struct MllpTls {
+    pub place: Place,
+    pub cert: Field<PathBuf>,
+    pub key: Field<PathBuf>,
+    pub credential: Field<String>,
+    pub client_ca: Field<PathBuf>,
+    pub client_subjects: Field<Vec<String>>,
 }
 
 /// Reads the whole document; faults of type and unknown keys go to `faults`.
@@ -196,6 +209,9 @@ fn mllp(mut s: Section<'_, '_>, f: &mut FaultList) -> Mllp {
         app_ack: s.read(f, "app_ack", choice(&APP_ACKS)),
         batch_ack: s.read(f, "batch_ack", choice(&[("batch", BatchAck::Batch), ("each", BatchAck::Each)])),
         strict: strict(s.section(f, "strict"), f),
+        peers: s.read(f, "peers", texts),
+        unframed: s.read(f, "unframed", flag),
+        tls: s.has("tls").is_some().then(|| s.section(f, "tls")).map(|section| mllp_tls(section, f)),
     };
     s.finish(f);
     mllp
@@ -211,4 +227,17 @@ fn strict(mut s: Section<'_, '_>, f: &mut FaultList) -> Strict {
     };
     s.finish(f);
     strict
+}
+
+fn mllp_tls(mut s: Section<'_, '_>, f: &mut FaultList) -> MllpTls {
+    let tls = MllpTls {
+        place: s.place.clone(),
+        cert: s.read(f, "cert", path),
+        key: s.read(f, "key", path),
+        credential: s.read(f, "credential", text),
+        client_ca: s.read(f, "client_ca", path),
+        client_subjects: s.read(f, "client_subjects", texts),
+    };
+    s.finish(f);
+    tls
 }

@@ -18,6 +18,7 @@
 //! | `filelast`, `filerepeated` | `true`, else absent: last record of the file; the same content was captured before |
 //! | `filename` | base name, only where the feed says `name_in_events` |
 //! | `clocksuspect`, `controlidreused`, `batchmismatch` | `true`, else absent |
+//! | `resendof` | of a deliberate resend: the `sequence` of the earlier record of the same message; else absent |
 
 use crate::record::{Chain, Digest, FeedId, FileOrigin, Incarnation, Lane, Name, Nonce, Origin, Record, record_id};
 use crate::source::charset;
@@ -63,6 +64,9 @@ pub fn raw_attributes(site: &Name, gateway: &Name, lane: Lane, charset: charset:
     }
     if let Origin::File(file) = &record.origin {
         file_attributes(file, &mut attributes);
+    }
+    if let Some(earlier) = record.resend_of {
+        attributes.push(("resendof", earlier.to_string()));
     }
     attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -396,6 +396,11 @@ impl Core {
         self.window.as_ref().map_or(0, Window::outcomes)
     }
 
+    /// Feed and first seq of an outcome whose PUBACK is awaited.
+    pub fn outcome_in_flight(&self, token: u64) -> Option<(usize, u64)> {
+        self.window.as_ref()?.outcome(token)
+    }
+
     /// Nothing is due and every publish was answered.
     pub fn quiet(&self, now: Instant) -> bool {
         let heads = (0..self.feeds.len()).any(|feed| self.head_due(feed).is_some_and(|due| due <= now));

@@ -15,15 +15,17 @@ use super::core::{Core, Effect, Next, Offer, Rules, Seen};
 use super::feed::{Becomes, FeedStart};
 use super::publish::Publisher;
 use super::receipt;
+use crate::clock;
 use crate::config::settings::Settings;
 use crate::contract::{Outcome, Receipt};
 use crate::limits::{EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
 use crate::record::{FeedId, Lane, Record};
 use crate::source::charset;
+use crate::spool::recent::Note;
 use crate::spool::{Item, QuarantineError, Reader};
 use crate::status::board::{Board, FeedCounters};
 use crate::status::condition::Code;
-use crate::uplink::{NotTaken, Outgoing, Uplink, UplinkEvent, UplinkIdentity};
+use crate::uplink::{AckReason, NotTaken, Outgoing, Uplink, UplinkEvent, UplinkIdentity};
 
 /// What the shell knows of a feed; same index as in the core.
 #[derive(Debug)]
@@ -164,7 +166,10 @@ impl Shell {
         for _ in 0..FORWARD_PUBLISHES_PER_TURN {
             let now = Instant::now();
             match self.core.next(now) {
-                Next::Control { token, what } => self.publish(self.publisher.control(token, &what), now),
+                Next::Control { token, what } => {
+                    // The core has been told where it was not taken.
+                    let _taken = self.publish(self.publisher.control(token, &what), now);
+                }
                 Next::Read { feed, after } => self.send(feed, after, now),
                 Next::Wait(until) => {
                     wait = until
@@ -183,7 +188,8 @@ impl Shell {
 
     // ---- down the wire ----
 
-    fn publish(&mut self, outgoing: Outgoing, now: Instant) {
+    /// False: the uplink did not take it.
+    fn publish(&mut self, outgoing: Outgoing, now: Instant) -> bool {
         let token = outgoing.token;
         // What was not taken is dropped on purpose: it is read or made again from the journal when its turn comes.
         if let Err((why, _)) = self.uplink.try_publish(outgoing) {
@@ -191,7 +197,9 @@ impl Shell {
                 tracing::warn!(packet_bytes_max, "a publish is larger than the broker takes");
             }
             self.core.not_taken(token, why, now);
+            return false;
         }
+        true
     }
 
     /// Reads what follows `after` and publishes it as what the core says it becomes.
@@ -225,7 +233,9 @@ impl Shell {
             }
             (Item::Record(record), _) => self.publisher.event(token, facts.lane, facts.charset, &record),
         };
-        self.publish(outgoing, now);
+        if self.publish(outgoing, now) {
+            self.board.note(Note::Published { feed: id, seq: after + 1, at_ms: clock::now().unix_ms });
+        }
     }
 
     fn unreadable(&mut self, feed: usize, after: u64, error: &str, now: Instant) {
@@ -243,6 +253,7 @@ impl Shell {
                     reason,
                     "the broker cannot take this record; it is in quarantine"
                 );
+                self.board.note(Note::Quarantined { feed: record.feed.clone(), seq: record.seq, at_ms: clock::now().unix_ms });
                 self.core.quarantined(feed, record.seq);
                 true
             }
@@ -273,7 +284,12 @@ impl Shell {
     fn heard(&mut self, event: UplinkEvent) {
         let now = Instant::now();
         match event {
-            UplinkEvent::Acked { token, reason } => self.core.acked(token, reason, now),
+            UplinkEvent::Acked { token, reason } => {
+                if let (Some((feed, seq)), AckReason::Success) = (self.core.outcome_in_flight(token), reason) {
+                    self.board.note(Note::Acked { feed: self.feeds[feed].id.clone(), seq, at_ms: clock::now().unix_ms });
+                }
+                self.core.acked(token, reason, now);
+            }
             UplinkEvent::Message { topic, payload } => self.message(&topic, &payload, now),
             UplinkEvent::Down { .. } => self.core.down(),
             UplinkEvent::Up { window, packet_bytes_max, session_present, .. } => {
@@ -357,6 +373,7 @@ impl Shell {
         match effect {
             Effect::Settle { feed, mark, records } => {
                 let facts = &self.feeds[feed];
+                self.board.note(Note::Settled { feed: facts.id.clone(), seq: mark.seq, at_ms: clock::now().unix_ms });
                 self.reader.settle(&facts.id, mark);
                 facts.counters.released.fetch_add(records, Ordering::Relaxed);
                 self.marks_moved = true;

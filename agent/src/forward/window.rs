@@ -90,6 +90,14 @@ impl Window {
         Some(flight)
     }
 
+    /// Feed and first seq of what was published under a token, where it is an outcome.
+    pub fn outcome(&self, token: u64) -> Option<(usize, u64)> {
+        match self.flights.get(&token)? {
+            Flight::Outcome { feed, first, .. } => Some((*feed, *first)),
+            _ => None,
+        }
+    }
+
     pub fn outcomes(&self) -> usize {
         self.count.iter().sum()
     }

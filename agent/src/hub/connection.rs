@@ -37,8 +37,9 @@ use crate::record::Payload;
 use crate::uplink::bridge::{self, Bridge, End};
 use crate::uplink::tls::{self, TlsFiles};
 
-/// Acknowledgements of everything the broker may send, receipts, subscriptions, DISCONNECT.
-const REQUESTS: usize = HUB_RECEIVE_MAX as usize + HUB_BATCH_MAX + 8;
+/// Acknowledgements of everything the broker may send, receipts, subscriptions, DISCONNECT. Packet ids are the bound, not our receive maximum:
+/// brokers exceed it, and an acknowledgement that waits for a place here would wait for a poll that waits for a place among the deliveries.
+const REQUESTS: usize = u16::MAX as usize + HUB_BATCH_MAX + 8;
 /// Receipts in flight, at most.
 const RECEIPTS_IN_FLIGHT: u16 = 512;
 

@@ -21,6 +21,8 @@ pub mod account;
 #[cfg(test)]
 mod account_tests;
 pub mod connection;
+#[cfg(test)]
+mod connection_tests;
 pub mod desk;
 pub mod index;
 pub mod intake;

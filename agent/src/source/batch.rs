@@ -65,6 +65,10 @@ pub fn pieces(text: &[u8]) -> Pieces<'_> {
 /// Whether a text is more than one message: it begins with FHS or BHS, or holds a second MSH.
 pub fn is_several(text: &[u8]) -> bool {
     let mut pieces = pieces(text);
+    // nearly every text: one header and no other anywhere
+    if pieces.rest.starts_with(b"MSH") && memchr::memmem::find(&pieces.rest[3..], b"MSH").is_none() {
+        return false;
+    }
     match pieces.next().map(|piece| piece.kind) {
         Some(Kind::FileHeader | Kind::BatchHeader) => true,
         Some(Kind::Message) => pieces.any(|piece| piece.kind == Kind::Message),

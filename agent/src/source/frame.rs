@@ -15,19 +15,31 @@
 //!    come.
 //! 3. Any other byte between frames is junk: counted, told as one event a run, and too much of it ends the connection. The very first bytes
 //!    of a connection may show a TLS or HTTP client; that is told at once, because nothing good can follow.
-//! 4. The events depend on the byte stream only, never on how it was cut into reads (a test feeds every stream cut at every position).
+//! 4. The events depend on the byte stream only, never on how it was cut into reads, and each comes with the byte that decides it
+//!    (`frame/reference.rs` says the same of a whole stream at once; tests and a fuzz target compare the two).
+//! 5. Where the listener takes unframed messages, a run that begins with MSH is a message too; where it ends is in `unframed`. Time is the
+//!    connection's: it calls [`Framer::silence`].
 //!
 //! Memory (I4): a frame up to `own_bytes` lives in the connection's own allowance. Above that the framer stops with [`Event::NeedsSlot`]
 //! until [`Framer::grant`] is called; then room for a whole message is reserved at once, so that growing never copies and never overshoots.
 //! When the frame ends the little that was read behind it moves to a small buffer of its own, so the large block is freed with the frame.
 
+mod junk;
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;
+mod unframed;
+#[cfg(test)]
+mod unframed_tests;
 
 use bytes::{Buf as _, BytesMut};
+use memchr::memchr2;
 use std::fmt;
 
-use crate::limits::{FRAME_OWN_BYTES, JUNK_BYTES_MAX, JUNK_PREFIX_BYTES, OVERSIZE_DISCARD_BYTES, OVERSIZE_HEAD_BYTES, SOCKET_READ_BYTES};
+use self::junk::{JunkRun, Told};
+use self::unframed::Mark;
+use crate::limits::{FRAME_OWN_BYTES, JUNK_BYTES_MAX, OVERSIZE_DISCARD_BYTES, OVERSIZE_HEAD_BYTES, SOCKET_READ_BYTES};
 use crate::record::Payload;
 
 /// First byte of a frame.
@@ -44,10 +56,12 @@ pub struct FrameLimits {
     pub own_bytes: usize,
     /// Kept of a frame above `message_bytes`.
     pub head_bytes: usize,
-    /// Most bytes of one such frame read while looking for its end.
+    /// Most bytes of one such frame read while looking for its end; more than `message_bytes`.
     pub discard_bytes: u64,
     /// Most junk between two frames.
     pub junk_bytes: u64,
+    /// Take messages without framing.
+    pub unframed: bool,
 }
 
 impl FrameLimits {
@@ -58,11 +72,12 @@ impl FrameLimits {
             head_bytes: OVERSIZE_HEAD_BYTES.min(message_bytes),
             discard_bytes: OVERSIZE_DISCARD_BYTES,
             junk_bytes: JUNK_BYTES_MAX,
+            unframed: false,
         }
     }
 }
 
-/// What the bytes say. After `Foreign`, `JunkBudgetSpent` and `DiscardBudgetSpent` nothing more comes.
+/// What the bytes say. After `Foreign`, `JunkBudgetSpent`, `DiscardBudgetSpent` and `UnframedRest` nothing more comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message, without framing.
@@ -87,6 +102,10 @@ pub enum Event {
     },
     /// A run of junk begins like an HL7 message: a sender that does not frame. Told once a run, when it is recognised.
     Unframed,
+    /// What should have been part of the unframed message before, which a silence had ended.
+    UnframedRest {
+        rest: Payload,
+    },
     /// The connection does not speak MLLP at all.
     Foreign(Foreign),
     JunkBudgetSpent {
@@ -133,16 +152,25 @@ enum Slot {
     Granted,
 }
 
+/// How the frame being received began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Framed,
+    Unframed,
+}
+
 enum State {
     Between(JunkRun),
     /// The buffer's front is the frame; its first `scanned` bytes hold no mark.
     Inside {
         scanned: usize,
         slot: Slot,
+        kind: Kind,
     },
     Discarding {
         head: Payload,
         total: u64,
+        kind: Kind,
     },
     Closed,
 }
@@ -154,10 +182,12 @@ pub struct Framer {
     state: State,
     /// Frames begun, for the connection's frame timer.
     frames: u64,
-    /// Junk since the last complete frame.
-    junk_bytes: u64,
     /// Nothing but skipped bytes came yet.
     fresh: bool,
+    /// The connection was silent behind an unframed message that may end there.
+    silent: bool,
+    /// The message before ended by a silence only.
+    guessed: bool,
 }
 
 impl fmt::Debug for Framer {
@@ -168,7 +198,15 @@ impl fmt::Debug for Framer {
 
 impl Framer {
     pub fn new(limits: FrameLimits) -> Self {
-        Self { limits, buffer: BytesMut::new(), state: State::Between(JunkRun::default()), frames: 0, junk_bytes: 0, fresh: true }
+        Self {
+            limits,
+            buffer: BytesMut::new(),
+            state: State::Between(JunkRun::default()),
+            frames: 0,
+            fresh: true,
+            silent: false,
+            guessed: false,
+        }
     }
 
     /// Where to read into; at most `SOCKET_READ_BYTES` between two rounds of events.
@@ -188,6 +226,21 @@ impl Framer {
     /// Whether the frame being received occupies a slot.
     pub fn is_large(&self) -> bool {
         matches!(self.state, State::Inside { slot: Slot::Granted, .. })
+    }
+
+    /// Whether silence would end the message being received.
+    pub fn may_end_by_silence(&self) -> bool {
+        match &self.state {
+            State::Inside { kind: Kind::Unframed, slot, .. } => *slot != Slot::Wanted && unframed::ends_segment(&self.buffer),
+            State::Discarding { kind: Kind::Unframed, .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Nothing came for a while, or nothing will come any more: what may end by that has ended. True when there is an event now.
+    pub fn silence(&mut self) -> bool {
+        self.silent = self.may_end_by_silence();
+        self.silent
     }
 
     /// Answers `NeedsSlot`: room for a whole message is there.
@@ -210,6 +263,7 @@ impl Framer {
                     return None;
                 }
                 State::Inside { slot: Slot::Wanted, .. } => return Some(Event::NeedsSlot),
+                _ if self.silent => return self.ended_by_silence(),
                 _ if self.buffer.is_empty() => return None,
                 State::Between(_) => {
                     if let Some(event) = self.between() {
@@ -245,51 +299,59 @@ impl Framer {
                 if run.bytes > 0 {
                     event = Some(Event::Junk { bytes: run.bytes, class: run.class });
                 }
-                self.state = State::Inside { scanned: 0, slot: Slot::None };
-                self.frames += 1;
-                self.fresh = false;
+                self.begin(Kind::Framed);
                 break;
             }
             let told = run.push(byte, self.fresh);
-            if !is_skipped(byte) {
-                self.junk_bytes += 1;
-            }
             if let Some(Told::Foreign(foreign)) = told {
                 event = Some(Event::Foreign(foreign));
                 self.state = State::Closed;
                 break;
             }
-            if self.junk_bytes > self.limits.junk_bytes {
+            if run.bytes > self.limits.junk_bytes {
                 event = Some(Event::JunkBudgetSpent { bytes: run.bytes, class: run.class });
                 self.state = State::Closed;
                 break;
             }
             if let Some(Told::Unframed) = told {
-                event = Some(Event::Unframed);
-                break;
+                if !self.limits.unframed || run.prefix() != unframed::BEGIN {
+                    event = Some(Event::Unframed);
+                    self.guessed = false;
+                    break;
+                }
+                // Its first bytes may have come with earlier reads.
+                self.buffer = [unframed::BEGIN, &self.buffer[used..]].concat().as_slice().into();
+                self.begin(Kind::Unframed);
+                return None;
+            }
+            if self.guessed && run.decided {
+                let rest = [run.prefix(), &self.buffer[used..]].concat();
+                self.buffer.clear();
+                self.state = State::Closed;
+                return Some(Event::UnframedRest { rest: Payload::new(rest.into()) });
             }
         }
         self.buffer.advance(used);
         event
     }
 
+    fn begin(&mut self, kind: Kind) {
+        self.state = State::Inside { scanned: 0, slot: Slot::None, kind };
+        self.frames += 1;
+        (self.fresh, self.guessed) = (false, false);
+    }
+
     /// Looks for the end of the frame at the buffer's front.
     fn inside(&mut self) -> Option<Event> {
-        let State::Inside { scanned, slot } = &mut self.state else { return None };
+        let State::Inside { scanned, slot, kind: Kind::Framed } = &mut self.state else { return self.inside_unframed() };
         let allowed = if *slot == Slot::Granted { self.limits.message_bytes } else { self.limits.own_bytes };
         let window = self.buffer.len().min(allowed + 1);
         if let Some(offset) = mark(&self.buffer[*scanned..window]) {
             let at = *scanned + offset;
-            let large = *slot == Slot::Granted;
             let restarted = self.buffer[at] == START;
-            let frame = Payload::new(self.buffer.split_to(at).freeze());
-            self.buffer.advance(1);
-            if large {
-                self.buffer = BytesMut::from(&self.buffer[..]);
-            }
+            let frame = self.split(at, 1);
             return Some(if restarted {
-                self.frames += 1;
-                self.state = State::Inside { scanned: 0, slot: Slot::None };
+                self.begin(Kind::Framed);
                 Event::Restarted { partial: frame }
             } else {
                 self.ended();
@@ -300,19 +362,82 @@ impl Framer {
         if window <= allowed {
             return None;
         }
+        Some(self.outgrown(allowed, window, Kind::Framed))
+    }
+
+    /// The same for a message without framing.
+    fn inside_unframed(&mut self) -> Option<Event> {
+        let State::Inside { scanned, slot, .. } = &mut self.state else { return None };
+        let allowed = if *slot == Slot::Granted { self.limits.message_bytes } else { self.limits.own_bytes };
+        // A message of exactly the limit is seen to end by the beginning of the next one.
+        let most = allowed + unframed::BEGIN.len();
+        let window = self.buffer.len().min(most);
+        let from = scanned.saturating_sub(unframed::BEGIN.len());
+        *scanned = window;
+        let (at, mark) = match unframed::mark(&self.buffer[..window], from.max(1)) {
+            Some((at, _)) if at > allowed => return Some(self.outgrown(allowed, at, Kind::Unframed)),
+            Some(found) => found,
+            None if window < most => return None,
+            None => return Some(self.outgrown(allowed, window, Kind::Unframed)),
+        };
+        let whole = mark == Mark::End || unframed::ends_segment(&self.buffer[..at]);
+        let frame = self.split(at, usize::from(mark != Mark::Next));
+        self.ended();
+        if mark == Mark::Start {
+            self.begin(Kind::Framed);
+        }
+        Some(if whole { Event::Frame(frame) } else { Event::Restarted { partial: frame } })
+    }
+
+    fn ended_by_silence(&mut self) -> Option<Event> {
+        self.silent = false;
+        let event = match &self.state {
+            State::Inside { .. } if self.buffer.len() <= self.limits.message_bytes => {
+                let all = self.buffer.len();
+                Event::Frame(self.split(all, 0))
+            }
+            State::Inside { .. } => {
+                let total = self.buffer.len() as u64;
+                let head = bytes::Bytes::copy_from_slice(&self.buffer[..self.limits.head_bytes]);
+                self.buffer = BytesMut::new();
+                Event::Oversize { head: Payload::new(head), total }
+            }
+            State::Discarding { head, total, .. } => Event::Oversize { head: head.clone(), total: *total },
+            State::Between(_) | State::Closed => return None,
+        };
+        self.ended();
+        self.guessed = true;
+        Some(event)
+    }
+
+    /// Takes the frame at the buffer's front and skips its mark. A large block goes with the frame.
+    fn split(&mut self, at: usize, mark: usize) -> Payload {
+        let large = self.is_large();
+        let frame = Payload::new(self.buffer.split_to(at).freeze());
+        self.buffer.advance(mark);
+        if large {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        frame
+    }
+
+    /// A frame of which `window` bytes are here and more than `allowed` will come.
+    fn outgrown(&mut self, allowed: usize, window: usize, kind: Kind) -> Event {
         if allowed < self.limits.message_bytes {
-            *slot = Slot::Wanted;
-            return Some(Event::NeedsSlot);
+            if let State::Inside { slot, .. } = &mut self.state {
+                *slot = Slot::Wanted;
+            }
+            return Event::NeedsSlot;
         }
         let head = bytes::Bytes::copy_from_slice(&self.buffer[..self.limits.head_bytes]);
         self.buffer = BytesMut::from(&self.buffer[window..]);
-        self.state = State::Discarding { head: Payload::new(head), total: window as u64 };
-        Some(Event::OverLimit)
+        self.state = State::Discarding { head: Payload::new(head), total: window as u64, kind };
+        Event::OverLimit
     }
 
     /// Drops bytes of a frame over the limit up to its end.
     fn discarding(&mut self) -> Option<Event> {
-        let State::Discarding { head, total } = &mut self.state else { return None };
+        let State::Discarding { head, total, .. } = &mut self.state else { return None };
         let left = (self.limits.discard_bytes + 1).saturating_sub(*total);
         let window = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         if let Some(at) = mark(&self.buffer[..window]) {
@@ -320,8 +445,7 @@ impl Framer {
             let restarted = self.buffer[at] == START;
             self.buffer.advance(at + 1);
             return Some(if restarted {
-                self.frames += 1;
-                self.state = State::Inside { scanned: 0, slot: Slot::None };
+                self.begin(Kind::Framed);
                 Event::Restarted { partial: head }
             } else {
                 self.ended();
@@ -339,97 +463,11 @@ impl Framer {
     }
 
     fn ended(&mut self) {
-        self.junk_bytes = 0;
         self.state = State::Between(JunkRun::default());
     }
 }
 
 /// The first 0x0B or 0x1C.
 fn mark(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|b| matches!(*b, START | END))
+    memchr2(START, END, bytes)
 }
-
-/// Bytes that real senders put between frames and that mean nothing.
-fn is_skipped(byte: u8) -> bool {
-    matches!(byte, 0x00 | b'\n' | b'\r' | b' ')
-}
-
-/// Junk between two frames, and what its first bytes tell.
-struct JunkRun {
-    bytes: u64,
-    class: JunkClass,
-    prefix: [u8; JUNK_PREFIX_BYTES],
-    len: usize,
-    decided: bool,
-}
-
-impl Default for JunkRun {
-    fn default() -> Self {
-        Self { bytes: 0, class: JunkClass::Other, prefix: [0; JUNK_PREFIX_BYTES], len: 0, decided: false }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Told {
-    Foreign(Foreign),
-    Unframed,
-}
-
-/// How a run that is more than junk begins. None is longer than `JUNK_PREFIX_BYTES`.
-const SIGNATURES: &[(&[u8], Told)] = &[
-    (b"\x16\x03", Told::Foreign(Foreign::TlsHello)),
-    (b"GET ", Told::Foreign(Foreign::HttpRequest)),
-    (b"POST ", Told::Foreign(Foreign::HttpRequest)),
-    (b"PUT ", Told::Foreign(Foreign::HttpRequest)),
-    (b"HEAD ", Told::Foreign(Foreign::HttpRequest)),
-    (b"PATCH ", Told::Foreign(Foreign::HttpRequest)),
-    (b"TRACE ", Told::Foreign(Foreign::HttpRequest)),
-    (b"DELETE ", Told::Foreign(Foreign::HttpRequest)),
-    (b"OPTIONS ", Told::Foreign(Foreign::HttpRequest)),
-    (b"CONNECT ", Told::Foreign(Foreign::HttpRequest)),
-    (b"PRI * ", Told::Foreign(Foreign::HttpRequest)),
-    (b"HTTP", Told::Foreign(Foreign::HttpRequest)),
-    (b"MSH", Told::Unframed),
-    (b"FHS", Told::Unframed),
-    (b"BHS", Told::Unframed),
-];
-
-impl JunkRun {
-    /// Takes one byte; says something at most once a run. `fresh`: the run is the first thing on its connection.
-    fn push(&mut self, byte: u8, fresh: bool) -> Option<Told> {
-        if is_skipped(byte) {
-            if self.bytes == 0 {
-                return None;
-            }
-        } else {
-            self.bytes += 1;
-        }
-        if self.decided {
-            return None;
-        }
-        self.prefix[self.len] = byte;
-        self.len += 1;
-        let seen = &self.prefix[..self.len];
-        let mut candidates = SIGNATURES.iter().filter(|(_, told)| fresh || matches!(told, Told::Unframed));
-        let Some((signature, told)) = candidates.find(|(signature, _)| signature.starts_with(seen)) else {
-            self.decided = true;
-            return None;
-        };
-        if signature.len() > seen.len() {
-            return None;
-        }
-        self.decided = true;
-        if let Told::Unframed = told {
-            self.class = JunkClass::UnframedMessage;
-        }
-        Some(*told)
-    }
-}
-
-const _: () = {
-    let mut i = 0;
-    while i < SIGNATURES.len() {
-        assert!(SIGNATURES[i].0.len() <= JUNK_PREFIX_BYTES);
-        i += 1;
-    }
-};

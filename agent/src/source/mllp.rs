@@ -3,20 +3,29 @@
 //! 1. `bind` opens the port (condition `listener_down` while it cannot); the agent decides when to try again.
 //! 2. `run` accepts until told to stop. Each connection (`connection`) is one task; an error or even a panic there ends that connection
 //!    only.
-//! 3. Above `connections_max` the connection idle longest makes room (`seats`). After store failures answered by closing, accepting pauses
+//! 3. Whoever is outside the feed's `peers` is closed at once (`peers`). Where the feed has TLS, the connection's task begins with the
+//!    handshake (`tls`).
+//! 4. Above `connections_max` the connection idle longest makes room (`seats`). After store failures answered by closing, accepting pauses
 //!    (`pause`). When accept itself fails (descriptors exhausted) it is tried again with a growing delay.
-//! 4. At stop the port is closed first, every connection is asked to leave, and those with an append under way are waited for, at most
+//! 5. At stop the port is closed first, every connection is asked to leave, and those with an append under way are waited for, at most
 //!    `SOURCE_STOP_DEADLINE`: their messages may become durable without an answer, and are recognised as duplicates when they come again.
 //!
-//! Memory (I4): `connections_max` × (`FRAME_OWN_BYTES` + `SOCKET_READ_BYTES`), plus the large-frame slots. Connections are never closed for
+//! Memory (I4): `connections_max` × (`FRAME_OWN_BYTES` + `SOCKET_READ_BYTES`), plus the large-frame slots; with TLS about as much again for
+//! its buffers. Connections are never closed for
 //! being idle unless the feed says so; TCP keepalive finds those whose peer is gone.
 
+mod certificate;
 mod connection;
 mod pause;
+mod peers;
+mod refusal;
+pub mod registry;
 mod seats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod witness;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -31,8 +40,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::connection::{ControlIds, Shared};
 use self::pause::Pause;
+use self::refusal::Refusals;
 use self::seats::Seats;
 use self::store::Store;
+use self::tls::Tls;
 use crate::config::settings::MllpSettings;
 use crate::limits::{
     ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG, ODDITY_CHECK_INTERVAL,
@@ -40,7 +51,7 @@ use crate::limits::{
 };
 use crate::record::FeedId;
 use crate::source::frame::FrameLimits;
-use crate::source::oddity::PeerConditions;
+use crate::source::oddity::{Oddity, PeerConditions};
 use crate::source::slots::LargeFrameSlots;
 use crate::spool::Appender;
 use crate::status::board::Board;
@@ -48,11 +59,12 @@ use crate::status::condition::Code;
 
 /// The port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("feed `{feed}`: cannot listen on {listen}; {}", advice(.source))]
-pub struct BindError {
-    pub feed: FeedId,
-    pub listen: SocketAddr,
-    pub source: io::Error,
+pub enum BindError {
+    #[error("feed `{feed}`: cannot listen on {listen}; {}", advice(.source))]
+    Port { feed: FeedId, listen: SocketAddr, source: io::Error },
+    /// Nobody could be answered, so the port stays closed.
+    #[error("feed `{feed}`: cannot listen with TLS; {why}")]
+    Tls { feed: FeedId, why: String },
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -71,6 +83,7 @@ pub struct MllpListener {
     shared: Arc<Shared>,
     seats: Arc<Seats>,
     board: Arc<Board>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl MllpListener {
@@ -94,19 +107,26 @@ impl MllpListener {
         slots: &LargeFrameSlots,
         board: &Arc<Board>,
     ) -> Result<Self, BindError> {
-        let listener = listen(settings.listen).map_err(|source| {
-            let error = BindError { feed: feed.clone(), listen: settings.listen, source };
-            board.raise(Code::ListenerDown, feed.as_str(), format!("{error} ({})", error.source));
-            error
+        let (listener, tls) = open(&feed, &settings, board).inspect_err(|error| {
+            let source = std::error::Error::source(error).map(|source| format!(" ({source})")).unwrap_or_default();
+            board.raise(Code::ListenerDown, feed.as_str(), format!("{error}{source}"));
         })?;
         board.clear(Code::ListenerDown, feed.as_str());
+        match peers::open_to_all(&settings, settings.listen) {
+            Some(text) => board.raise(Code::ListenerOpen, feed.as_str(), text),
+            None => board.clear(Code::ListenerOpen, feed.as_str()),
+        }
         let counters = board.feed(&feed);
         let shared = Shared {
             conditions: PeerConditions::new(Arc::clone(board), feed.clone()),
             counters: Arc::clone(&counters),
+            board: Arc::clone(board),
             feed,
+            frame_limits: FrameLimits {
+                unframed: settings.unframed,
+                ..FrameLimits::new(usize::try_from(message_bytes_max).unwrap_or(usize::MAX))
+            },
             settings,
-            frame_limits: FrameLimits::new(usize::try_from(message_bytes_max).unwrap_or(usize::MAX)),
             reply_timeout: REPLY_WRITE_TIMEOUT,
             store,
             slots: slots.for_feed(),
@@ -114,7 +134,7 @@ impl MllpListener {
             // Random without a way to fail; it need not be secret.
             control_ids: ControlIds::new(RandomState::new().build_hasher().finish()),
         };
-        Ok(Self { listener, shared: Arc::new(shared), seats: Seats::new(counters), board: Arc::clone(board) })
+        Ok(Self { listener, shared: Arc::new(shared), seats: Seats::new(counters), board: Arc::clone(board), tls })
     }
 
     /// Where it listens; of use where the port was chosen by the system.
@@ -124,11 +144,22 @@ impl MllpListener {
 
     /// Accepts and serves until `stop` is true or its sender is gone; returns when every connection has ended.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { listener, shared, seats, board } = self;
+        let Self { listener, shared, seats, board, tls } = self;
+        let mut watching = JoinSet::new(); // ends with this function
+        if let Some(tls) = &tls {
+            watching.spawn(Arc::clone(tls).watch());
+        }
         let feed = shared.feed.clone();
         let mut paused = shared.pause.subscribe();
-        let mut loop_state =
-            Accepting { seats: Arc::clone(&seats), shared, tasks: JoinSet::new(), retry: Retry::default(), crowded: Limited::default() };
+        let mut loop_state = Accepting {
+            seats: Arc::clone(&seats),
+            shared,
+            tls: tls.clone(),
+            tasks: JoinSet::new(),
+            retry: Retry::default(),
+            crowded: Limited::default(),
+            refusals: Refusals::default(),
+        };
         let mut check = interval(ODDITY_CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tracing::info!(%feed, listen = ?listener.local_addr().ok(), "listening for MLLP");
@@ -147,9 +178,11 @@ impl MllpListener {
         }
         drop(listener);
         seats.stop();
-        loop_state.finish().await;
-        for code in PeerConditions::CODES {
-            board.clear(code, feed.as_str());
+        let shared = loop_state.finish().await;
+        shared.conditions.clear();
+        board.clear(Code::ListenerOpen, feed.as_str());
+        if let Some(tls) = tls {
+            tls.clear();
         }
         tracing::info!(%feed, "listener stopped");
     }
@@ -159,9 +192,11 @@ impl MllpListener {
 struct Accepting {
     shared: Arc<Shared>,
     seats: Arc<Seats>,
+    tls: Option<Arc<Tls>>,
     tasks: JoinSet<()>,
     retry: Retry,
     crowded: Limited,
+    refusals: Refusals,
 }
 
 impl Accepting {
@@ -178,6 +213,11 @@ impl Accepting {
             }
         };
         self.retry = Retry { log: std::mem::take(&mut self.retry.log), ..Retry::default() };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        if !peers::admits(&self.shared.settings.peers, peer.ip()) {
+            self.refusals.tell(&self.shared, Oddity::PeerRefused, &peer.to_string(), "");
+            return;
+        }
         let max = self.shared.settings.connections_max;
         let seat = self.seats.take(max);
         if seat.as_ref().is_none_or(|(_, crowded)| *crowded)
@@ -190,9 +230,14 @@ impl Accepting {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%feed, %peer, %error, "socket options were not taken; the connection works without them");
         }
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string();
         tracing::debug!(%feed, %peer, "connection accepted");
-        self.tasks.spawn(connection::serve(stream, peer, seat, Arc::clone(&self.shared)));
+        let (peer, shared) = (peer.to_string(), Arc::clone(&self.shared));
+        if let Some(tls) = &self.tls {
+            self.tasks.spawn(Arc::clone(tls).serve(stream, peer, seat, shared));
+        } else {
+            seat.touch(); // nothing to be proven
+            self.tasks.spawn(connection::serve(stream, peer, seat, shared));
+        }
     }
 
     fn ended(&self, ended: &Result<(), JoinError>) {
@@ -202,7 +247,7 @@ impl Accepting {
         }
     }
 
-    async fn finish(mut self) {
+    async fn finish(mut self) -> Arc<Shared> {
         let all = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if ended.as_ref().is_err_and(JoinError::is_panic) {
@@ -215,6 +260,7 @@ impl Accepting {
             tracing::warn!(feed = %self.shared.feed, left, "connections did not end in time and are cut; their senders will send again");
             self.tasks.shutdown().await;
         }
+        self.shared
     }
 }
 
@@ -266,6 +312,15 @@ impl Limited {
         self.last = Some(now);
         Some(std::mem::take(&mut self.unsaid))
     }
+}
+
+/// The port, and what TLS needs where the feed has it.
+fn open(feed: &FeedId, settings: &MllpSettings, board: &Arc<Board>) -> Result<(TcpListener, Option<Arc<Tls>>), BindError> {
+    let tls = settings.tls.clone().map(|tls| Tls::open(tls, feed.clone(), Arc::clone(board))).transpose();
+    let tls = tls.map_err(|why| BindError::Tls { feed: feed.clone(), why })?;
+    let port = listen(settings.listen);
+    let listener = port.map_err(|source| BindError::Port { feed: feed.clone(), listen: settings.listen, source })?;
+    Ok((listener, tls))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

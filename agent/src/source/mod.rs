@@ -12,6 +12,7 @@
 //! else of the spool: it can add, never read, settle or remove. It answers positively only with what `ack::accept` makes of a `Durable` (I1).
 
 pub mod ack;
+pub mod answer;
 pub mod batch;
 pub mod charset;
 pub mod files;
@@ -21,3 +22,5 @@ pub mod msh;
 pub mod oddity;
 pub mod slots;
 pub mod split;
+pub mod structure;
+pub mod tap;

@@ -97,12 +97,48 @@ oddities! {
     ReplyNotTaken = "reply_not_taken", None,
         "peer does not read its acknowledgement; connection closed. The message is safe; if the sender repeats it, it is recognised \
          as a duplicate";
+    UnframedRest = "unframed_rest", Some(Code::FrameUnusable),
+        "peer without framing went on with a message after the silence that had ended it: only its first part was taken and answered. \
+         The rest is in quarantine, the connection closed. Have the sender send a message at once, better turn MLLP framing on";
+    PlainOnTlsPort = "plain_on_tls_port", Some(Code::TlsRefused),
+        "peer sends bytes without TLS to a port with TLS; connection closed. Turn TLS on in the sender's connection to this port";
+    HandshakeTimeout = "tls_handshake_timeout", Some(Code::TlsRefused),
+        "peer connected and did not finish its TLS handshake in time; connection closed. Check that TLS is on in the sender, and the \
+         network to it";
+    TlsVersions = "tls_versions", Some(Code::TlsRefused),
+        "peer and gateway have no TLS version or cipher in common; connection closed. Let the sender use TLS 1.2 or 1.3";
+    OurCertificateRefused = "certificate_refused_by_peer", Some(Code::TlsRefused),
+        "peer does not accept this gateway's certificate; connection closed. Give the sender the authority that issued the feed's `cert`, \
+         and check its names and dates";
+    NoClientCertificate = "no_client_certificate", Some(Code::TlsRefused),
+        "peer shows no certificate, but this feed asks for one (client_ca); connection closed. Configure a client certificate in the sender";
+    ClientCaUnknown = "client_ca_unknown", Some(Code::TlsRefused),
+        "peer's certificate was not issued by an authority in the feed's client_ca; connection closed. Issue one for the sender, or add \
+         its authority to client_ca";
+    ClientCertificateDates = "client_certificate_dates", Some(Code::TlsRefused),
+        "peer's certificate has expired or is not valid yet; connection closed. Renew the sender's certificate, check both clocks";
+    ClientCertificateUnusable = "client_certificate_unusable", Some(Code::TlsRefused),
+        "peer's certificate cannot be used to prove a client; connection closed. Issue one with the extended key usage clientAuth";
+    ClientSubjectUnknown = "client_subject_unknown", Some(Code::TlsRefused),
+        "peer's certificate is good, but none of its names is in the feed's client_subjects; connection closed. Add its name there if \
+         this sender may connect";
+    TlsFailed = "tls_failed", Some(Code::TlsRefused),
+        "TLS handshake with peer failed; connection closed. Check the TLS settings of the sender";
+    PeerRefused = "peer_refused", Some(Code::PeerRefused),
+        "connection from an address outside the feed's `peers`; closed at once. Add the address if this sender may connect, otherwise find \
+         out who tries";
 }
 
 /// What one connection has shown so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Seen {
     counts: [u64; Oddity::ALL.len()],
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { counts: [0; Oddity::ALL.len()] }
+    }
 }
 
 impl Seen {
@@ -140,10 +176,12 @@ pub struct PeerConditions {
     board: Arc<Board>,
     feed: FeedId,
     started: Instant,
-    unusable: Raised,
-    over_limit: Raised,
-    batch: Raised,
+    /// In the order of `HELD`.
+    raised: [Raised; HELD.len()],
 }
+
+/// Conditions that peers cause; each ends `ODDITY_HOLD` after its cause came last.
+const HELD: [Code; 5] = [Code::FrameUnusable, Code::FrameOverLimit, Code::BatchCountMismatch, Code::TlsRefused, Code::PeerRefused];
 
 /// Milliseconds since `started`, plus one; 0 for not raised.
 #[derive(Debug, Default)]
@@ -152,18 +190,16 @@ struct Raised {
 }
 
 impl PeerConditions {
-    /// What connections raise, and the end of their listener ends.
-    pub const CODES: [Code; 3] = [Code::FrameUnusable, Code::FrameOverLimit, Code::BatchCountMismatch];
-
     pub fn new(board: Arc<Board>, feed: FeedId) -> Self {
-        Self { board, feed, started: Instant::now(), unusable: Raised::default(), over_limit: Raised::default(), batch: Raised::default() }
+        Self { board, feed, started: Instant::now(), raised: Default::default() }
     }
 
     /// Raises or renews the condition of this oddity, if it has one. Cheap enough for a peer that sends nothing else.
     pub fn raise(&self, oddity: Oddity, peer: &str, now: Instant) {
         let Some(code) = oddity.condition() else { return };
+        let Some(index) = HELD.iter().position(|held| *held == code) else { return };
         let at = self.since_start(now);
-        let last = self.raised(code).last.swap(at, Ordering::Relaxed);
+        let last = self.raised[index].last.swap(at, Ordering::Relaxed);
         if last == 0 || at.saturating_sub(last) > ODDITY_CHECK_INTERVAL.as_millis() as u64 {
             self.board.raise(code, self.feed.as_str(), format!("{peer}: {}", oddity.text()));
         }
@@ -171,8 +207,7 @@ impl PeerConditions {
 
     /// Ends conditions whose cause did not come back.
     pub fn expire(&self, now: Instant) {
-        for code in Self::CODES {
-            let last = &self.raised(code).last;
+        for (code, Raised { last }) in HELD.into_iter().zip(&self.raised) {
             let at = last.load(Ordering::Relaxed);
             let over = at != 0 && self.since_start(now).saturating_sub(at) >= ODDITY_HOLD.as_millis() as u64;
             if over && last.compare_exchange(at, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
@@ -181,11 +216,10 @@ impl PeerConditions {
         }
     }
 
-    fn raised(&self, code: Code) -> &Raised {
-        match code {
-            Code::FrameOverLimit => &self.over_limit,
-            Code::BatchCountMismatch => &self.batch,
-            _ => &self.unusable,
+    /// Ends them all; the listener has stopped.
+    pub fn clear(&self) {
+        for code in HELD {
+            self.board.clear(code, self.feed.as_str());
         }
     }
 
@@ -206,6 +240,11 @@ mod tests {
         assert!(seen.repeated().is_none());
         assert!(!seen.note(Oddity::Junk) && !seen.note(Oddity::Junk) && !seen.note(Oddity::Restarted));
         assert_eq!(seen.repeated().unwrap().to_string(), "junk_between_frames 3, frame_restarted 2");
+    }
+
+    #[test]
+    fn every_condition_of_an_oddity_can_be_held() {
+        assert!(Oddity::ALL.iter().filter_map(|oddity| oddity.condition()).all(|code| HELD.contains(&code)));
     }
 
     #[test]

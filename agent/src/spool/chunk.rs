@@ -130,7 +130,9 @@ impl Chunks {
     /// Takes the next record; `print` is `None` where it has no identity. A seq that does not follow the last begins a new chunk.
     pub fn push(&mut self, seq: u64, incarnation: Incarnation, print: Option<Fingerprint>, reply: &[u8]) {
         let continues = self.done.last().is_some_and(|(_, chunk)| chunk.through + 1 == seq && chunk.incarnation == incarnation);
-        if !continues || self.bytes >= limits::DEDUPE_CHUNK_BYTES {
+        // An answer of ordinary size costs less than this, being a difference; an extraordinary one is alone.
+        let is_ordinary = reply.len() <= limits::DEDUPE_CHUNK_BYTES;
+        if !continues || !is_ordinary || self.bytes >= limits::DEDUPE_CHUNK_BYTES {
             self.done.push((seq, ChunkV1 { incarnation, through: seq, entries: Vec::new() }));
             self.bytes = 0;
             self.reply.clear();
@@ -139,7 +141,7 @@ impl Chunks {
         chunk.through = seq;
         if let Some(print) = print {
             let entry = EntryV1 { seq, identity: print.identity, body: print.body, reply: delta::encode(&self.reply, reply) };
-            self.bytes += entry.len();
+            self.bytes += if is_ordinary { entry.len() } else { limits::DEDUPE_CHUNK_BYTES };
             self.reply = reply.to_vec();
             chunk.entries.push(entry);
         }

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::format::{self, DATA_START, FOOTER_RESERVE, OriginV1, PredecessorV1, RecordHeaderV1, SegmentHeaderV1, SegmentId};
 use super::index::{Segment, Shared};
@@ -55,6 +56,16 @@ struct Pending {
     reply: Payload,
     fingerprint: Option<Fingerprint>,
     received_at_ms: i64,
+    resend_of: Option<u64>,
+}
+
+/// What is known of a message that is to be stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// The record it repeats, where it is let in all the same.
+    resend_of: Option<u64>,
+    /// The sender used its identity before.
+    identity: bool,
 }
 
 impl Pending {
@@ -113,17 +124,23 @@ impl Committer {
         let mut scratch = Scratch::default();
         for (slot, message) in messages {
             let fingerprint = message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, message.body.expose()));
-            if let Some(found) = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied()) {
+            let in_flush = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied());
+            if let Some(found) = in_flush.filter(|_| !self.takes_resends(&message.feed)) {
                 scratch.repeats.push((slot, found));
                 continue;
             }
-            let known = fingerprint.map_or(Known::New { identity_seen: false }, |print| self.look_up(&message.feed, &print));
-            let identity_seen = match known {
-                Known::Duplicate { seq, reply } => {
-                    answers[slot] = Some(Ok(Durable { seq, reply: Payload::new(reply.into()), duplicate: true }));
-                    continue;
-                }
-                Known::New { identity_seen } => identity_seen,
+            let known = match (in_flush, fingerprint) {
+                (Some(found), _) => Seen { resend_of: Some(scratch.pending[found].mark.seq), identity: true },
+                (None, None) => Seen::default(),
+                (None, Some(print)) => match self.look_up(&message.feed, &print) {
+                    Known::New { identity_seen } => Seen { resend_of: None, identity: identity_seen },
+                    Known::Duplicate { seq, .. } if self.takes_resends(&message.feed) => Seen { resend_of: Some(seq), identity: true },
+                    Known::Duplicate { seq, reply } => {
+                        let reply = Payload::new(reply.into());
+                        answers[slot] = Some(Ok(Durable { seq, reply, duplicate: true, resend_of: None }));
+                        continue;
+                    }
+                },
             };
             let bytes = record_bytes_max(message.reply.len(), message.body.len());
             if !self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
@@ -137,7 +154,7 @@ impl Committer {
                 answers[slot] = Some(Err(error));
                 continue;
             }
-            self.put(lane, slot, &message, fingerprint, identity_seen, &mut scratch);
+            self.put(lane, slot, &message, fingerprint, known, &mut scratch);
         }
         self.flush(lane, scratch, answers);
     }
@@ -157,8 +174,13 @@ impl Committer {
         Err(AppendError::Store("what comes before it in its file was not stored; the file is gone through again from there".into()))
     }
 
+    /// Only asked about messages that were seen before.
+    fn takes_resends(&self, feed: &FeedId) -> bool {
+        self.shared.resends.is_open(feed, Instant::now())
+    }
+
     /// Numbers, chains and encodes one message.
-    fn put(&mut self, lane: Lane, slot: usize, message: &Message, print: Option<Fingerprint>, identity_seen: bool, scratch: &mut Scratch) {
+    fn put(&mut self, lane: Lane, slot: usize, message: &Message, print: Option<Fingerprint>, known: Seen, scratch: &mut Scratch) {
         let feed = message.feed.clone();
         let before = match scratch.heads.get(&feed) {
             Some(mark) => *mark,
@@ -173,7 +195,8 @@ impl Committer {
         if message.clock_suspect {
             flags |= format::FLAG_CLOCK_SUSPECT;
         }
-        if identity_seen || in_flush {
+        // A resend is the same message again, not another one under its id.
+        if known.resend_of.is_none() && (known.identity || in_flush) {
             flags |= format::FLAG_CONTROL_ID_REUSED;
         }
         if print.is_some() {
@@ -199,6 +222,7 @@ impl Committer {
             body_fingerprint: print.map_or([0; 16], |p| p.body),
             control_id: control_id[..control_id.len().min(limits::CONTROL_ID_BYTES_MAX)].to_vec(),
             origin: stored_origin(&message.origin),
+            resend_of: known.resend_of,
         };
         let open = self.lanes[lane.index()].open.as_mut().expect("rolled before");
         open.put(header, message.reply.expose(), message.body.expose());
@@ -211,7 +235,8 @@ impl Committer {
             scratch.seen.insert((feed.clone(), print), scratch.pending.len());
         }
         let received_at_ms = message.received_at_ms;
-        scratch.pending.push(Pending { slot, feed, mark, place, reply: message.reply.clone(), fingerprint: print, received_at_ms });
+        let (reply, resend_of) = (message.reply.clone(), known.resend_of);
+        scratch.pending.push(Pending { slot, feed, mark, place, reply, fingerprint: print, received_at_ms, resend_of });
     }
 
     fn nonce(&mut self) -> Nonce {
@@ -286,10 +311,11 @@ impl Committer {
         self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);
         for (slot, repeated) in &scratch.repeats {
             let first = &scratch.pending[*repeated];
-            answers[*slot] = Some(Ok(Durable { seq: first.mark.seq, reply: first.reply.clone(), duplicate: true }));
+            answers[*slot] = Some(Ok(Durable { seq: first.mark.seq, reply: first.reply.clone(), duplicate: true, resend_of: None }));
         }
         for pending in scratch.pending {
-            answers[pending.slot] = Some(Ok(Durable { seq: pending.mark.seq, reply: pending.reply, duplicate: false }));
+            let Pending { mark, reply, resend_of, .. } = pending;
+            answers[pending.slot] = Some(Ok(Durable { seq: mark.seq, reply, duplicate: false, resend_of }));
         }
     }
 

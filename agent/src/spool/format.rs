@@ -110,6 +110,8 @@ pub struct RecordHeaderV1 {
     pub body_fingerprint: [u8; 16],
     pub control_id: Vec<u8>,
     pub origin: OriginV1,
+    /// The earlier record of the same message, where this one is a deliberate resend.
+    pub resend_of: Option<u64>,
 }
 
 pub const FLAG_CLOCK_SUSPECT: u32 = 1;

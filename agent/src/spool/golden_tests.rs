@@ -25,6 +25,7 @@ fn record_header() -> RecordHeaderV1 {
         body_fingerprint: [5; 16],
         control_id: b"C1".to_vec(),
         origin: OriginV1::Peer { peer: "10.0.0.1:9".into() },
+        resend_of: Some(299),
     }
 }
 

@@ -19,6 +19,7 @@ use super::disk::{Disk, DiskFile};
 use super::format::{PredecessorV1, SegmentHeaderV1, SegmentId};
 use super::heads::Heads;
 use super::key::SpoolKey;
+use super::resends::Resends;
 use crate::contract::Mark;
 use crate::record::{Chain, FeedId, FileProgress, Incarnation, Lane, Link, Position};
 use crate::status::board::Board;
@@ -189,6 +190,7 @@ pub struct Shared {
     pub message_bytes_max: u64,
     pub appended: watch::Sender<u64>,
     pub heads: Mutex<Heads>,
+    pub resends: Arc<Resends>,
     index: Mutex<Index>,
 }
 
@@ -214,6 +216,7 @@ impl Shared {
             message_bytes_max,
             appended,
             heads: Mutex::new(heads),
+            resends: Arc::default(),
             index: Mutex::new(index),
         })
     }

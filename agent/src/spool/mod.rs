@@ -7,7 +7,7 @@
 //!           journal/<lane>/<ordinal>.seg     records, sealed                                format.rs segment.rs
 //!           journal/quarantine/<n>.q         what cannot go on, sealed                      quarantine.rs
 //!           files/<feed>.list                which files a directory feed is done with        filelist.rs
-//!           state/                           sled: dedupe window; can be rebuilt            state.rs
+//!           state/                           sled: dedupe window, recent outcomes           state.rs recent.rs
 //!           spare.seg damaged/               for a full disk; for an expert                 recovery.rs
 //!
 //!   source ─ Appender ─► queue ─► Committer ─► journal ─► fdatasync ─► Durable ─► the sender is answered
@@ -36,8 +36,11 @@ mod quarantine;
 mod queue;
 mod reader;
 mod rebuild;
+pub mod recent;
 mod recovery;
+pub mod resends;
 mod scan;
+pub mod search;
 mod segment;
 mod state;
 #[cfg(test)]
@@ -51,7 +54,7 @@ use std::sync::{Arc, Mutex};
 
 pub use committer::Committer;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
-pub use quarantine::Row;
+pub use quarantine::{Listed as QuarantineListed, Row};
 pub use queue::{Appender, Appending, Closer};
 pub use reader::Reader;
 
@@ -96,6 +99,10 @@ pub struct Spool {
     pub reader: Reader,
     pub monitor: Monitor,
     pub closer: Closer,
+    /// Recent outcomes, for `siteward messages`.
+    pub recent: Arc<recent::Recent>,
+    /// Feeds that take deliberate resends.
+    pub resends: Arc<resends::Resends>,
     /// Held as long as the spool is open.
     pub lock: Lock,
 }
@@ -108,6 +115,7 @@ pub struct Parts {
     pub monitor: Monitor,
     shared: Arc<Shared>,
     quarantine: Arc<Quarantine>,
+    state: state::SharedState,
 }
 
 /// Keeps a second agent out while it lives.
@@ -137,6 +145,7 @@ pub struct Durable {
     seq: u64,
     reply: Payload,
     duplicate: bool,
+    resend_of: Option<u64>,
 }
 
 impl Durable {
@@ -149,6 +158,10 @@ impl Durable {
     }
     pub fn is_duplicate(&self) -> bool {
         self.duplicate
+    }
+    /// The earlier record of the same message, where this one was let in as a resend.
+    pub fn resend_of(&self) -> Option<u64> {
+        self.resend_of
     }
 }
 
@@ -212,11 +225,13 @@ pub fn open(options: Options, board: &Arc<Board>) -> Result<Spool, OpenError> {
     let path = options.path.clone();
     make_ancestors(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
     let lock = take_lock(&path)?;
-    let Parts { committer, mut reader, monitor, shared, quarantine } =
+    let Parts { committer, mut reader, monitor, shared, quarantine, state } =
         open_with(options, Arc::new(disk::RealDisk), StateChoice::Sled, board)?;
+    let resends = Arc::clone(&shared.resends);
     let (appender, renew, closer) = queue::start(committer, shared, quarantine).map_err(OpenError::Thread)?;
     reader.set_renew(renew);
-    Ok(Spool { appender, reader, monitor, closer, lock })
+    let recent = recent::Recent::start(board.notes(), state);
+    Ok(Spool { appender, reader, monitor, closer, recent, resends, lock })
 }
 
 fn take_lock(spool: &Path) -> Result<Lock, OpenError> {
@@ -296,8 +311,8 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
     let state = Arc::new(Mutex::new(state));
     let reader = Reader::new(shared.clone(), quarantine.clone(), state.clone());
     let monitor = Monitor::new(shared.clone(), quarantine.clone());
-    let committer = Committer::new(shared.clone(), last, state);
-    Ok(Parts { committer, reader, monitor, shared, quarantine })
+    let committer = Committer::new(shared.clone(), last, state.clone());
+    Ok(Parts { committer, reader, monitor, shared, quarantine, state })
 }
 
 /// Creates the spool's directory and what is missing above it; every name made is durable.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::index::{Index, Shared};
-use super::quarantine::Quarantine;
+use super::quarantine::{Listed, Quarantine};
 use crate::record::{FeedId, FileProgress, Incarnation, Lane};
 
 /// Looks, and can do nothing else.
 #[derive(Debug, Clone)]
 pub struct Monitor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     quarantine: Arc<Quarantine>,
 }
 
@@ -52,6 +52,11 @@ pub struct FeedView {
 impl Monitor {
     pub(super) fn new(shared: Arc<Shared>, quarantine: Arc<Quarantine>) -> Self {
         Self { shared, quarantine }
+    }
+
+    /// What lies in quarantine, the newest first, at most `most`; and how many there are. Reads the head of each file.
+    pub fn quarantined(&self, feed: Option<&FeedId>, most: usize) -> std::io::Result<(Vec<Listed>, u64)> {
+        self.quarantine.list(&*self.shared.disk, feed, most)
     }
 
     pub fn view(&self) -> SpoolView {

@@ -40,6 +40,35 @@ struct EntryV1 {
     tag: [u8; 16],
 }
 
+/// How an entry begins: what is read to list it. Field by field as [`EntryV1`], then the length of `sealed`.
+#[derive(Debug, Deserialize)]
+struct EntryHeadV1 {
+    _id: SegmentId,
+    _nonce: Nonce,
+    feed: String,
+    record: Option<(Incarnation, u64)>,
+    code: String,
+    peer: String,
+    at_ms: i64,
+    sealed_len: u64,
+}
+
+/// An entry as listed: no content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name for later commands: the file's number in hexadecimal.
+    pub id: String,
+    pub feed: String,
+    pub code: String,
+    pub peer: String,
+    /// RFC 3339.
+    pub at: String,
+    pub bytes: u64,
+    /// Of the record, where it is one; its seq is settled once the hub knows.
+    pub seq: Option<u64>,
+    pub incarnation: Option<Incarnation>,
+}
+
 /// What goes into quarantine.
 #[derive(Debug)]
 pub struct Item<'a> {
@@ -145,6 +174,44 @@ impl Quarantine {
         stored.map_err(failed)
     }
 
+    /// Entries of a feed, or of all, the newest first, at most `most`; and how many files there are. One that cannot be read is listed as such.
+    pub fn list(&self, disk: &dyn Disk, feed: Option<&FeedId>, most: usize) -> io::Result<(Vec<Listed>, u64)> {
+        let mut names = disk.list(&self.directory)?;
+        names.retain(|name| name.strip_suffix(".q").is_some());
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        let total = names.len() as u64;
+        let mut listed = Vec::new();
+        for name in names {
+            let stem = name.trim_end_matches(".q");
+            let entry = self.listed(disk, &name, stem).unwrap_or_else(|| unreadable(stem));
+            if feed.is_none_or(|feed| feed.as_str() == entry.feed) {
+                listed.push(entry);
+            }
+            if listed.len() >= most {
+                break;
+            }
+        }
+        Ok((listed, total))
+    }
+
+    fn listed(&self, disk: &dyn Disk, name: &str, stem: &str) -> Option<Listed> {
+        let mut head = vec![0; limits::QUARANTINE_HEAD_BYTES];
+        let n = disk.open_read(&self.directory.join(name)).ok()?.read_at(0, &mut head).ok()?;
+        // Magic, length, checksum, then the variant's number, which is 0.
+        let payload = head[..n].strip_prefix(&MAGIC)?.get(8..)?.strip_prefix(&[0])?;
+        let (entry, _) = postcard::take_from_bytes::<EntryHeadV1>(payload).ok()?;
+        Some(Listed {
+            id: stem.to_owned(),
+            feed: entry.feed,
+            code: entry.code,
+            peer: entry.peer,
+            at: crate::clock::rfc3339(entry.at_ms),
+            bytes: entry.sealed_len,
+            seq: entry.record.map(|(_, seq)| seq),
+            incarnation: entry.record.map(|(incarnation, _)| incarnation),
+        })
+    }
+
     /// Stores an item; durable when this returns `Ok`.
     pub fn put(&self, disk: &dyn Disk, key: &SpoolKey, item: &Item<'_>) -> io::Result<()> {
         let bytes = sealed_entry(key, item)?;
@@ -178,4 +245,42 @@ fn sealed_entry(key: &SpoolKey, item: &Item<'_>) -> io::Result<Vec<u8>> {
         tag,
     };
     Ok(encode_block(MAGIC, &Entry::V1(entry)))
+}
+
+/// An entry whose head makes no sense: a torn write after a power cut, or a disk that is failing.
+fn unreadable(stem: &str) -> Listed {
+    let (feed, peer, at) = (String::new(), String::new(), String::new());
+    Listed { id: stem.to_owned(), feed, code: "unreadable".to_owned(), peer, at, bytes: 0, seq: None, incarnation: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::disk::RealDisk;
+
+    /// I7: the list tells what, when and why, and no byte of what lies there.
+    #[test]
+    fn entries_are_listed_newest_first_without_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::open(&RealDisk, directory.path().to_owned(), limits::GIB).unwrap();
+        let key = SpoolKey::load(&crate::config::settings::KeySource::Auto, directory.path(), true, &RealDisk).unwrap().0;
+        let feeds = ["a", "b"].map(|name| FeedId::new(name).unwrap());
+        for (n, feed) in [&feeds[0], &feeds[1], &feeds[0]].into_iter().enumerate() {
+            let record = (n == 1).then_some((Incarnation([7; 16]), 42));
+            let item = Item { feed, record, code: "no_header", peer: "10.0.0.1:5", at_ms: 1_793_491_200_000, bytes: b"ZEBRAFINCH^CANARY" };
+            quarantine.put(&RealDisk, &key, &item).unwrap();
+        }
+        std::fs::write(directory.path().join("00000000000000ff.q"), b"torn").unwrap();
+        let (all, total) = quarantine.list(&RealDisk, None, 10).unwrap();
+        assert_eq!(total, 4);
+        assert_eq!(all.iter().map(|e| e.feed.as_str()).collect::<Vec<_>>(), ["", "a", "b", "a"]);
+        assert_eq!(all[0].code, "unreadable");
+        assert_eq!(
+            (all[2].seq, all[2].bytes, all[2].at.as_str(), all[2].code.as_str()),
+            (Some(42), 17, "2026-11-01T00:00:00.000Z", "no_header")
+        );
+        assert!(!serde_json::to_string(&all).unwrap().contains("CANARY"));
+        assert_eq!(quarantine.list(&RealDisk, Some(&feeds[1]), 10).unwrap().0.len(), 1);
+        assert_eq!(quarantine.list(&RealDisk, None, 2).unwrap().0.len(), 2);
+    }
 }

@@ -381,6 +381,7 @@ fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: b
         control_id_reused: header.flags & format::FLAG_CONTROL_ID_REUSED != 0,
         stage: format::stage_of(header.flags),
         batch_mismatch: header.flags & format::FLAG_BATCH_MISMATCH != 0,
+        resend_of: header.resend_of,
         body: Payload::new(body),
     }
 }

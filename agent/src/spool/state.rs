@@ -79,6 +79,11 @@ pub fn lock(state: &SharedState) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The database for the time of one call: who keeps it longer keeps it from being opened anew.
+pub fn database(state: &SharedState) -> Option<sled::Db> {
+    lock(state).db.clone()
+}
+
 fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
@@ -91,7 +96,10 @@ fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> Result<T, St
 fn open_database(directory: &Path) -> Result<sled::Db, String> {
     let deadline = Instant::now() + limits::STATE_LOCK_RETRY;
     loop {
-        let config = sled::Config::new().path(directory).cache_capacity(limits::STATE_CACHE_BYTES).flush_every_ms(Some(500));
+        // Without sled's own flushing: its thread rewrites pages without end where much was replaced, at 60 MB of memory in a long drain. What it
+        // would save is saved at the barrier before a segment goes, and at stop; the rest is in the journal.
+        let config = sled::Config::new().path(directory).cache_capacity(limits::STATE_CACHE_BYTES);
+        let config = config.segment_size(limits::STATE_SEGMENT_BYTES).flush_every_ms(None);
         match guarded("opening", || config.open()) {
             Err(text) if text.contains("could not acquire lock") && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
@@ -130,6 +138,11 @@ impl State {
     /// Without a database: no duplicates are recognised.
     pub fn none(board: Arc<Board>) -> Self {
         Self::new(None, None, board)
+    }
+
+    #[cfg(test)]
+    pub fn with(db: Option<sled::Db>) -> Self {
+        Self { db, ..Self::none(Board::new([])) }
     }
 
     /// Opens or makes the database in `directory` and finds out what must be read.

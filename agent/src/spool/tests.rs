@@ -253,3 +253,37 @@ fn a_second_agent_and_a_wrong_key_are_refused_with_a_clear_word() {
     let wrong = open(options, &board).unwrap_err();
     assert!(wrong.to_string().contains("another spool key"), "{wrong}");
 }
+
+/// I3, I8: a deliberate resend is a record of its own that names the earlier one, also after a restart; when the time is over, the newest copy
+/// is what a duplicate is a duplicate of.
+#[test]
+fn a_deliberate_resend_is_a_new_record_that_names_the_earlier_one() {
+    let bench = Bench::new();
+    let mut parts = bench.open();
+    let board = parts.shared.board.clone();
+    let one = || message("a", "1", "one");
+    assert!(parts.committer.commit(vec![one()])[0].is_ok());
+    parts.shared.resends.open(&feed("a"), std::time::Duration::from_hours(1), std::time::Instant::now(), &board);
+    let answers = parts.committer.commit(vec![one(), message("a", "2", "two"), one(), message("b", "1", "one"), message("b", "1", "one")]);
+    let told: Vec<(u64, bool, Option<u64>)> =
+        answers.iter().flatten().map(|durable| (durable.seq(), durable.is_duplicate(), durable.resend_of())).collect();
+    assert_eq!(
+        told,
+        [(2, false, Some(1)), (3, false, None), (4, false, Some(2)), (1, false, None), (1, true, None)],
+        "twice in one batch too; another feed is not open"
+    );
+    parts.shared.resends.expire(std::time::Instant::now() + std::time::Duration::from_hours(2), &board);
+    let again = &parts.committer.commit(vec![one()])[0];
+    assert!(again.as_ref().is_ok_and(|durable| durable.is_duplicate() && durable.seq() == 4));
+    parts.committer.close();
+    drop(parts);
+    let mut parts = bench.open();
+    let records: Vec<(Option<u64>, bool)> = (0..4)
+        .map(|after| match parts.reader.next(&feed("a"), after).unwrap() {
+            Some(Item::Record(record)) => (record.resend_of, record.control_id_reused),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(records, [(None, false), (Some(1), false), (None, false), (Some(2), false)]);
+    assert!(parts.committer.commit(vec![one()])[0].as_ref().is_ok_and(Durable::is_duplicate), "not open after a restart");
+}

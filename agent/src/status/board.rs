@@ -8,6 +8,9 @@ use std::time::Instant;
 use super::condition::{Code, Condition};
 use crate::clock;
 use crate::record::FeedId;
+use crate::source::mllp::registry::Registry;
+use crate::source::tap::Tap;
+use crate::spool::recent::{Note, Notes};
 
 /// Counters of one feed, since the process started.
 #[derive(Debug, Default)]
@@ -17,12 +20,18 @@ pub struct FeedCounters {
     pub released: AtomicU64,
     pub quarantined: AtomicU64,
     pub refused: AtomicU64,
+    /// Connections refused: outside `peers`, or TLS failed.
+    pub connections_refused: AtomicU64,
     /// Connections open now.
     pub connections: AtomicU64,
     /// Milliseconds since 1970; 0 for never.
     pub last_message_ms: AtomicI64,
     /// Of a directory feed.
     files: Mutex<Option<FilesView>>,
+    /// Who is connected; here so that it outlives a listener that is opened again.
+    pub registry: Arc<Registry>,
+    /// Who watches the feed's messages live.
+    pub tap: Arc<Tap>,
 }
 
 /// How a directory feed gets on.
@@ -83,6 +92,7 @@ pub struct Board {
     feeds: BTreeMap<FeedId, Arc<FeedCounters>>,
     conditions: Mutex<BTreeMap<(Code, String), Condition>>,
     uplink: Mutex<UplinkView>,
+    notes: Arc<Notes>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,6 +111,7 @@ impl Board {
                 endpoint: String::new(),
                 last_error: None,
             }),
+            notes: Arc::default(),
         })
     }
 
@@ -157,6 +168,15 @@ impl Board {
 
     pub fn uplink(&self) -> UplinkView {
         locked(&self.uplink).clone()
+    }
+
+    /// Notes a step of a message for the recent history; never waits.
+    pub fn note(&self, note: Note) {
+        self.notes.push(note);
+    }
+
+    pub fn notes(&self) -> &Arc<Notes> {
+        &self.notes
     }
 
     pub fn count_duplicate(&self, feed: &FeedId, received_at_ms: i64) {

@@ -76,6 +76,18 @@ conditions! {
     FrameOverLimit = "frame_over_limit", Warning;
     /// A peer sent bytes that are not a message.
     FrameUnusable = "frame_unusable", Warning;
+    /// A feed takes messages that were seen before for new ones, for a while.
+    AcceptResendOpen = "accept_resend_open", Warning;
+    /// Senders could not connect over TLS, or not prove who they are.
+    TlsRefused = "tls_refused", Warning;
+    /// Somebody outside `peers` connects.
+    PeerRefused = "peer_refused", Warning;
+    /// Whoever reaches the port may send.
+    ListenerOpen = "listener_open", Warning;
+    /// The certificate files of a listener changed and cannot be used; the old ones are.
+    FeedCertificateInvalid = "feed_certificate_invalid", Error;
+    /// The certificate of a listener ends soon, or has ended.
+    FeedCertificateExpiring = "feed_certificate_expiring", Warning;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed's directory must be a mounted share, and nothing is mounted.

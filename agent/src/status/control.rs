@@ -1,8 +1,10 @@
 //! The control socket: local programs ask the running agent over a unix socket.
 //!
 //! 1. The agent binds `control.sock` (0660): a stale one that nobody answers at is replaced; anything that is not a socket is left alone and told.
-//! 2. A client sends one JSON line, `{"get":"status"}`, and gets one JSON document, then the connection is closed.
-//! 3. At most [`CONTROL_CLIENTS`] are served at once (I4), each within [`CONTROL_TIMEOUT`]; a slow or babbling client costs only itself.
+//! 2. A client sends one JSON line, `{"get":"status"}` (all of them are in `question`), and gets one JSON document, then the connection is
+//!    closed. A watch gets one line per message until it ends (`watching`).
+//! 3. At most [`CONTROL_CLIENTS`] are served at once (I4), each within [`CONTROL_TIMEOUT`], a watch within its own time; of these at most
+//!    [`WATCHERS_MAX`], so that the status is always answered. A slow or babbling client costs only itself.
 //! 4. When the agent stops, the socket file goes.
 //!
 //! The client side says what to do in each case in which nobody answers.
@@ -13,25 +15,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_CLIENTS, CONTROL_REQUEST_BYTES_MAX, CONTROL_TIMEOUT};
+use super::question::Request;
+use super::watching::{Line, Watching};
+use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_CLIENTS, CONTROL_REQUEST_BYTES_MAX, CONTROL_TIMEOUT, WATCHERS_MAX};
 
-/// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    pub get: Subject,
+/// How an answer is to be had.
+pub enum Answer {
+    /// A JSON document.
+    Now(String),
+    /// One that reads the disk; made on a thread for blocking calls.
+    Later(Box<dyn FnOnce() -> String + Send>),
+    /// Lines as messages come.
+    Watch(Watching),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Subject {
-    Status,
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::Later(_) => "Later",
+            Self::Watch(_) => "Watch",
+        })
+    }
 }
 
 /// Why the agent could not open its control socket.
@@ -78,13 +88,14 @@ impl ControlSocket {
         Ok(socket)
     }
 
-    /// Answers until told to stop. `status` makes the JSON of a snapshot.
-    pub async fn serve<F>(self, status: F, mut stop: watch::Receiver<bool>)
+    /// Answers until told to stop. `answer` must not block.
+    pub async fn serve<F>(self, answer: F, mut stop: watch::Receiver<bool>)
     where
-        F: Fn() -> String + Send + Sync + 'static,
+        F: Fn(Request) -> Answer + Send + Sync + 'static,
     {
-        let status = Arc::new(status);
+        let answer = Arc::new(answer);
         let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
+        let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
         let deadline = self.deadline;
         loop {
             let next = async {
@@ -97,10 +108,9 @@ impl ControlSocket {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let status = Arc::clone(&status);
+                    let (answer, watchers) = (Arc::clone(&answer), Arc::clone(&watchers));
                     tokio::spawn(async move {
-                        let served = timeout(deadline, exchange(stream, status.as_ref())).await;
-                        if let Ok(Err(error)) = served {
+                        if let Err(error) = exchange(stream, answer.as_ref(), &watchers, deadline).await {
                             tracing::debug!(%error, "a client of the control socket went away");
                         }
                         drop(place);
@@ -128,14 +138,42 @@ fn connect_now(path: &Path) -> io::Result<()> {
     socket.connect(&socket2::SockAddr::unix(path)?)
 }
 
-async fn exchange<F: Fn() -> String>(mut stream: UnixStream, status: &F) -> io::Result<()> {
-    let answer = match read_request(&mut stream).await? {
-        Ok(Request { get: Subject::Status }) => status(),
-        Err(why) => serde_json::json!({ "error": why }).to_string(),
+async fn exchange<F: Fn(Request) -> Answer>(
+    mut stream: UnixStream,
+    answer: &F,
+    watchers: &Semaphore,
+    deadline: Duration,
+) -> io::Result<()> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let answer = async {
+        Ok::<_, io::Error>(match read_request(&mut stream).await? {
+            Ok(request) => answer(request),
+            Err(why) => Answer::Now(error_document(why)),
+        })
     };
-    stream.write_all(answer.as_bytes()).await?;
-    stream.write_all(b"\n").await?;
-    stream.shutdown().await
+    let document = match timeout(deadline, answer).await.map_err(late)?? {
+        Answer::Now(document) => document,
+        // It keeps its own budget; a disk that hangs must not keep the client too.
+        Answer::Later(make) => match timeout(deadline, tokio::task::spawn_blocking(make)).await {
+            Ok(Ok(document)) => document,
+            Ok(Err(_)) => error_document("the answer could not be made; see the agent's log"),
+            Err(_) => error_document("the answer took too long; is the disk in trouble?"),
+        },
+        Answer::Watch(watching) => match watchers.try_acquire() {
+            Ok(_place) => return watching.serve(&mut stream).await,
+            Err(_) => error_document("as many watch already as may; end one of `siteward sniff` or `siteward feeds record`"),
+        },
+    };
+    let reply = async {
+        stream.write_all(document.as_bytes()).await?;
+        stream.write_all(b"\n").await?;
+        stream.shutdown().await
+    };
+    timeout(deadline, reply).await.map_err(late)?
+}
+
+fn error_document(why: &str) -> String {
+    serde_json::json!({ "error": why }).to_string()
 }
 
 /// One line, bounded; the inner error is for the client.
@@ -170,37 +208,78 @@ pub enum AskError {
     Silent(PathBuf),
     #[error("the agent at {} gave no usable answer; restart it if it is of another version than this program", .0.display())]
     Unusable(PathBuf),
+    #[error("{0}")]
+    Refused(String),
     #[error("cannot ask the agent at {}", path.display())]
     Failed { path: PathBuf, source: io::Error },
 }
 
-/// Asks the agent that listens at `path`; the answer is JSON.
-pub async fn ask(path: &Path, request: Request) -> Result<serde_json::Value, AskError> {
-    let told = |error: io::Error| match error.kind() {
+fn told(path: &Path, error: io::Error) -> AskError {
+    match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning(path.to_owned()),
         io::ErrorKind::PermissionDenied => AskError::Denied(path.to_owned()),
         io::ErrorKind::WouldBlock => AskError::Silent(path.to_owned()),
         _ => AskError::Failed { path: path.to_owned(), source: error },
-    };
+    }
+}
+
+async fn connect(path: &Path, request: &Request) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path).await?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    Ok(stream)
+}
+
+/// Asks the agent that listens at `path`; the answer is JSON.
+pub async fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, AskError> {
     let exchange = async {
-        let mut stream = UnixStream::connect(path).await?;
-        let mut line = serde_json::to_vec(&request)?;
-        line.push(b'\n');
-        stream.write_all(&line).await?;
+        let stream = connect(path, request).await?;
         let mut answer = Vec::new();
         stream.take(CONTROL_ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
         Ok(answer)
     };
-    let answer = timeout(CONTROL_TIMEOUT, exchange).await.map_err(|_| AskError::Silent(path.to_owned()))?.map_err(told)?;
+    // Twice, because the agent has as long for what it reads from disk.
+    let answer = timeout(CONTROL_TIMEOUT * 2, exchange).await.map_err(|_| AskError::Silent(path.to_owned()))?;
+    let answer = answer.map_err(|error| told(path, error))?;
     let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(|_| AskError::Unusable(path.to_owned()))?;
-    if answer.get("error").is_some() { Err(AskError::Unusable(path.to_owned())) } else { Ok(answer) }
+    match answer.get("error") {
+        Some(why) => Err(AskError::Refused(why.as_str().unwrap_or("the agent refuses to answer").to_owned())),
+        None => Ok(answer),
+    }
+}
+
+/// Watches: `each` is called for every line, until it says that it has enough or the agent ends the watch. `Ok(false)`: the agent went away
+/// before the watch had ended.
+pub async fn watch(path: &Path, request: &Request, mut each: impl FnMut(Line) -> bool) -> Result<bool, AskError> {
+    let connected = timeout(CONTROL_TIMEOUT, connect(path, request)).await.map_err(|_| AskError::Silent(path.to_owned()))?;
+    let mut lines = BufReader::new(connected.map_err(|error| told(path, error))?.take(u64::MAX)).lines();
+    let mut first = true;
+    loop {
+        let next = lines.next_line();
+        // Only the first line is owed at once; the agent bounds the rest.
+        let line = if first { timeout(CONTROL_TIMEOUT, next).await.map_err(|_| AskError::Silent(path.to_owned()))? } else { next.await };
+        let Some(line) = line.map_err(|error| told(path, error))? else { return Ok(false) };
+        if first
+            && let Some(why) =
+                serde_json::from_str::<serde_json::Value>(&line).ok().and_then(|v| v.get("error")?.as_str().map(str::to_owned))
+        {
+            return Err(AskError::Refused(why));
+        }
+        first = false;
+        let line: Line = serde_json::from_str(&line).map_err(|_| AskError::Unusable(path.to_owned()))?;
+        let is_end = matches!(line, Line::Ended { .. });
+        if !each(line) || is_end {
+            return Ok(true);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STATUS: Request = Request { get: Subject::Status };
+    const STATUS: &Request = &Request::STATUS;
 
     struct Served {
         path: PathBuf,
@@ -218,7 +297,7 @@ mod tests {
         let mut socket = ControlSocket::bind(&path).unwrap();
         socket.deadline = deadline;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(socket.serve(|| r#"{"gateway":"g"}"#.to_owned(), stopped));
+        let task = tokio::spawn(socket.serve(|_| Answer::Now(r#"{"gateway":"g"}"#.to_owned()), stopped));
         Served { path, stop, task, _directory: directory }
     }
 

@@ -12,9 +12,13 @@
 pub mod board;
 pub mod condition;
 pub mod control;
+pub mod desk;
+pub mod diagnosis;
 pub mod gauge;
+pub mod question;
 pub mod snapshot;
 pub mod table;
+pub mod watching;
 
 #[cfg(test)]
 mod tests {

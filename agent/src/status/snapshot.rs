@@ -48,6 +48,9 @@ pub struct Spool {
     pub max_bytes: u64,
     /// Null while the spool is not filling.
     pub time_to_full_s: Option<u64>,
+    /// Notes for `siteward messages` that were dropped under load since the start; no message is affected.
+    #[serde(default)]
+    pub notes_dropped: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,9 @@ pub struct Feed {
     /// No longer configured, still draining.
     pub retired: bool,
     pub connections: u64,
+    /// Connections closed because of `peers` or TLS.
+    #[serde(default)]
+    pub connections_refused: u64,
     pub captured: u64,
     pub released: u64,
     pub queued: u64,
@@ -141,7 +147,7 @@ pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_
             endpoint: (!uplink.endpoint.is_empty()).then_some(uplink.endpoint),
             last_error: uplink.last_error,
         },
-        spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s },
+        spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s, notes_dropped: board.notes().dropped() },
         config: Config { revision: None, state: "local".to_owned() },
         lanes: lanes(view, now),
         feeds: feeds(board, view),
@@ -173,6 +179,7 @@ fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
             lane: feed.lane.as_str().to_owned(),
             retired: feed.retired,
             connections: count(&counters.connections),
+            connections_refused: count(&counters.connections_refused),
             captured: count(&counters.captured),
             released: count(&counters.released),
             queued: feed.last_seq.saturating_sub(feed.settled_seq),
@@ -306,7 +313,7 @@ pub(super) mod tests {
                 "endpoint": "mqtts://hub.example.org:8883",
                 "last_error": "connection refused"
             },
-            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200 },
+            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200, "notes_dropped": 0 },
             "config": { "revision": null, "state": "local" },
             "lanes": [
                 { "name": "critical", "records": 3, "bytes": 4096, "oldest_age_s": 3600 },
@@ -315,12 +322,12 @@ pub(super) mod tests {
             ],
             "feeds": [
                 {
-                    "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "captured": 1, "released": 0, "queued": 3,
+                    "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "connections_refused": 0, "captured": 1, "released": 0, "queued": 3,
                     "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 10, "incarnation": "abababababababababababababababab",
                     "last_message_at": "2026-11-01T00:00:00.000Z"
                 },
                 {
-                    "id": "old", "lane": "bulk", "retired": true, "connections": 0, "captured": 0, "released": 0, "queued": 1,
+                    "id": "old", "lane": "bulk", "retired": true, "connections": 0, "connections_refused": 0, "captured": 0, "released": 0, "queued": 1,
                     "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 5, "incarnation": "abababababababababababababababab",
                     "last_message_at": null
                 }

@@ -19,6 +19,9 @@ pub fn render(s: &Snapshot) -> String {
         line(format!("         last error: {error}"));
     }
     line(format!("spool    {}", spool(&s.spool)));
+    if s.spool.notes_dropped > 0 {
+        line(format!("         {} notes for `siteward messages` dropped under load; no message is affected", s.spool.notes_dropped));
+    }
     let revision = s.config.revision.map(|r| format!(", revision {r}")).unwrap_or_default();
     line(format!("config   {}{revision}", s.config.state));
     line(String::new());
@@ -76,7 +79,7 @@ fn feed_rows(s: &Snapshot) -> Vec<Vec<String>> {
 }
 
 /// Aligns columns.
-fn rows(rows: &[Vec<String>]) -> Vec<String> {
+pub fn rows(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -99,7 +102,7 @@ fn duration(s: u64) -> String {
     }
 }
 
-fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     let mut value = n as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
@@ -110,8 +113,13 @@ fn bytes(n: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// No text of a snapshot can steer the terminal.
-fn printable(text: &str) -> String {
+/// Appends formatted text.
+pub fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a String takes everything");
+}
+
+/// No text can steer the terminal.
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 

@@ -126,7 +126,7 @@ impl<'a> Writer<'a> {
     fn new(header: Option<&Header<'a>>) -> Self {
         let mut delimiters = header.map_or(Delimiters::STANDARD, |h| h.delimiters);
         let encoding = delimiters.encoding;
-        let usable = !encoding.is_empty() && encoding.len() <= REPLY_COPIED_BYTES_MAX && is_frameable(encoding);
+        let usable = !encoding.is_empty() && encoding.len() <= REPLY_COPIED_BYTES_MAX && stays_in_its_segment(encoding);
         if !usable {
             let standard = Delimiters { separator: delimiters.separator, ..Delimiters::STANDARD };
             let clash = delimiters.separator.iter().any(|b| standard.encoding.contains(b));
@@ -281,7 +281,7 @@ impl<'a> Writer<'a> {
     }
 
     fn copied(&mut self, field: &[u8]) {
-        if is_frameable(field) {
+        if stays_in_its_segment(field) {
             self.out.extend_from_slice(field);
         }
     }
@@ -293,7 +293,13 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Short enough, and without framing bytes.
+/// Short enough, and nothing in it ends a segment or a frame.
 fn is_copied(field: &[u8]) -> bool {
-    field.len() <= REPLY_COPIED_BYTES_MAX && is_frameable(field)
+    field.len() <= REPLY_COPIED_BYTES_MAX && stays_in_its_segment(field)
+}
+
+/// Without framing bytes and line ends: there are receivers that take a line feed for the end of a segment, and behind it could stand a
+/// segment that is none of ours.
+fn stays_in_its_segment(field: &[u8]) -> bool {
+    is_frameable(field) && !field.contains(&b'\n')
 }

@@ -209,7 +209,7 @@ fn the_second_acknowledgement_is_left_out_where_both_do_not_fit() {
     let both = AnswerSettings { app_ack: AppAck::SameChannel, ..PLAIN.clone() };
     let short = positive(&message("1", "AL|AL"), &both);
     assert!(short.contains("MSA|CA|1\n\u{1c}\n\u{b}MSH") && short.ends_with("MSA|AA|1\n"));
-    let long = positive(&message(&"9".repeat(3000), "AL|AL"), &both);
+    let long = positive(&message(&"9".repeat(2500), "AL|AL"), &both);
     assert!(long.contains("MSA|CA|9") && !long.contains("MSA|AA"));
 }
 

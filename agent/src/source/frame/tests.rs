@@ -4,7 +4,8 @@ use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-const LIMITS: FrameLimits = FrameLimits { message_bytes: 64, own_bytes: 16, head_bytes: 8, discard_bytes: 200, junk_bytes: 40 };
+const LIMITS: FrameLimits =
+    FrameLimits { message_bytes: 64, own_bytes: 16, head_bytes: 8, discard_bytes: 200, junk_bytes: 40, unframed: false };
 
 fn payload(bytes: &[u8]) -> Payload {
     Payload::new(Bytes::copy_from_slice(bytes))
@@ -25,7 +26,7 @@ fn events_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: FrameLimits
             }
             events.push(event);
         }
-        let held = if framer.is_large() { limits.message_bytes } else { limits.own_bytes };
+        let held = if framer.is_large() { limits.message_bytes } else { limits.own_bytes } + if limits.unframed { 3 } else { 0 };
         assert!(framer.buffer.len() <= held, "{} bytes held", framer.buffer.len());
     }
     let remainder = framer.finish();
@@ -206,33 +207,67 @@ fn a_stream_cut_at_any_one_place_says_the_same() {
     }
 }
 
-/// Bytes that matter more often than chance would have it.
-fn byte() -> impl Strategy<Value = u8> {
+/// Pieces of streams that matter more often than chance would have it.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let words =
+        [&b"GET /"[..], b"PRI * ", b"HTTP", b"\x16\x03", b"MSH|", b"MS", b"FHS", b"BHS|^~", b"\r\n", b"\0 ", b"\x1C\r\x0B", b"\x1C\x0D"];
     prop_oneof![
-        3 => Just(START),
-        3 => Just(END),
-        2 => Just(b'\r'),
-        1 => Just(0u8),
-        2 => Just(b'M'),
-        1 => Just(b'S'),
-        1 => Just(b'H'),
-        8 => any::<u8>(),
+        4 => Just(vec![START]),
+        4 => Just(vec![END]),
+        3 => prop::sample::select(words.map(<[u8]>::to_vec).to_vec()),
+        3 => prop::collection::vec(any::<u8>(), 1..12),
+        2 => (any::<u8>(), 1usize..90).prop_map(|(byte, n)| vec![byte; n]),
     ]
 }
 
+/// Bounds in every relation to each other that configuration permits, small enough to be met.
+fn limits() -> impl Strategy<Value = FrameLimits> {
+    (1usize..70, 0usize..70, 0usize..70, 0u64..150, 0u64..40).prop_map(|(message_bytes, own, head, more, junk_bytes)| FrameLimits {
+        message_bytes,
+        own_bytes: own.min(message_bytes),
+        head_bytes: head.min(message_bytes),
+        discard_bytes: message_bytes as u64 + 1 + more,
+        junk_bytes,
+        unframed: false,
+    })
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// I4: and what is held stays within the limits, which `events_of` looks at after every piece.
     #[test]
-    fn any_bytes_cut_in_any_way_say_the_same_and_memory_stays_bounded(
-        stream in prop::collection::vec(byte(), 0..400),
-        cuts in prop::collection::vec(0usize..400, 0..20),
+    fn any_stream_cut_in_any_way_says_what_the_reference_says_of_the_whole(
+        limits in limits(),
+        pieces in prop::collection::vec(piece(), 0..24),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
     ) {
-        let whole = one_shot(&stream);
-        let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(stream.len())).chain([0, stream.len()]).collect();
+        let stream = pieces.concat();
+        let mut cuts: Vec<usize> = cuts.iter().map(|c| c.index(stream.len() + 1)).chain([0, stream.len()]).collect();
         cuts.sort_unstable();
-        let pieces: Vec<&[u8]> = cuts.windows(2).map(|w| &stream[w[0]..w[1]]).collect();
-        prop_assert_eq!(events_of(pieces, LIMITS), whole);
+        let cut = cuts.windows(2).map(|w| &stream[w[0]..w[1]]);
+        prop_assert_eq!(events_of(cut, limits), reference::events_of(&stream, limits));
     }
 
+    #[test]
+    fn every_event_comes_with_the_byte_that_decides_it(limits in limits(), pieces in prop::collection::vec(piece(), 0..8)) {
+        let stream = pieces.concat();
+        let mut framer = Framer::new(limits);
+        let mut events = Vec::new();
+        for (i, byte) in stream.iter().enumerate() {
+            framer.buffer().extend_from_slice(&[*byte]);
+            while let Some(event) = framer.next_event() {
+                if event == Event::NeedsSlot {
+                    framer.grant();
+                }
+                events.push(event);
+            }
+            prop_assert_eq!(&events, &reference::events_of(&stream[..=i], limits).0, "after byte {}", i);
+        }
+    }
+}
+
+proptest! {
     #[test]
     fn long_frames_cut_in_any_way_say_the_same(
         lens in prop::collection::vec(0usize..260, 1..6),

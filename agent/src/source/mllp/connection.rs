@@ -6,6 +6,7 @@
 //!          │ Frame: append, then reply                            │
 //!          ▼                                                      │
 //!        fill: read │ asked to leave │ frame or idle deadline ────┘
+//!             │ silence that ends a message without framing
 //! ```
 //!
 //! 1. Replies go out in order of arrival because nothing else is looked at before one is written; pipelined frames wait in the socket.
@@ -24,21 +25,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::pause::Pause;
 use super::seats::{Ask, Seat};
 use super::store::Store;
+use super::witness::Witness;
 use crate::clock;
 use crate::config::settings::{MllpSettings, OnInvalid, OnStoreFailure};
-use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES};
+use crate::limits::{LARGE_FRAME_WAIT, SOCKET_READ_BYTES, UNFRAMED_SILENCE};
 use crate::record::{FeedId, Message, Origin, Payload, Stage};
 use crate::source::ack::{self, Accepted, Fault, Ignored, Refused, Reply, Stamp, Verdict};
 use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remainder};
 use crate::source::oddity::{Oddity, PeerConditions, Seen};
 use crate::source::slots::{FeedSlots, LargeFrameSlot};
+use crate::source::tap::Fate;
 use crate::spool::AppendError;
-use crate::status::board::FeedCounters;
+use crate::status::board::{Board, FeedCounters};
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) slots: FeedSlots,
     pub(super) counters: Arc<FeedCounters>,
+    pub(super) board: Arc<Board>,
     pub(super) conditions: PeerConditions,
     pub(super) pause: watch::Sender<Pause>,
     pub(super) control_ids: ControlIds,
@@ -90,10 +94,29 @@ enum Ending {
     Odd(Oddity),
 }
 
+impl Ending {
+    /// For people.
+    fn why(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "the peer closed it",
+            Self::Lost(io::ErrorKind::ConnectionReset) => "the peer reset it",
+            Self::Lost(io::ErrorKind::TimedOut) => "the peer was gone: no answer to keepalive",
+            Self::Lost(_) => "the network failed",
+            Self::Asked(Ask::MakeRoom) => "closed for a newer connection: more than connections_max",
+            Self::Asked(_) => "the agent stopped",
+            Self::Idle => "closed for being idle: idle_timeout",
+            Self::StoreFailed => "closed without an answer: the message could not be stored",
+            Self::Invalid => "closed without an answer: what came cannot be a message (on_invalid)",
+            Self::Odd(oddity) => oddity.name(),
+        }
+    }
+}
+
 /// Serves one connection to its end.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: String, seat: Seat, shared: Arc<Shared>) {
     let framer = Framer::new(shared.frame_limits);
-    let mut connection = Connection { stream, peer, seat, shared, framer, slot: None, timer: None, seen: Seen::default() };
+    let witness = Witness::new(&shared.board, &shared.counters, &shared.feed, &peer);
+    let mut connection = Connection { stream, peer, seat, shared, framer, slot: None, timer: None, seen: Seen::default(), witness };
     let ending = connection.run().await;
     connection.farewell(ending).await;
 }
@@ -108,6 +131,7 @@ struct Connection<S> {
     /// The frame being received and when it must have ended.
     timer: Option<(u64, Instant)>,
     seen: Seen,
+    witness: Witness,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -135,19 +159,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn fill(&mut self) -> Result<(), Ending> {
         let deadline = self.deadline();
+        let may_end = self.framer.may_end_by_silence();
         let mut room = self.framer.buffer().limit(SOCKET_READ_BYTES);
         tokio::select! {
             biased;
             ask = asked_to_leave(&mut self.seat.ask) => Err(Ending::Asked(ask)),
             read = self.stream.read_buf(&mut room) => match read {
-                Ok(0) => Err(Ending::PeerClosed),
-                Ok(_) => {
+                Ok(0) => {
+                    if self.framer.silence() {
+                        self.drain().await?;
+                    }
+                    Err(Ending::PeerClosed)
+                }
+                Ok(n) => {
                     self.seat.touch();
+                    self.witness.read(n);
                     Ok(())
                 }
                 Err(error) => Err(Ending::Lost(error.kind())),
             },
             ending = expired(deadline) => Err(ending),
+            () = sleep(UNFRAMED_SILENCE), if may_end => {
+                self.framer.silence();
+                Ok(())
+            }
         }
     }
 
@@ -166,11 +201,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn handle(&mut self, event: Event) -> Result<(), Ending> {
         match event {
             Event::Frame(frame) => {
+                self.witness.frame(frame.expose(), false);
                 let reply = self.message(frame).await?;
                 self.release_slot();
                 self.send(reply).await?;
             }
             Event::Oversize { head, .. } => {
+                self.witness.frame(head.expose(), true);
                 let shared = Arc::clone(&self.shared);
                 let reply = self.refuse(&ack::judge_oversize(head.expose(), &shared.settings.answers), head.clone()).await?;
                 self.send(reply).await?;
@@ -184,6 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Junk { class: JunkClass::Other, .. } => self.odd(Oddity::Junk),
             Event::Junk { class: JunkClass::UnframedMessage, .. } => {} // told when it began
             Event::Unframed => self.odd(Oddity::Unframed),
+            Event::UnframedRest { rest } => {
+                self.quarantine(Oddity::UnframedRest.name(), rest).await;
+                return Err(Ending::Odd(Oddity::UnframedRest));
+            }
             Event::Foreign(Foreign::TlsHello) => return Err(Ending::Odd(Oddity::TlsHello)),
             Event::Foreign(Foreign::HttpRequest) => return Err(Ending::Odd(Oddity::HttpRequest)),
             Event::JunkBudgetSpent { .. } => return Err(Ending::Odd(Oddity::JunkBudget)),
@@ -250,8 +291,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             batch_mismatch: accepted.mismatch().is_some(),
         };
         let error = match self.shared.store.append(message).await {
-            Ok(reply) => {
+            Ok((reply, taken)) => {
                 self.stored();
+                self.witness.stored(taken, &accepted.identity().map(|id| id.control_id).unwrap_or_default());
                 return Ok(Some(reply));
             }
             Err(error) => error,
@@ -261,11 +303,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             AppendError::TooLarge { .. } => {
                 self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
                 self.odd(Oddity::OverLimit);
+                self.witness.fate(Fate::Oversize);
                 self.quarantine(Oddity::OverLimit.name(), body).await;
                 Ok(accepted.too_large(&stamp))
             }
             AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) => {
                 self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.witness.fate(Fate::NotStored);
                 self.store_failed(&error)?;
                 Ok(accepted.store_failed(&stamp))
             }
@@ -294,14 +338,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn store_failed(&mut self, error: &AppendError) -> Result<(), Ending> {
         let (feed, peer) = (&self.shared.feed, &self.peer);
         if self.shared.settings.on_store_failure == OnStoreFailure::Nak {
+            self.witness.odd(Oddity::StoreFailed);
             if self.seen.note(Oddity::StoreFailed) {
                 tracing::warn!(%feed, %peer, oddity = Oddity::StoreFailed.name(), %error, "{}", Oddity::StoreFailed.text());
             }
             return Ok(());
         }
-        if self.shared.pause.send_if_modified(|pause| pause.failed(Instant::now())) {
-            tracing::warn!(%feed, %peer, %error, "message could not be stored; connection closed without an answer, so that the \
-                sender keeps the message. \
+        let mut begins = None;
+        self.shared.pause.send_if_modified(|pause| {
+            begins = pause.failed(Instant::now());
+            begins.is_some()
+        });
+        if let Some(pause) = begins {
+            tracing::warn!(%feed, %peer, %error, pause_s = pause.as_secs(), "message could not be stored; connection closed without an \
+                answer, so that the sender keeps the message. \
                 New connections wait for a while. See the spool's condition");
         }
         Err(Ending::StoreFailed)
@@ -311,6 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn refuse(&mut self, refused: &Refused<'_>, bytes: Payload) -> Result<Option<Reply>, Ending> {
         let fault = refused.fault();
         self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.witness.fate(if fault == Fault::OverLimit { Fate::Oversize } else { Fate::Refused });
         match fault {
             Fault::NoHeader => self.odd(Oddity::NoHeader),
             Fault::NoControlId => self.odd(Oddity::NoControlId),
@@ -333,9 +384,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// One write for one reply; nothing where none is due.
     async fn send(&mut self, reply: Option<Reply>) -> Result<(), Ending> {
-        let Some(reply) = reply.filter(|reply| !reply.bytes().is_empty()) else { return Ok(()) };
-        match timeout(self.shared.reply_timeout, self.stream.write_all(reply.bytes())).await {
-            Ok(Ok(())) => Ok(()),
+        let Some(reply) = reply.filter(|reply| !reply.bytes().is_empty()) else {
+            self.witness.answered(None);
+            return Ok(());
+        };
+        let write = async {
+            self.stream.write_all(reply.bytes()).await?;
+            self.stream.flush().await // TLS keeps the end of what the socket did not take at once
+        };
+        match timeout(self.shared.reply_timeout, write).await {
+            Ok(Ok(())) => {
+                self.witness.answered(Some(reply.bytes()));
+                Ok(())
+            }
             Ok(Err(error)) => Err(Ending::Lost(error.kind())),
             Err(_) => Err(Ending::Odd(Oddity::ReplyNotTaken)),
         }
@@ -348,6 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn odd(&mut self, oddity: Oddity) {
+        self.witness.odd(oddity);
         self.shared.conditions.raise(oddity, &self.peer, std::time::Instant::now());
         if self.seen.note(oddity) {
             tracing::warn!(feed = %self.shared.feed, peer = %self.peer, oddity = oddity.name(), "{}", oddity.text());
@@ -376,13 +438,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tracing::info!(%feed, %peer, "connection ended; it had shown, counting all: {repeated}");
         }
         tracing::debug!(%feed, %peer, ?ending, "connection ended");
+        self.witness.ends(ending.why());
         // FIN before the descriptor goes; an error means that the peer is gone already.
         let _gone = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
     }
 }
 
 /// Ends when somebody wants the connection to leave.
-async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
+pub(super) async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
     // The sender lives in the seat's entry, which only the seat itself removes: an error would mean the listener is gone.
     ask.wait_for(|ask| *ask != Ask::Stay).await.map_or(Ask::Stop, |ask| *ask)
 }

@@ -20,14 +20,15 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// A connection was closed because the store failed. Failures during a pause belong to the one that began it. True when a pause begins.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
+    /// A connection was closed because the store failed. Failures during a pause belong to the one that began it. The length of the pause when one begins.
+    pub(super) fn failed(&mut self, now: Instant) -> Option<Duration> {
         if self.until.is_some_and(|until| now < until) {
-            return false;
+            return None;
         }
         self.until = Some(now + self.next);
+        let pause = self.next;
         self.next = (self.next * 2).min(STORE_FAILURE_PAUSE_MAX);
-        true
+        Some(pause)
     }
 
     /// A message was stored. True when that changes anything.
@@ -56,10 +57,11 @@ mod tests {
         let mut pause = Pause::default();
         let mut seconds = Vec::new();
         for _ in 0..6 {
-            assert!(pause.failed(now));
-            assert!(!pause.failed(now + Duration::from_secs(1)), "failures during a pause do not lengthen it");
+            let told = pause.failed(now).unwrap();
+            assert_eq!(pause.failed(now + Duration::from_secs(1)), None, "failures during a pause do not lengthen it");
             let until = pause.until(now).unwrap();
-            seconds.push((until - now).as_secs());
+            assert_eq!(told, until - now);
+            seconds.push(told.as_secs());
             now = until;
             assert_eq!(pause.until(now), None);
         }

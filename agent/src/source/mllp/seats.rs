@@ -2,6 +2,7 @@
 //!
 //! A limit that turned newcomers away would let dead connections lock an interface out, so the newest is kept and the one idle longest is
 //! asked to leave. It leaves at the next point where nothing is owed to its peer: a message whose append is under way is answered first.
+//! Connections still in their TLS handshake make room before all others: whoever cannot finish one must not cost those who have.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,9 @@ pub(super) struct Seats {
     /// Counts everything that any peer does; who was counted longest ago is idle longest. No clock needed.
     activity: AtomicU64,
 }
+
+/// Marks in `active` a connection that is past its handshake.
+const ESTABLISHED: u64 = 1 << 63;
 
 /// One connection's place; given up when dropped, also by a panic.
 #[derive(Debug)]
@@ -89,9 +93,9 @@ impl Seats {
 }
 
 impl Seat {
-    /// Notes that the peer did something just now.
+    /// Notes that the peer did something just now; the first time: that it is past its handshake.
     pub(super) fn touch(&self) {
-        self.active.store(self.seats.count(), Ordering::Relaxed);
+        self.active.store(self.seats.count() | ESTABLISHED, Ordering::Relaxed);
     }
     pub(super) fn asked(&self) -> Ask {
         *self.ask.borrow()
@@ -130,5 +134,15 @@ mod tests {
         assert_eq!(fifth.asked(), Ask::Stop);
         drop((fourth, fifth));
         assert_eq!(counters.connections.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn those_still_in_their_handshake_make_room_first() {
+        let seats = Seats::new(Arc::default());
+        let good = seats.take(2).unwrap().0;
+        good.touch();
+        let slow: Vec<Seat> = (0..3).map(|_| seats.take(2).unwrap().0).collect();
+        assert_eq!(good.asked(), Ask::Stay);
+        assert_eq!([slow[0].asked(), slow[1].asked(), slow[2].asked()], [Ask::MakeRoom, Ask::MakeRoom, Ask::Stay]);
     }
 }

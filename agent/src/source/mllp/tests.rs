@@ -104,6 +104,9 @@ fn settings() -> MllpSettings {
         connections_max: 16,
         frame_timeout: PATIENCE,
         idle_timeout: None,
+        peers: Vec::new(),
+        unframed: false,
+        tls: None,
     }
 }
 

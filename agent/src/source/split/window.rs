@@ -142,8 +142,9 @@ impl Window {
         self.scanned = record_bytes;
     }
 
-    /// Drops what was scanned: it belongs to no record.
+    /// Drops what was scanned: it belongs to no record, so it spends nothing either.
     pub(super) fn skip(&mut self) {
+        self.spent = false;
         self.buffer.advance(self.scanned);
         self.base += self.scanned as u64;
         self.scanned = 0;

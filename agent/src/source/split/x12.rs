@@ -188,7 +188,7 @@ impl X12 {
             w.skip();
         }
         let rest = w.rest();
-        if rest.len() < 4 && !w.is_end() || rest.is_empty() {
+        if rest.len() < 4 && !w.is_end() || rest.is_empty() || w.is_spent() {
             return None;
         }
         if begins_interchange(rest) {
@@ -196,7 +196,7 @@ impl X12 {
             self.at = At::Between;
             return self.finish_record(w);
         }
-        if !self.plain_binary && (rest.starts_with(b"BIN") || rest.starts_with(b"BDS")) && rest[3] == self.element {
+        if !self.plain_binary && (rest.starts_with(b"BIN") || rest.starts_with(b"BDS")) && rest.get(3) == Some(&self.element) {
             return self.binary_head(w, notes);
         }
         let longest = X12_SEGMENT_BYTES_MAX.min(w.limits().record_bytes);

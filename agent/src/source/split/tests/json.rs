@@ -114,3 +114,14 @@ fn an_entry_over_the_limit_costs_only_itself() {
         assert_eq!(verdict.state, State::Complete);
     }
 }
+
+/// Found by fuzzing.
+#[test]
+fn what_is_passed_over_spends_no_budget() {
+    let text = format!(r#"{{"resourceType":"Bundle","entry":[{{"a":1}}],"x":"{}"}}"#, "y".repeat(5000));
+    for step in [1, 100, 10_000] {
+        let bounds = SplitLimits { discard_bytes: 500, ..limits(64) };
+        let (pieces, verdict) = split_with(&SplitSettings::FhirBundle, bounds, text.as_bytes(), step);
+        assert_eq!((shown(&pieces), verdict.state), (vec![r#"{"a":1}"#.to_owned()], State::Complete));
+    }
+}

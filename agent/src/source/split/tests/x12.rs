@@ -144,3 +144,14 @@ fn a_set_over_the_limit_costs_only_itself() {
     let (pieces, verdict) = sets(&text);
     assert_eq!((pieces.len(), verdict.records), (2, 2), "a long segment is no trouble by itself");
 }
+
+/// Found by fuzzing.
+#[test]
+fn binary_segments_that_end_early_are_read_like_any_other() {
+    let text = format!("{}{GS}ST*102*0001~BDS*~1*5*x~SE*4*0001~GE*1*7~IEA*1*1~", isa(1));
+    assert_eq!(shown(&sets(&text).0), ["!x12_binary_length"], "its terminator comes before its length");
+    for end in ["BIN", "BDS", "BIN*", "BIN*5"] {
+        let (pieces, verdict) = sets(format!("{}{GS}ST*102*0001~{end}", isa(1)));
+        assert!(verdict.state.holds_file() && pieces.len() == 1, "{end}");
+    }
+}

@@ -11,6 +11,9 @@ const BINARY_HEAD_BYTES: usize = 64;
 impl X12 {
     pub(super) fn binary_head(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {
         let head = &w.rest()[..w.rest().len().min(BINARY_HEAD_BYTES)];
+        let ended = memchr::memchr(self.terminator, head);
+        let complete = ended.is_some() || head.len() == BINARY_HEAD_BYTES || w.is_end();
+        let head = &head[..ended.unwrap_or(head.len())];
         let skipped = if head.starts_with(b"BIN") { 1 } else { 2 };
         let mut places = head.iter().enumerate().filter(|(_, b)| **b == self.element).map(|(at, _)| at);
         let (from, to) = (places.nth(skipped - 1), places.next());
@@ -21,7 +24,7 @@ impl X12 {
                 w.advance(to + 1);
                 self.at = At::Binary { left, data: w.record().len() };
             }
-            (None, None) if head.len() < BINARY_HEAD_BYTES && !w.is_end() && !head.contains(&self.terminator) => {}
+            (None, None) if !complete => {}
             _ => {
                 self.spoil_binary(w, notes);
                 self.plain_binary = true;

@@ -1,0 +1,69 @@
+//! What the commands that ask the running agent have in common: finding its socket, asking, reading what a person typed.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Failure, print};
+use crate::status::control::{self, AskError};
+use crate::status::question::Request;
+use crate::status::watching::Line;
+use crate::{clock, config};
+
+pub(super) fn other(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
+    Failure::Other(error.into())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)
+}
+
+/// Asks the agent of this configuration.
+pub(super) fn ask<T: DeserializeOwned>(file: &Path, request: &Request) -> Result<T, Failure> {
+    let socket = config::control_socket(file)?;
+    let answer = runtime()?.block_on(control::ask(&socket, request)).map_err(other)?;
+    serde_json::from_value(answer).map_err(|_| other(AskError::Unusable(socket)))
+}
+
+/// Watches. `Ok(false)`: the agent went away before the watch had ended.
+pub(super) fn watch(file: &Path, request: &Request, each: impl FnMut(Line) -> bool) -> Result<bool, Failure> {
+    let socket = config::control_socket(file)?;
+    runtime()?.block_on(control::watch(&socket, request, each)).map_err(other)
+}
+
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(other)?;
+    print(&format!("{text}\n"))
+}
+
+/// `30s`, `5m`, `2h`.
+pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    config::duration_of(text).ok_or_else(|| "write a duration like 30s, 5m or 2h".to_owned())
+}
+
+/// A time, or how long ago: `2026-11-22T10:00:00Z`, `2h`.
+pub(super) fn since_ms(text: &str) -> Result<i64, String> {
+    if let Some(ago) = config::duration_of(text) {
+        return Ok(clock::now().unix_ms.saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)));
+    }
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    at.map(jiff::Timestamp::as_millisecond)
+        .map_err(|_| "write how long ago (30m, 2h) or a time with its zone (2026-11-22T10:00:00Z)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_how_long_ago_or_a_point_with_its_zone() {
+        assert_eq!(since_ms("2026-11-01T00:00:00Z"), Ok(clock::RELEASED_AT_MS));
+        assert_eq!(since_ms("2026-10-31T19:00:00-05:00"), Ok(clock::RELEASED_AT_MS));
+        let ago = since_ms("1h").unwrap();
+        assert!(ago <= clock::now().unix_ms - 3_600_000);
+        for bad in ["", "yesterday", "2026-11-01", "1"] {
+            assert!(since_ms(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! TLS of one listener: certificate files in, proven connections out.
+//!
+//! ```text
+//! bind ── load ──► ServerConfig ◄── watch: every LISTENER_TLS_INTERVAL, when a file changed ── load again
+//!                      │ taken by each new connection; running ones keep theirs
+//! accept ─► seat ─► task: handshake, at most TLS_HANDSHAKE_TIMEOUT ─► connection::serve
+//!                                └ failed: counted, told with what to do, closed
+//! ```
+//!
+//! 1. The handshake runs in the connection's task and on its seat: a slow one holds up nobody, and those in their handshake make room first.
+//! 2. Files that changed and cannot be used leave the old ones in place: condition `feed_certificate_invalid`, raised at the second look,
+//!    because replacing certificate and key takes two steps. They are tried again at every look.
+//! 3. With `client_ca` every sender must prove itself; with `client_subjects` it must also be one of those (see `certificate`). While our own
+//!    clock cannot be believed dates alone refuse nobody (I10). Nothing is resumed: every connection is proven anew, under the files of today.
+//! 4. *ring* is named as the provider here, never the process default. TLS 1.3 and 1.2.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::certificate::{self, Names};
+use super::connection::{self, Shared, asked_to_leave};
+use super::refusal::{Refusals, SubjectUnknown, reason};
+use super::seats::Seat;
+use crate::clock;
+use crate::config::files::{self, Secret};
+use crate::config::settings::{ClientSubject, ListenerTls, TlsKeySource};
+use crate::limits::{CERTIFICATE_NOTICE, LISTENER_TLS_INTERVAL, TLS_HANDSHAKE_TIMEOUT};
+use crate::record::FeedId;
+use crate::source::oddity::Oddity;
+use crate::status::board::Board;
+use crate::status::condition::Code;
+use crate::uplink::tls::dates_forgiven;
+
+/// TLS of one listener, shared by its connections.
+#[derive(Debug)]
+pub(super) struct Tls {
+    feed: FeedId,
+    board: Arc<Board>,
+    files: TlsFiles,
+    handshake_timeout: Duration,
+    look_interval: Duration,
+    current: Mutex<Current>,
+    refusals: Refusals,
+}
+
+/// What new connections use, and what is known of the files.
+#[derive(Debug)]
+struct Current {
+    loaded: Loaded,
+    /// The files it was read from.
+    read_from: Marks,
+    /// Other files that could not be used.
+    failed: Option<Marks>,
+}
+
+#[derive(Clone, Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// Seconds since 1970.
+    not_after: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+struct TlsFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    kind: Secret,
+    client_ca: Option<PathBuf>,
+    client_subjects: Vec<ClientSubject>,
+}
+
+/// Tells whether files changed: of each file device, inode, length, and the times of content and of inode (which also moves when only the
+/// mode is mended, or when a copy keeps the old file's date). `None`: not there.
+type Marks = Vec<Option<Mark>>;
+type Mark = (u64, u64, u64, (i64, i64), (i64, i64));
+
+fn mark(path: &Path) -> Option<Mark> {
+    let m = std::fs::metadata(path).ok()?;
+    Some((m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())))
+}
+
+impl TlsFiles {
+    fn new(settings: ListenerTls) -> Result<Self, String> {
+        let ListenerTls { cert, key, client_ca, client_subjects } = settings;
+        let (key, kind) = match key {
+            TlsKeySource::File(path) => (path, Secret::File),
+            TlsKeySource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => (Path::new(&directory).join(name), Secret::Credential),
+                None => {
+                    return Err(format!(
+                        "its key is the systemd credential `{name}`, which was not handed over; add \
+                    LoadCredentialEncrypted={name} to the unit"
+                    ));
+                }
+            },
+        };
+        Ok(Self { cert, key, kind, client_ca, client_subjects })
+    }
+
+    fn marks(&self) -> Marks {
+        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten().map(|path| mark(path)).collect()
+    }
+
+    /// Reads everything anew. The error is a sentence that names the file.
+    fn load(&self) -> Result<Loaded, String> {
+        let of = |path: &Path, key: &'static str| {
+            let path = path.display().to_string();
+            move |why: String| format!("`{key}` ({path}) {why}")
+        };
+        let chain = files::certificates(&self.cert).map_err(of(&self.cert, "cert"))?;
+        let not_after = certificate::not_after(&chain[0]);
+        let key = files::private_key(&self.key, self.kind).map_err(of(&self.key, "key"))?;
+        let pair = files::pair(chain, key, "`cert`").map_err(of(&self.key, "key"))?;
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| format!("the TLS library refuses its own protocol versions ({error}); please report it"))?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(files::authorities(path).map_err(of(path, "client_ca"))?);
+                let inner = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(ring::default_provider()))
+                    .build()
+                    .map_err(|error| format!("`client_ca` ({}) cannot be used: {error}", path.display()))?;
+                builder.with_client_cert_verifier(Arc::new(Doorkeeper { inner, subjects: self.client_subjects.clone() }))
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+        config.send_tls13_tickets = 0;
+        Ok(Loaded { config: Arc::new(config), not_after })
+    }
+}
+
+impl Tls {
+    /// Reads the files for the first time.
+    pub(super) fn open(settings: ListenerTls, feed: FeedId, board: Arc<Board>) -> Result<Arc<Self>, String> {
+        let files = TlsFiles::new(settings)?;
+        let read_from = files.marks();
+        let loaded = files.load()?;
+        let tls = Self {
+            feed,
+            board,
+            files,
+            handshake_timeout: TLS_HANDSHAKE_TIMEOUT,
+            look_interval: LISTENER_TLS_INTERVAL,
+            current: Mutex::new(Current { loaded, read_from, failed: None }),
+            refusals: Refusals::default(),
+        };
+        tls.tell_end();
+        Ok(Arc::new(tls))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves one connection from its first byte to its end.
+    pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: String, mut seat: Seat, shared: Arc<Shared>) {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current().loaded.config));
+        let handshake = tokio::select! {
+            biased;
+            _ask = asked_to_leave(&mut seat.ask) => {
+                tracing::debug!(feed = %self.feed, %peer, "connection ended in its TLS handshake: it made room, or the listener stops");
+                return;
+            }
+            handshake = timeout(self.handshake_timeout, acceptor.accept(stream)) => handshake,
+        };
+        match handshake {
+            Ok(Ok(stream)) => {
+                drop(self); // the connection lives long and needs no more of it
+                seat.touch();
+                connection::serve(stream, peer, seat, shared).await;
+            }
+            Ok(Err(error)) => {
+                if let Some((oddity, detail)) = reason(&error) {
+                    self.refusals.tell(&shared, oddity, &peer, &detail);
+                } else {
+                    tracing::debug!(feed = %self.feed, %peer, %error, "connection ended in its TLS handshake");
+                }
+            }
+            Err(_) => self.refusals.tell(&shared, Oddity::HandshakeTimeout, &peer, ""),
+        }
+    }
+
+    /// Looks after the files for as long as the listener lives.
+    pub(super) async fn watch(self: Arc<Self>) {
+        let mut looks = interval(self.look_interval);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let tls = Arc::clone(&self);
+            if tokio::task::spawn_blocking(move || tls.look()).await.is_err() {
+                tracing::error!(feed = %self.feed, "looking after the certificate failed by a defect of the agent; it is tried again");
+            }
+        }
+    }
+
+    fn look(&self) {
+        let marks = self.files.marks();
+        let (known, failed) = {
+            let current = self.current();
+            (current.read_from == marks, current.failed.as_ref() == Some(&marks))
+        };
+        if !known {
+            self.renew(marks, failed);
+        } else if self.current().failed.take().is_some() {
+            self.board.clear(Code::FeedCertificateInvalid, self.feed.as_str()); // the old files are back
+        }
+        self.tell_end();
+    }
+
+    /// `failed`: these very files could not be used before.
+    fn renew(&self, marks: Marks, failed: bool) {
+        match self.files.load() {
+            Ok(loaded) => {
+                *self.current() = Current { loaded, read_from: marks, failed: None };
+                self.board.clear(Code::FeedCertificateInvalid, self.feed.as_str());
+                tracing::info!(feed = %self.feed, "certificate files changed; new connections use them, running ones are not touched");
+            }
+            Err(why) => {
+                self.current().failed = Some(marks);
+                if failed {
+                    let text = format!("the changed certificate files cannot be used, the old ones stay in use: {why}");
+                    self.board.raise(Code::FeedCertificateInvalid, self.feed.as_str(), text);
+                }
+            }
+        }
+    }
+
+    /// Raises or ends the condition about the end of the certificate.
+    fn tell_end(&self) {
+        let now = clock::now();
+        let Some(end) = self.current().loaded.not_after.filter(|_| !now.suspect) else { return };
+        match time_left(end, now.unix_ms / 1000) {
+            Some(text) => self.board.raise(Code::FeedCertificateExpiring, self.feed.as_str(), text),
+            None => self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str()),
+        }
+    }
+
+    /// Ends its conditions; the listener has stopped.
+    pub(super) fn clear(&self) {
+        self.board.clear(Code::FeedCertificateInvalid, self.feed.as_str());
+        self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str());
+    }
+}
+
+/// What is to be said about a certificate that ends at `end`; both in seconds since 1970.
+fn time_left(end: i64, now: i64) -> Option<String> {
+    let left = end.saturating_sub(now);
+    let at = clock::rfc3339(end.saturating_mul(1000));
+    if left <= 0 {
+        return Some(format!("the listener's certificate ended at {at}; senders that check it cannot connect. Renew `cert` and `key`"));
+    }
+    let days = left / (24 * 3600);
+    (left < CERTIFICATE_NOTICE.as_secs().cast_signed())
+        .then(|| format!("the listener's certificate ends at {at}, in {days} days; renew `cert` and `key` before"))
+}
+
+/// The usual checks of a client's certificate, with dates forgiven while our clock cannot be believed; then the list of subjects.
+#[derive(Debug)]
+struct Doorkeeper {
+    inner: Arc<dyn ClientCertVerifier>,
+    subjects: Vec<ClientSubject>,
+}
+
+impl ClientCertVerifier for Doorkeeper {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let check = |at| self.inner.verify_client_cert(end_entity, intermediates, at);
+        let verified = dates_forgiven(clock::now().suspect, now, check)?;
+        if self.subjects.is_empty() {
+            return Ok(verified);
+        }
+        let names = Names::of(end_entity);
+        if names.are_among(&self.subjects) {
+            return Ok(verified);
+        }
+        let unknown = OtherError(Arc::new(SubjectUnknown(names)));
+        Err(rustls::Error::InvalidCertificate(CertificateError::Other(unknown)))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_thirty_days_before() {
+        let (now, day) = (1_800_000_000, 24 * 3600);
+        assert_eq!(time_left(now + 30 * day, now), None);
+        let soon = time_left(now + 30 * day - 1, now).unwrap();
+        assert!(soon.contains("in 29 days") && soon.contains("2027-02-14"), "{soon}");
+        assert!(time_left(now, now).unwrap().contains("ended at 2027-01-15T08:00:00.000Z"));
+    }
+}

@@ -1,0 +1,272 @@
+//! The desk: answers what is asked over the control socket, from the board, the spool's monitor and the recent outcomes.
+//!
+//! [`Desk::answer`] looks at memory only and says how the answer is to be had: now, from a thread that may block (journal, database,
+//! directories), or as a watch. It decides nothing and changes nothing but what an [`Order`] names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::board::{Board, UplinkState};
+use super::control::Answer;
+use super::diagnosis::{
+    DuplicateView, DuplicatesView, FeedView, FeedsView, MessageState, MessageView, MessagesView, QuarantineView, control_id_text,
+};
+use super::question::{MessagesQuestion, Order, Question, Request, WatchQuestion};
+use super::snapshot::Reporter;
+use super::watching::Watching;
+use crate::clock;
+use crate::config::nearest;
+use crate::config::settings::{FeedSettings, SourceSettings};
+use crate::limits::{
+    ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, QUARANTINE_LISTED_MAX,
+    WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
+};
+use crate::record::FeedId;
+use crate::spool::Monitor;
+use crate::spool::recent::{Duplicate, Outcome, Recent};
+use crate::spool::resends::Resends;
+use crate::spool::search::{Header, Wanted};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Desk {
+    pub reporter: Arc<Reporter>,
+    pub board: Arc<Board>,
+    pub monitor: Monitor,
+    pub recent: Arc<Recent>,
+    pub resends: Arc<Resends>,
+    pub feeds: Vec<FeedSettings>,
+}
+
+/// What the client is told instead of an answer.
+type Refusal = String;
+
+fn document(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("answers have text keys only")
+}
+
+fn refusal(why: &str) -> String {
+    json!({ "error": why }).to_string()
+}
+
+impl Desk {
+    pub fn answer(self: &Arc<Self>, request: Request) -> Answer {
+        let answer = match request {
+            Request::Get(Question::Status {}) => Ok(Answer::Now(document(&self.reporter.snapshot()))),
+            Request::Get(Question::Feeds { feed }) => self.feeds(feed.as_deref()).map(|view| Answer::Now(document(&view))),
+            Request::Get(Question::Messages(question)) => self.known(&question.feed).map(|feed| {
+                let desk = Arc::clone(self);
+                Answer::Later(Box::new(move || desk.messages(&feed, &question).map_or_else(|why| refusal(&why), |view| document(&view))))
+            }),
+            Request::Get(Question::Duplicates { feed, control_id, limit }) => self.known(&feed).map(|feed| {
+                let desk = Arc::clone(self);
+                Answer::Later(Box::new(move || document(&desk.duplicates(&feed, control_id.as_deref(), limit))))
+            }),
+            Request::Get(Question::Quarantine { feed }) => feed.map(|feed| self.known(&feed)).transpose().map(|feed| {
+                let desk = Arc::clone(self);
+                Answer::Later(Box::new(move || desk.quarantine(feed.as_ref())))
+            }),
+            Request::Get(Question::Watch(question)) => self.watch(question).map(Answer::Watch),
+            Request::Do(Order::AcceptResend { feed, for_s }) => self.accept_resend(&feed, for_s).map(Answer::Now),
+        };
+        answer.unwrap_or_else(|why| Answer::Now(refusal(&why)))
+    }
+
+    /// A feed of this gateway, configured or still draining.
+    fn known(&self, name: &str) -> Result<FeedId, Refusal> {
+        let draining = self.monitor.view().feeds;
+        let all: Vec<&FeedId> = self.feeds.iter().map(|feed| &feed.id).chain(draining.iter().map(|feed| &feed.id)).collect();
+        if let Some(feed) = all.iter().find(|feed| feed.as_str() == name) {
+            return Ok((*feed).clone());
+        }
+        let names: std::collections::BTreeSet<&str> = all.iter().map(|feed| feed.as_str()).collect();
+        let advice = match nearest(name, names.iter().copied()) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("its feeds are: {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        let name: String = name.chars().take(64).flat_map(char::escape_debug).collect();
+        Err(format!("this gateway has no feed `{name}`; {advice}"))
+    }
+
+    fn configured(&self, name: &str) -> Result<&FeedSettings, Refusal> {
+        let id = self.known(name)?;
+        let found = self.feeds.iter().find(|feed| feed.id == id);
+        found.ok_or_else(|| format!("feed `{id}` is no longer configured; it only drains"))
+    }
+
+    // ---- feeds ----
+
+    fn feeds(&self, only: Option<&str>) -> Result<FeedsView, Refusal> {
+        let only = only.map(|name| self.configured(name).map(|feed| &feed.id)).transpose()?;
+        let conditions = self.board.conditions();
+        let mut room = CONNECTIONS_SHOWN_MAX;
+        let mut view = |settings: &FeedSettings| {
+            let counters = self.board.feed(&settings.id);
+            let connections = counters.registry.view(room);
+            room -= connections.open.len();
+            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+            let last = counters.last_message_ms.load(Ordering::Relaxed);
+            let listen = match &settings.source {
+                SourceSettings::Mllp(mllp) => mllp.listen.to_string(),
+                SourceSettings::Directory(directory) => directory.path.display().to_string(),
+            };
+            let about = conditions.iter().filter(|condition| condition.subject == settings.id.as_str());
+            FeedView {
+                id: settings.id.clone(),
+                stage: settings.stage,
+                listen,
+                captured: count(&counters.captured),
+                duplicates: count(&counters.duplicates),
+                refused: count(&counters.refused),
+                quarantined: count(&counters.quarantined),
+                last_message: (last != 0).then(|| clock::rfc3339(last)),
+                connections_open: count(&counters.connections),
+                connections: connections.open,
+                connections_ended: connections.ended_total,
+                ended: connections.ended,
+                conditions: about.map(|condition| condition.code.to_owned()).collect(),
+            }
+        };
+        Ok(FeedsView { feeds: self.feeds.iter().filter(|feed| only.is_none_or(|only| feed.id == *only)).map(&mut view).collect() })
+    }
+
+    // ---- messages ----
+
+    fn messages(&self, feed: &FeedId, question: &MessagesQuestion) -> Result<MessagesView, Refusal> {
+        let wanted = match (&question.control_id, question.seq, question.since_ms) {
+            (Some(id), None, None) => Wanted::ControlId(id.as_bytes().iter().take(CONTROL_ID_BYTES_MAX).copied().collect()),
+            (None, Some(seq), None) => Wanted::Seq(seq),
+            (None, None, Some(since)) => Wanted::Since(since),
+            (None, None, None) => Wanted::All,
+            _ => return Err("ask by control_id, by seq or by since_ms, not by several at once".to_owned()),
+        };
+        let most = limit(question.limit);
+        let before = question.before.unwrap_or(u64::MAX);
+        let searched = self.monitor.search(feed, &wanted, before, most);
+        let head = searched.head.unwrap_or(0);
+        let recent = self.recent.find(feed, &wanted, before.min(head + 1), most);
+        let mut known: BTreeMap<u64, (Option<Header>, Outcome)> =
+            recent.outcomes.into_iter().map(|(seq, outcome)| (seq, (None, outcome))).collect();
+        for header in searched.found {
+            let entry = known.entry(header.seq).or_default();
+            entry.0 = Some(header);
+        }
+        // What the search has not reached yet is left to the next question, so that nothing is told twice or passed over.
+        let mut more_below = searched.more_below;
+        if let Some(border) = more_below {
+            known.retain(|seq, _| *seq >= border);
+        }
+        while known.len() > most {
+            known.pop_first();
+            more_below = known.first_key_value().map(|(seq, _)| *seq);
+        }
+        let repeated = self.recent.duplicates(feed, usize::MAX, |duplicate| known.contains_key(&duplicate.seq)).unwrap_or_default();
+        let messages =
+            known.into_iter().rev().map(|(seq, (header, outcome))| self.message(seq, header, outcome, searched.settled, &repeated));
+        Ok(MessagesView {
+            feed: feed.clone(),
+            messages: messages.collect(),
+            searched: searched.records,
+            searched_down_to: searched.down_to,
+            more_below,
+            recent_available: recent.is_available,
+            notes_dropped: self.recent.dropped(),
+        })
+    }
+
+    fn message(&self, seq: u64, header: Option<Header>, outcome: Outcome, settled: u64, repeated: &[Duplicate]) -> MessageView {
+        let uplink = self.board.uplink();
+        let on_this_connection = |at: i64| uplink.state == UplinkState::Connected && at >= uplink.since_ms;
+        let state = match &outcome {
+            Outcome { quarantined_at_ms: Some(_), .. } => MessageState::Quarantined,
+            _ if seq <= settled => MessageState::Settled,
+            Outcome { acked_at_ms: Some(_), .. } => MessageState::WaitingForReceipt,
+            Outcome { published_at_ms: Some(at), .. } if on_this_connection(*at) => MessageState::InFlight,
+            _ => MessageState::Queued,
+        };
+        let time = |at: Option<i64>| at.map(clock::rfc3339);
+        // The journal knows for certain; a note may be missing.
+        let resend_of = header.as_ref().map_or(outcome.resend_of, |header| header.resend_of);
+        let (received, peer, control_id) = match header {
+            Some(header) => (Some(header.received_at_ms), header.peer, header.control_id),
+            None => (outcome.received_at_ms, outcome.peer, outcome.control_id),
+        };
+        MessageView {
+            seq,
+            state,
+            control_id: control_id_text(&control_id),
+            peer,
+            received_at: time(received),
+            ack: outcome.ack,
+            ack_at: time(outcome.ack_at_ms),
+            published_at: time(outcome.published_at_ms),
+            puback_at: time(outcome.acked_at_ms),
+            settled_at: time(outcome.settled_at_ms),
+            quarantined_at: time(outcome.quarantined_at_ms),
+            resend_of,
+            duplicates: repeated.iter().filter(|duplicate| duplicate.seq == seq).map(shown).collect(),
+        }
+    }
+
+    fn duplicates(&self, feed: &FeedId, control_id: Option<&str>, most: Option<u64>) -> DuplicatesView {
+        let fits = |duplicate: &Duplicate| control_id.is_none_or(|id| id.as_bytes() == duplicate.control_id);
+        let found = self.recent.duplicates(feed, limit(most), fits);
+        DuplicatesView {
+            feed: feed.clone(),
+            recent_available: found.is_some(),
+            duplicates: found.unwrap_or_default().iter().map(shown).collect(),
+            notes_dropped: self.recent.dropped(),
+        }
+    }
+
+    // ---- the rest ----
+
+    fn quarantine(&self, feed: Option<&FeedId>) -> String {
+        match self.monitor.quarantined(feed, QUARANTINE_LISTED_MAX) {
+            Ok((entries, total)) => document(&QuarantineView { entries, total }),
+            Err(error) => refusal(&format!("the quarantine directory cannot be read: {error}; check the disk")),
+        }
+    }
+
+    fn watch(&self, question: WatchQuestion) -> Result<Watching, Refusal> {
+        let WatchQuestion { feed, count, time_s, expect } = question;
+        let settings = self.configured(&feed)?;
+        if expect.len() > CASES_MAX {
+            return Err(format!("at most {CASES_MAX} control ids can be expected at once"));
+        }
+        let watch = self.board.feed(&settings.id).tap.attach(expect);
+        let watch = watch.ok_or("as many watch this feed already as may; end one of `siteward sniff` or `siteward feeds record`")?;
+        let time = Duration::from_secs(time_s).min(WATCH_TIME_MAX);
+        Ok(Watching { feed, stage: settings.stage, watch, count: count.min(WATCH_MESSAGES_MAX), time })
+    }
+
+    fn accept_resend(&self, feed: &str, for_s: u64) -> Result<String, Refusal> {
+        let settings = self.configured(feed)?;
+        let time = Duration::from_secs(for_s);
+        if time.is_zero() || time > ACCEPT_RESEND_MAX {
+            return Err(format!("resends can be accepted for a second up to {} hours", ACCEPT_RESEND_MAX.as_secs() / 3600));
+        }
+        let until = self.resends.open(&settings.id, time, Instant::now(), &self.board);
+        tracing::info!(feed = %settings.id, for_s, "messages seen before are stored again for a while, as somebody asked for it");
+        Ok(json!({ "feed": settings.id, "until": until }).to_string())
+    }
+}
+
+fn limit(asked: Option<u64>) -> usize {
+    usize::try_from(asked.unwrap_or(FIND_LIMIT_DEFAULT).clamp(1, FIND_LIMIT_MAX)).unwrap_or(usize::MAX)
+}
+
+fn shown(duplicate: &Duplicate) -> DuplicateView {
+    DuplicateView {
+        at: clock::rfc3339(duplicate.at_ms),
+        control_id: control_id_text(&duplicate.control_id),
+        seq: duplicate.seq,
+        peer: duplicate.peer.clone(),
+        ack: duplicate.ack,
+    }
+}

@@ -1,0 +1,125 @@
+//! What can be asked of the running agent: a closed list, one JSON line each.
+//!
+//! ```text
+//! {"get":"status"}
+//! {"get":"feeds","feed":"or-usage"}
+//! {"get":"messages","feed":"or-usage","control_id":"MSG0001"}      or "seq", or "since_ms"; then "before" and "limit"
+//! {"get":"duplicates","feed":"or-usage"}
+//! {"get":"quarantine"}
+//! {"get":"watch","feed":"or-usage","count":3,"time_s":60}          answered by one line per message, see `watching`
+//! {"do":"accept_resend","feed":"or-usage","for_s":3600}
+//! ```
+//!
+//! `get` changes nothing; `do` changes how the agent behaves. Outside tools rely on these lines: variants and optional fields are added, never
+//! changed. What is not known is refused as a whole.
+
+use serde::{Deserialize, Serialize};
+
+/// One line of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Request {
+    Get(Question),
+    Do(Order),
+}
+
+// `Status {}` and not `Status`: only so are unknown fields beside it refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "get", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Question {
+    Status {},
+    /// Feeds with their connections.
+    Feeds {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feed: Option<String>,
+    },
+    /// Messages of a feed with their times, the newest first.
+    Messages(MessagesQuestion),
+    /// Suppressed duplicates of a feed, the newest first.
+    Duplicates {
+        feed: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        control_id: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+    },
+    Quarantine {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feed: Option<String>,
+    },
+    /// The next messages of a feed as they come.
+    Watch(WatchQuestion),
+}
+
+/// At most one of `control_id`, `seq` and `since_ms`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessagesQuestion {
+    pub feed: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// Received at or after this, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<i64>,
+    /// Only below this seq: where an earlier answer ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchQuestion {
+    pub feed: String,
+    pub count: u64,
+    pub time_s: u64,
+    /// Control ids to compare with: a message says which of them it has, and nothing else of its id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// Takes messages of a feed that were seen before for new ones, for a while.
+    AcceptResend { feed: String, for_s: u64 },
+}
+
+impl Request {
+    pub const STATUS: Self = Self::Get(Question::Status {});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Option<Request> {
+        serde_json::from_str(line).ok()
+    }
+
+    #[test]
+    fn outside_tools_keep_their_questions() {
+        assert_eq!(read(r#"{"get":"status"}"#), Some(Request::STATUS));
+        assert_eq!(serde_json::to_string(&Request::STATUS).unwrap(), r#"{"get":"status"}"#);
+        assert_eq!(read(r#"{"get":"feeds"}"#), Some(Request::Get(Question::Feeds { feed: None })));
+        let resend = Order::AcceptResend { feed: "a".into(), for_s: 60 };
+        assert_eq!(read(r#"{"do":"accept_resend","feed":"a","for_s":60}"#), Some(Request::Do(resend)));
+        let messages = MessagesQuestion { feed: "a".into(), seq: Some(7), ..MessagesQuestion::default() };
+        assert_eq!(read(r#"{"get":"messages","feed":"a","seq":7}"#), Some(Request::Get(Question::Messages(messages))));
+        for unknown in [
+            r#"{"get":"everything"}"#,
+            r#"{"get":"status","and":1}"#,
+            r#"{"get":"feeds","fed":"a"}"#,
+            r#"{"get":"messages","feed":"a","and":1}"#,
+            r#"{"do":"status"}"#,
+            r#"{"get":"status","do":"accept_resend"}"#,
+            "{}",
+            "",
+        ] {
+            assert_eq!(read(unknown), None, "{unknown}");
+        }
+    }
+}
