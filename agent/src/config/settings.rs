@@ -110,6 +110,7 @@ pub struct FeedSettings {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one per feed, made at start
 pub enum SourceSettings {
     Mllp(MllpSettings),
     Directory(Box<DirectorySettings>),
