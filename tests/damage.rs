@@ -24,7 +24,7 @@ const SESSIONS: u64 = 4;
 type Check = Result<(), String>;
 
 /// Where a record lies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Place {
     feed: FeedId,
     seq: u64,
@@ -107,6 +107,7 @@ impl Specimen {
     /// Opens a damaged copy and holds it against what may be missing.
     fn examine(&self, disk: &SimDisk, hurt: impl Fn(&Place) -> bool, must_miss: bool) -> Check {
         let board = board();
+        let blank: Vec<_> = self.places.iter().filter(|place| disk.is_blank_from(&place.path, place.bytes.start)).collect();
         let mut parts =
             open_with(options(&self.root), disk.handle(), StateChoice::None, &board).map_err(|error| format!("does not open: {error}"))?;
         let mut ledger = self.ledger.clone();
@@ -134,7 +135,9 @@ impl Specimen {
                     (false, true) if place.seq <= end && !named.contains(&place.seq) => {
                         return Err(format!("I9: {feed} {} is missing and not named", place.seq));
                     }
-                    (false, true) if !alarmed(&board) => return Err(format!("I9: {feed} {} is missing and nobody was told", place.seq)),
+                    (false, true) if !blank.contains(&place) && !alarmed(&board) => {
+                        return Err(format!("I9: {feed} {} nobody was told", place.seq));
+                    }
                     _ => {}
                 }
             }
@@ -199,13 +202,11 @@ fn a_flipped_bit_costs_at_most_its_record() {
                 panic!("bit {bit} of byte {at} in {}: {error}", path.display());
             }
             flips += 1;
-            // Between header copies and records there are only zeroes.
             let in_padding =
                 at < 65_536 && specimen.disk.contents(&path)[at as usize..(at as usize + 64).min(end as usize)].iter().all(|b| *b == 0);
             at += if in_padding { 4096 } else { rng.between(1, step * 2 - 1) };
         }
     }
-    println!("{flips} flips");
     assert!(flips > 500, "only {flips} flips");
 }
 

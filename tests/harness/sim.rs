@@ -327,6 +327,12 @@ impl SimDisk {
         self.lock().tree.files()
     }
 
+    /// Whether a file is there and holds nothing but zeroes from `offset` on: as if nothing had ever been written there.
+    pub fn is_blank_from(&self, path: &Path, offset: u64) -> bool {
+        let is_there = self.files().iter().any(|(name, _)| name == path);
+        is_there && self.contents(path).get(offset as usize..).is_some_and(|rest| !rest.is_empty() && rest.iter().all(|byte| *byte == 0))
+    }
+
     pub fn contents(&self, path: &Path) -> Vec<u8> {
         let inner = self.lock();
         let file = inner.tree.file(inner.tree.find(path).expect("a file of this disk"));
