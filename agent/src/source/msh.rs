@@ -225,7 +225,7 @@ fn header<'a>(text: &'a [u8], line: &Line<'a>, cut: bool) -> Option<Header<'a>> 
 }
 
 fn delimiters<'a>(separator: &'a [u8], encoding: &'a [u8]) -> Delimiters<'a> {
-    if encoding == Delimiters::STANDARD.encoding && separator == Delimiters::STANDARD.separator {
+    if let (b"|", b"^~\\&") = (separator, encoding) {
         return Delimiters::STANDARD;
     }
     let mut rest = encoding;
