@@ -334,6 +334,24 @@ fn a_vendor_test_of_twenty_messages_ends_with_a_sheet_that_is_right() {
     }
 }
 
+/// A vendor test that is given up leaves what it has shown so far, and says so.
+#[test]
+fn an_interrupted_vendor_test_leaves_its_sheet() {
+    let (site, directory) = gateway(|_| {});
+    let (cases, sheet) = (directory.path().join("cases.toml"), directory.path().join("sheet.md"));
+    let text = "[[case]]\nname = \"first\"\nexpect = \"accepted\"\n[[case]]\nname = \"never\"\nexpect = \"accepted\"\n";
+    std::fs::write(&cases, text).expect("the script is written");
+    let (cases, out) = (cases.display().to_string(), sheet.display().to_string());
+    let watcher = Watcher::start(&site, "record", &["feeds", "record", "--feed", FEED, "--script", &cases, "--out", &out]);
+    site.wire().exchange(&message::build(1, 1, 700)).expect("an answer");
+    wait::wait_until("the first case came", wait::SOON, || watcher.said().contains("1 of 2"));
+    watcher.process.terminate();
+    let (code, said) = watcher.finish();
+    let text = std::fs::read_to_string(&sheet).expect("the sheet was written");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(text.contains("INTERRUPTED") && text.contains("1 of 2 cases passed") && text.contains("did not come"), "{text}");
+}
+
 /// I3: while a feed is open for resends, what came before goes to the hub again and says which record it repeats; then no longer.
 #[test]
 fn a_deliberate_resend_reaches_the_hub_as_such() {

@@ -6,12 +6,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use harness::files::{FileEvent, Folder, csv, ids, ids_of, read_events};
 use harness::mosquitto;
-use harness::scene::Scene;
+use harness::scene::{Directory, Scene};
+use harness::site::{Configuration, Site};
 use harness::wait;
 
 const PART: Duration = Duration::from_millis(100);
@@ -249,4 +251,58 @@ fn times_of_change_are_only_compared_with_each_other() {
     }
     assert_eq!(ids_of(&events(&scene, "skewed", 2)), ids(1, 2));
     scene.site.stop();
+}
+
+/// Tries a file at a gateway where no agent runs: exit code and both outputs, held against what stands in the file (I7).
+fn try_file(site: &Site, feed: &str, path: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let path = path.to_str().expect("the names are plain");
+    let output = site.command(&[&["feeds", "try", "--feed", feed, path], more].concat());
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!text.contains("R0000") && !text.contains("CANARY"), "{text}");
+    (output.status.code(), text)
+}
+
+/// Before a file is put where the feed finds it, it is known what becomes of it; and trying it captures nothing.
+#[test]
+fn a_trial_tells_what_would_become_of_a_file() {
+    let directory = Directory::new();
+    let mut configuration = Configuration::new(directory.path());
+    let parent = directory.path().join("in");
+    let usage = Folder::new(&parent, "usage");
+    let lines = ["split = \"csv\"", "complete = \"marker\"", "patterns = [\"*.csv\"]"];
+    configuration.sections.push(usage.section(&lines));
+    let batch = Folder::new(&parent, "batch");
+    configuration.sections.push(batch.section(&["split = \"hl7_batch\"", "complete = \"trailer\""]));
+    let site = Site::new(directory.path(), configuration);
+
+    let good = directory.path().join("good.csv");
+    fs::write(&good, csv(1, 100)).unwrap();
+    let (code, text) = try_file(&site, "usage", &good, &["--limit", "3"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("would be captured whole") && text.contains("100 records"), "{text}");
+    assert!(text.contains("and 97 more") && text.contains("it is not there") && !text.contains('\x1b'), "{text}");
+    fs::write(directory.path().join("good.csv.ok"), b"").unwrap();
+    assert!(try_file(&site, "usage", &good, &[]).1.contains("it is there"));
+
+    let bad = directory.path().join("bad.csv");
+    fs::write(&bad, [&csv(1, 10)[..], b"R000011,too,many,columns,CANARY,x,y,z\n"].concat()).unwrap();
+    let (code, text) = try_file(&site, "usage", &bad, &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("no JSON ({e}): {text}"));
+    assert_eq!((code, &json["outcome"], &json["records"], &json["bad"]), (Some(3), &"captured".into(), &10.into(), &1.into()));
+    assert_eq!((&json["not_captured"][0]["row"], &json["reception"]["rule"]), (&12.into(), &"marker".into()));
+
+    let other = directory.path().join("good.txt");
+    fs::copy(&good, &other).unwrap();
+    let (code, text) = try_file(&site, "usage", &other, &[]);
+    assert!(code == Some(3) && text.contains("fits no pattern"), "{text}");
+
+    let cut = directory.path().join("night.hl7");
+    fs::write(&cut, b"FHS|^~\\&|A\rBHS|^~\\&|A\rMSH|^~\\&|A|B|C|D|||ADT^A01|CANARY|P|2.3\r").unwrap();
+    let (code, text) = try_file(&site, "batch", &cut, &[]);
+    assert!(code == Some(3) && text.contains("would be held"), "{text}");
+
+    let (code, text) = try_file(&site, "or-usage", &cut, &[]);
+    assert!(code == Some(0) && text.contains("would be captured whole"), "a listener takes the message: {text}");
+    assert_eq!(try_file(&site, "usge", &good, &[]).0, Some(1));
+    assert!(!usage.file("good.csv").exists() && !site.directory.join("spool").exists(), "nothing was captured");
 }

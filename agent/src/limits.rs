@@ -151,6 +151,11 @@ pub const FILE_BATCH_BYTES: u64 = MIB;
 pub const FILE_BUNDLE_RECORDS: usize = 512;
 pub const FILE_BUNDLE_BYTES: usize = 128 * KIB as usize;
 pub const FILE_BUNDLES: usize = 2;
+/// Most and default number of pieces in the tables of `siteward feeds try`.
+pub const TRY_ROWS_MAX: u64 = 10_000;
+pub const TRY_ROWS_DEFAULT: u64 = 20;
+/// `siteward feeds try` shows its progress on a terminal with files above this.
+pub const TRY_PROGRESS_BYTES: u64 = 16 * MIB;
 /// More pieces than this that are no records: the file is refused as a whole.
 pub const FILE_BAD_PIECES_MAX: u64 = 1000;
 /// After the spool refused: a round is tried again after this.

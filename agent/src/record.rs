@@ -22,7 +22,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use self::origin::{Content, FileOrigin, FilePlace, FileProgress, Fingerprint, Origin};
+pub use self::origin::{Content, FileOrigin, FilePlace, FileProgress, Origin};
 use crate::limits::NAME_BYTES_MAX;
 
 /// Why a name was refused.
@@ -224,6 +224,11 @@ bytes_as_hex!(
 bytes_as_hex!(
     /// The chain value of a feed at a seq.
     Chain,
+    32
+);
+bytes_as_hex!(
+    /// What identifies a file: SHA-256 of path below the feed's directory, size, time of change, and digest of the content.
+    FileFingerprint,
     32
 );
 

@@ -10,7 +10,7 @@ use harness::sim::model::{Ledger, Losses, feed_id};
 use harness::sim::{Errno, Op, Rng, SimDisk};
 use siteward::config::settings::KeySource;
 use siteward::limits;
-use siteward::record::{Content, FeedId, FileOrigin, FilePlace, Fingerprint, Lane, Message, Origin, Payload, Stage};
+use siteward::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Lane, Message, Origin, Payload, Stage};
 use siteward::source::files::memory::Memory;
 use siteward::spool::filelist::{FileList, KnownFile};
 use siteward::spool::{Item, Options, Parts, StateChoice, open_with};
@@ -34,7 +34,7 @@ struct World {
     /// Not taken away yet, in order.
     files: Vec<Present>,
     /// Every row there ever was, in order: fingerprint and index.
-    all: Vec<(Fingerprint, u64)>,
+    all: Vec<(FileFingerprint, u64)>,
     log: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ fn lab() -> FeedId {
 }
 
 /// A row's bytes: which file, which row, then as many bytes as its size says.
-fn body(print: &Fingerprint, index: u64, len: usize) -> Payload {
+fn body(print: &FileFingerprint, index: u64, len: usize) -> Payload {
     let mut bytes = print.0.to_vec();
     bytes.extend_from_slice(&index.to_le_bytes());
     bytes.resize(bytes.len() + len, b'.');
@@ -67,7 +67,7 @@ impl World {
             world.rng.fill(&mut print);
             let rows = if world.rng.percent(15) { 0 } else { world.rng.between(1, 40) };
             let short = print[..16].try_into().expect("half of 32 bytes");
-            let known = KnownFile { glance: short, fingerprint: Fingerprint(print), digest: short };
+            let known = KnownFile { glance: short, fingerprint: FileFingerprint(print), digest: short };
             world.all.extend((1..=rows).map(|index| (known.fingerprint, index)));
             world.files.push(Present { known, rows });
         }
@@ -120,7 +120,7 @@ impl World {
         if progress == last { Ok(()) } else { Err(format!("progress says {progress:?}, the last row is {last:?}")) }
     }
 
-    fn message(&mut self, print: Fingerprint, index: u64, rows: u64, follows: Option<FilePlace>) -> Message {
+    fn message(&mut self, print: FileFingerprint, index: u64, rows: u64, follows: Option<FilePlace>) -> Message {
         let place = FilePlace { fingerprint: print, index, end_offset: index * 100, last: index == rows };
         let len = if self.rng.percent(5) { self.rng.between(10_000, 200_000) } else { self.rng.between(0, 900) };
         let origin =

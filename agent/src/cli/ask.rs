@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print};
 use crate::status::control::{self, AskError};
@@ -30,6 +31,31 @@ pub(super) fn ask<T: DeserializeOwned>(file: &Path, request: &Request) -> Result
 pub(super) fn watch(file: &Path, request: &Request, each: impl FnMut(Line) -> bool) -> Result<bool, Failure> {
     let socket = config::control_socket(file)?;
     runtime()?.block_on(control::watch(&socket, request, each)).map_err(other)
+}
+
+/// How a watch that a person may interrupt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    Ended,
+    AgentGone,
+    /// SIGINT or SIGTERM; what was heard so far is the caller's to keep.
+    Interrupted,
+}
+
+/// The same, and Ctrl-C ends it in order.
+pub(super) fn watch_until_interrupted(file: &Path, request: &Request, each: impl FnMut(Line) -> bool) -> Result<Watched, Failure> {
+    let socket = config::control_socket(file)?;
+    runtime()?.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
+        tokio::select! {
+            ended = control::watch(&socket, request, each) => {
+                ended.map(|ended| if ended { Watched::Ended } else { Watched::AgentGone }).map_err(other)
+            }
+            _ = interrupt.recv() => Ok(Watched::Interrupted),
+            _ = terminate.recv() => Ok(Watched::Interrupted),
+        }
+    })
 }
 
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ask::{ask, other, print_json, watch};
-use super::sheet::Sheet;
+use super::ask::{Watched, ask, other, print_json, watch_until_interrupted};
+use super::sheet::{Course, Sheet};
 use super::{Failure, print};
 use crate::clock;
 use crate::config::cases;
@@ -22,7 +22,19 @@ pub(super) fn list(file: &Path, feed: Option<String>, json: bool) -> Result<(), 
 }
 
 fn render(view: &FeedsView) -> String {
-    let heads = ["FEED", "STAGE", "LISTEN", "OPEN", "CAPTURED", "DUPLICATES", "REFUSED", "QUARANTINED", "LAST MESSAGE", "CONDITIONS"];
+    let heads = [
+        "FEED",
+        "STAGE",
+        "LISTEN",
+        "OPEN",
+        "TURNED AWAY",
+        "CAPTURED",
+        "DUPLICATES",
+        "REFUSED",
+        "QUARANTINED",
+        "LAST MESSAGE",
+        "CONDITIONS",
+    ];
     let mut table = vec![heads.map(str::to_owned).to_vec()];
     table.extend(view.feeds.iter().map(feed_row));
     let mut out = String::new();
@@ -54,7 +66,10 @@ fn render(view: &FeedsView) -> String {
 
 fn feed_row(feed: &FeedView) -> Vec<String> {
     let mut row = vec![feed.id.to_string(), feed.stage.as_str().to_owned(), feed.listen.clone()];
-    row.extend([feed.connections_open, feed.captured, feed.duplicates, feed.refused, feed.quarantined].map(|n| n.to_string()));
+    row.extend(
+        [feed.connections_open, feed.connections_refused, feed.captured, feed.duplicates, feed.refused, feed.quarantined]
+            .map(|n| n.to_string()),
+    );
     row.push(feed.last_message.clone().unwrap_or_else(|| "-".to_owned()));
     row.push(if feed.conditions.is_empty() { "-".to_owned() } else { feed.conditions.join(", ") });
     row
@@ -118,10 +133,13 @@ pub(super) fn record(file: &Path, asked: &Record) -> Result<(), Failure> {
     let time_s = asked.time.as_secs().max(1);
     let question = WatchQuestion { feed: asked.feed.clone(), count: WATCH_MESSAGES_MAX, time_s, expect: sheet.expected_ids() };
     let mut lost = 0;
-    let ended = watch(file, &Request::Get(Question::Watch(question)), |line| {
+    let watched = watch_until_interrupted(file, &Request::Get(Question::Watch(question)), |line| {
         match line {
             Line::Watching { .. } => {
-                tell(&format!("watching {} for {time_s} s; the vendor may send now (Ctrl-C ends without a sheet)", asked.feed));
+                tell(&format!(
+                    "watching {} for {time_s} s; the vendor may send now (Ctrl-C ends it early and writes the sheet)",
+                    asked.feed
+                ));
             }
             Line::Message { message } => {
                 let taken = sheet.take(&message);
@@ -131,12 +149,16 @@ pub(super) fn record(file: &Path, asked: &Record) -> Result<(), Failure> {
         }
         !sheet.is_full()
     })?;
-    let complete = ended && lost == 0;
+    let course = match watched {
+        Watched::Interrupted => Course::Interrupted,
+        Watched::Ended if lost == 0 => Course::Whole,
+        Watched::Ended | Watched::AgentGone => Course::Holes,
+    };
     let now = clock::now().unix_ms;
     let text = if asked.json {
-        format!("{:#}\n", sheet.json(&asked.feed, now, complete))
+        format!("{:#}\n", sheet.json(&asked.feed, now, course))
     } else {
-        printable(&sheet.markdown(&asked.feed, now, complete))
+        printable(&sheet.markdown(&asked.feed, now, course))
     };
     match &asked.out {
         Some(out) => {
@@ -145,7 +167,7 @@ pub(super) fn record(file: &Path, asked: &Record) -> Result<(), Failure> {
         }
         None => print(&text)?,
     }
-    if sheet.passed() && complete { Ok(()) } else { Err(Failure::No) }
+    if sheet.passed() && course == Course::Whole { Ok(()) } else { Err(Failure::No) }
 }
 
 /// A line about the course of things, beside the result on stdout.
@@ -187,14 +209,15 @@ mod tests {
             quarantined: 1,
             last_message: Some("2026-11-01T00:00:05.000Z".into()),
             connections_open: 1,
+            connections_refused: 7,
             connections: vec![connection("10.0.0.1:5", None)],
             connections_ended: 4,
             ended: vec![connection("10.0.0.2:6", Some(ended))],
             conditions: vec!["frame_unusable".into()],
         };
         let expected = "\
-FEED      STAGE  LISTEN        OPEN  CAPTURED  DUPLICATES  REFUSED  QUARANTINED  LAST MESSAGE              CONDITIONS
-or-usage  live   0.0.0.0:2575  1     2         0           1        1            2026-11-01T00:00:05.000Z  frame_unusable
+FEED      STAGE  LISTEN        OPEN  TURNED AWAY  CAPTURED  DUPLICATES  REFUSED  QUARANTINED  LAST MESSAGE              CONDITIONS
+or-usage  live   0.0.0.0:2575  1     7            2         0           1        1            2026-11-01T00:00:05.000Z  frame_unusable
 
 or-usage: 1 open, those heard from last first
   PEER        SINCE                     LAST MESSAGE  MESSAGES  BYTES    ANSWERS     ODDITIES

@@ -6,21 +6,21 @@
 //! arguments. Whoever set one of them already is right. Other C libraries ignore them.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 const SETTINGS: [(&str, &str); 3] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
-/// Returns where the settings are in place, or cannot be put there.
-pub fn settle() {
+/// Returns where the settings are in place, or, with the error, where they cannot be put there. Called before anything else is, the log included.
+pub fn settle() -> Option<io::Error> {
     if SETTINGS.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
-        return;
+        return None;
     }
     let mut arguments = std::env::args_os();
     let name = arguments.next();
     let mut again = Command::new("/proc/self/exe");
     again.args(arguments).envs(SETTINGS).arg0(name.as_deref().unwrap_or(OsStr::new("siteward")));
     // It returns only where it failed; then more memory is used, and nothing else is different.
-    let error = again.exec();
-    tracing::debug!("the process could not begin again with its memory settings: {error}");
+    Some(again.exec())
 }

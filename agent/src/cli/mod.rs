@@ -5,7 +5,7 @@
 //! | 0 | done; for `run`: stopped as asked |
 //! | 1 | something failed; what and what to do is on stderr |
 //! | 2 | the command line itself is wrong |
-//! | 3 | done, and the answer is no: nothing found, fewer messages than asked for, a case of a vendor test that did not pass |
+//! | 3 | done, and the answer is no: nothing found, fewer messages than asked for, a vendor test or the trial of a file not passed |
 //! | 78 | the configuration (or the script of a vendor test) is faulty (`EX_CONFIG`); every fault is on stderr |
 
 mod ask;
@@ -20,6 +20,7 @@ mod run;
 mod sheet;
 mod sniff;
 mod status;
+mod trial;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -122,6 +123,20 @@ enum FeedsAction {
         time: Duration,
         #[arg(long)]
         json: bool,
+    },
+    /// Shows how a file would be split and what of it would not be captured; captures nothing and needs no running agent
+    Try {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// At most so many lines in each table
+        #[arg(long, default_value_t = limits::TRY_ROWS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=limits::TRY_ROWS_MAX))]
+        limit: u64,
+        #[arg(long)]
+        json: bool,
+        /// The file; for a listener's feed: HL7 messages one after the other, framed or not
+        file: PathBuf,
     },
     /// Watches a vendor's scripted messages live and writes the sign-off sheet
     Record {
@@ -252,6 +267,9 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
             FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, &feed, time, json),
+            FeedsAction::Try { config, feed, limit, json, file } => {
+                trial::try_file(&config.config, &trial::Asked { feed: &feed, path: &file, rows: limit as usize, json })
+            }
             FeedsAction::Record { config, feed, script, out, timeout, json } => {
                 feeds::record(&config.config, &feeds::Record { feed, script, out, time: timeout, json })
             }

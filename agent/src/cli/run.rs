@@ -6,8 +6,11 @@ use super::Failure;
 use crate::{agent, config, log};
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
-    super::memory::settle();
+    let unsettled = super::memory::settle();
     log::init();
+    if let Some(error) = unsettled {
+        tracing::debug!("the process could not begin again with its memory settings: {error}");
+    }
     let settings = config::load(file)?;
     agent::run(settings).map_err(|error| Failure::Other(error.into()))
 }

@@ -12,8 +12,7 @@ use crate::clock;
 use crate::config::cases::{Case, Expect};
 use crate::record::Stage;
 use crate::source::answer::AckCode;
-use crate::source::tap::Fate;
-use crate::status::watching::Seen;
+use crate::source::tap::{Fate, Observed};
 
 /// A sheet being filled.
 #[derive(Debug)]
@@ -21,6 +20,17 @@ pub struct Sheet {
     cases: Vec<Case>,
     rows: Vec<Option<Row>>,
     unexpected: Vec<Row>,
+}
+
+/// How the watch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// To its end; nothing was missed.
+    Whole,
+    /// A slow reader missed something, or the agent stopped.
+    Holes,
+    /// Ended by hand before every case had come.
+    Interrupted,
 }
 
 /// What was received for a case.
@@ -53,19 +63,19 @@ impl Sheet {
         Self { cases, rows, unexpected: Vec::new() }
     }
 
-    /// Control ids to have compared, in the order in which `Seen` refers to them.
+    /// Control ids to have compared, in the order in which `Observed` refers to them.
     pub fn expected_ids(&self) -> Vec<String> {
         self.cases.iter().filter_map(|case| case.control_id.clone()).collect()
     }
 
     /// Takes an observation; says the case it was taken for.
-    pub fn take(&mut self, seen: &Seen) -> Option<usize> {
+    pub fn take(&mut self, seen: &Observed) -> Option<usize> {
         let with_id: Vec<usize> = self.cases.iter().enumerate().filter(|(_, case)| case.control_id.is_some()).map(|(i, _)| i).collect();
-        let by_id = seen.observed.matches.iter().filter_map(|position| with_id.get(*position).copied());
+        let by_id = seen.matches.iter().filter_map(|position| with_id.get(*position).copied());
         let by_id = by_id.filter(|case| self.rows[*case].is_none()).min();
         let in_order = || {
             let fits = |(i, case): &(usize, &Case)| {
-                self.rows[*i].is_none() && case.control_id.is_none() && is_type(&case.message_type, &seen.observed.codes.message_type)
+                self.rows[*i].is_none() && case.control_id.is_none() && is_type(&case.message_type, &seen.codes.message_type)
             };
             self.cases.iter().enumerate().find(fits).map(|(i, _)| i)
         };
@@ -106,27 +116,30 @@ impl Sheet {
         })
     }
 
-    pub fn json(&self, feed: &str, at_ms: i64, complete: bool) -> serde_json::Value {
+    pub fn json(&self, feed: &str, at_ms: i64, course: Course) -> serde_json::Value {
         serde_json::json!({
             "feed": feed,
             "at": clock::rfc3339(at_ms),
             "version": env!("CARGO_PKG_VERSION"),
             "passed": self.passed(),
-            "complete": complete,
+            "complete": course == Course::Whole,
+            "interrupted": course == Course::Interrupted,
             "cases": self.shown().collect::<Vec<_>>(),
             "unexpected": self.unexpected,
         })
     }
 
-    /// Markdown. `complete`: nothing was missed, neither by a slow reader nor by an agent that stopped.
-    pub fn markdown(&self, feed: &str, at_ms: i64, complete: bool) -> String {
+    /// Markdown.
+    pub fn markdown(&self, feed: &str, at_ms: i64, course: Course) -> String {
         let mut out = format!("# Vendor test of feed {feed}\n\n");
         let passed = self.rows.iter().flatten().filter(|row| row.passed).count();
-        let verdict = if self.passed() && complete { "PASS" } else { "FAIL" };
+        let verdict = if self.passed() && course == Course::Whole { "PASS" } else { "FAIL" };
         let mut line = |text: String| writeln!(out, "{text}").expect("a String takes everything");
         line(format!("{verdict}: {passed} of {} cases passed, {} messages that no case expects.", self.cases.len(), self.unexpected.len()));
-        if !complete {
-            line("The watch lost messages or was cut short; this sheet proves nothing. Repeat the test.".to_owned());
+        match course {
+            Course::Whole => {}
+            Course::Holes => line("The watch lost messages or was cut short; this sheet proves nothing. Repeat the test.".to_owned()),
+            Course::Interrupted => line("INTERRUPTED before every case had come; what stands below is how far the test went.".to_owned()),
         }
         line(format!("Written {} by siteward {}. It holds no values of any message.\n", clock::rfc3339(at_ms), env!("CARGO_PKG_VERSION")));
         line("| # | case | expected | received | type | control id | outcome | ACK | stage | result |".to_owned());
@@ -177,14 +190,13 @@ fn is_type(wanted: &str, have: &str) -> bool {
     wanted.is_empty() || wanted.split('^').all(|part| have.next() == Some(part))
 }
 
-fn row(case: Option<&Case>, seen: &Seen) -> Row {
-    let observed = &seen.observed;
+fn row(case: Option<&Case>, seen: &Observed) -> Row {
     let differs = case.map_or_else(|| vec!["no case expects it".to_owned()], |case| differences(case, seen));
     Row {
-        received_at: clock::rfc3339(observed.at_ms),
-        message_type: observed.codes.message_type.clone(),
-        fate: observed.fate,
-        ack: observed.ack,
+        received_at: clock::rfc3339(seen.at_ms),
+        message_type: seen.codes.message_type.clone(),
+        fate: seen.fate,
+        ack: seen.ack,
         stage: seen.stage,
         control_id_matched: case.and_then(|case| case.control_id.as_ref()).map(|_| true),
         passed: differs.is_empty(),
@@ -192,8 +204,7 @@ fn row(case: Option<&Case>, seen: &Seen) -> Row {
     }
 }
 
-fn differences(case: &Case, seen: &Seen) -> Vec<String> {
-    let observed = &seen.observed;
+fn differences(case: &Case, seen: &Observed) -> Vec<String> {
     let mut differs = Vec::new();
     let fate = match case.expect {
         Expect::Accepted | Expect::Test => Fate::Accepted,
@@ -201,19 +212,19 @@ fn differences(case: &Case, seen: &Seen) -> Vec<String> {
         Expect::Refused => Fate::Refused,
         Expect::Oversize => Fate::Oversize,
     };
-    if observed.fate != fate {
-        differs.push(format!("was {}, not {}", observed.fate.as_str(), fate.as_str()));
+    if seen.fate != fate {
+        differs.push(format!("was {}, not {}", seen.fate.as_str(), fate.as_str()));
     }
-    if !is_type(&case.message_type, &observed.codes.message_type) {
-        differs.push(format!("its type is {}", observed.codes.message_type));
+    if !is_type(&case.message_type, &seen.codes.message_type) {
+        differs.push(format!("its type is {}", seen.codes.message_type));
     }
     let is_stored = matches!(fate, Fate::Accepted | Fate::Duplicate);
     let ack_fits = match case.ack {
-        Some(ack) => observed.ack == ack,
-        None => observed.ack == AckCode::None || observed.ack.is_positive() == is_stored,
+        Some(ack) => seen.ack == ack,
+        None => seen.ack == AckCode::None || seen.ack.is_positive() == is_stored,
     };
     if !ack_fits {
-        differs.push(format!("was answered {}", observed.ack.as_str()));
+        differs.push(format!("was answered {}", seen.ack.as_str()));
     }
     let stage = case.stage.or((case.expect == Expect::Test).then_some(Stage::Test));
     if let Some(wanted) = stage.filter(|wanted| seen.stage != Some(*wanted)) {
@@ -226,18 +237,17 @@ fn differences(case: &Case, seen: &Seen) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::source::structure::{Codes, Structure};
-    use crate::source::tap::Observed;
 
     fn case(name: &str, expect: Expect, id: Option<&str>) -> Case {
         let control_id = id.map(str::to_owned);
         Case { name: name.into(), message_type: "DFT^P03".into(), expect, control_id, ack: None, stage: None }
     }
 
-    fn seen(fate: Fate, ack: AckCode, kind: &str, matches: &[usize]) -> Seen {
+    fn seen(fate: Fate, ack: AckCode, kind: &str, matches: &[usize]) -> Observed {
         let codes = Codes { message_type: kind.into(), ..Codes::default() };
         let structure = Structure::of(b"", None);
-        let observed = Observed { at_ms: 0, peer: "p".into(), fate, ack, codes, structure, matches: matches.to_vec() };
-        Seen { observed, stage: (fate == Fate::Accepted).then_some(Stage::Live) }
+        let stage = (fate == Fate::Accepted).then_some(Stage::Live);
+        Observed { at_ms: 0, peer: "p".into(), fate, ack, stage, codes, structure, matches: matches.to_vec() }
     }
 
     #[test]
@@ -254,9 +264,13 @@ mod tests {
         assert!(!sheet.is_full());
         assert_eq!(sheet.take(&seen(Fate::Accepted, AckCode::None, "DFT^P03", &[])), Some(0));
         assert!(sheet.is_full() && sheet.passed());
-        let text = sheet.markdown("or-usage", 0, true);
+        let text = sheet.markdown("or-usage", 0, Course::Whole);
         assert!(text.contains("PASS: 3 of 3") && text.contains("| matched | duplicate | AA |") && !text.contains("V1"), "{text}");
-        assert!(sheet.markdown("or-usage", 0, false).contains("FAIL"), "a watch with holes proves nothing");
+        assert!(sheet.markdown("or-usage", 0, Course::Holes).contains("FAIL"), "a watch with holes proves nothing");
+        let text = sheet.markdown("or-usage", 0, Course::Interrupted);
+        assert!(text.contains("FAIL") && text.contains("INTERRUPTED"), "{text}");
+        let json = sheet.json("or-usage", 0, Course::Interrupted);
+        assert_eq!((&json["complete"], &json["interrupted"]), (&false.into(), &true.into()));
     }
 
     #[test]
@@ -272,12 +286,12 @@ mod tests {
         sheet.take(&seen(Fate::Oversize, AckCode::Ar, "DFT^P03", &[]));
         assert_eq!(sheet.take(&seen(Fate::Accepted, AckCode::Aa, "ADT^A01", &[])), None);
         assert!(!sheet.passed());
-        let text = sheet.markdown("f", 0, true);
+        let text = sheet.markdown("f", 0, Course::Whole);
         assert!(
             text.contains("1 of 3 cases passed, 1 messages") && text.contains("FAIL: did not come") && text.contains("| nothing |"),
             "{text}"
         );
-        let json = sheet.json("f", 0, true);
+        let json = sheet.json("f", 0, Course::Whole);
         assert_eq!((json["passed"].as_bool(), json["cases"][1]["passed"].as_bool()), (Some(false), Some(true)));
         assert_eq!(json["cases"][2]["received"], serde_json::Value::Null);
     }

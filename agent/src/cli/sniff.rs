@@ -7,9 +7,10 @@ use super::ask::watch;
 use super::{Failure, print};
 use crate::clock;
 use crate::source::structure::{Segment, Structure};
+use crate::source::tap::Observed;
 use crate::status::question::{Question, Request, WatchQuestion};
 use crate::status::table::{printable, put};
-use crate::status::watching::{Ended, Line, Seen};
+use crate::status::watching::{Ended, Line};
 
 pub(super) fn sniff(file: &Path, feed: &str, count: u64, time: Duration, json: bool) -> Result<(), Failure> {
     let time_s = time.as_secs().max(1);
@@ -50,8 +51,8 @@ fn ending(ended: Ended, number: u64, dropped: u64) -> String {
     text
 }
 
-fn render(number: u64, seen: &Seen) -> String {
-    let (observed, codes) = (&seen.observed, &seen.observed.codes);
+fn render(number: u64, observed: &Observed) -> String {
+    let codes = &observed.codes;
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let mut out = format!(
         "{number}  {}  {}  {}, answered {}\n",
@@ -104,7 +105,7 @@ mod tests {
     use crate::source::answer::AckCode;
     use crate::source::msh;
     use crate::source::structure::Codes;
-    use crate::source::tap::{Fate, Observed};
+    use crate::source::tap::Fate;
 
     #[test]
     fn a_message_is_printed_by_its_lengths() {
@@ -116,6 +117,7 @@ mod tests {
             peer: "10.0.0.1:5".into(),
             fate: Fate::Accepted,
             ack: AckCode::Aa,
+            stage: None,
             codes,
             structure,
             matches: Vec::new(),
@@ -128,7 +130,7 @@ mod tests {
    PID  1:1 3:4
    ?    8 bytes that do not begin like a segment
 ";
-        assert_eq!(render(1, &Seen { observed, stage: None }), expected);
+        assert_eq!(render(1, &observed), expected);
         assert!(ending(Ended::Time, 0, 0).contains("siteward feeds"));
         assert!(ending(Ended::Count, 3, 2).contains("2 more"));
     }

@@ -8,26 +8,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What identifies a file: SHA-256 of path below the feed's directory, size, time of change, and digest of the content.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Fingerprint(pub [u8; 32]);
-
-impl std::fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
-    }
-}
+use super::FileFingerprint;
 
 /// A record's place in a file, which is also how far a feed came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePlace {
-    pub fingerprint: Fingerprint,
+    pub fingerprint: FileFingerprint,
     /// Number of its piece in the file, from 1; pieces that went to quarantine are numbered too.
     pub index: u64,
     /// The record ends before this byte of the file.

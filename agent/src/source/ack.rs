@@ -166,6 +166,15 @@ pub fn judge<'a>(frame: &'a Bytes, answers: &'a AnswerSettings) -> Verdict<'a> {
     }
 }
 
+/// Why a message would not be stored, if it would not: `judge`, for a trial.
+pub fn objection(message: &Bytes, answers: &AnswerSettings) -> Option<&'static str> {
+    match judge(message, answers) {
+        Verdict::Accept(_) => None,
+        Verdict::Refuse(refused) => Some(refused.fault.name()),
+        Verdict::Ignore(_) => Some("ignored_acknowledgement"),
+    }
+}
+
 fn judge_several<'a>(frame: &'a Bytes, header: Header<'a>, answers: &'a AnswerSettings) -> Verdict<'a> {
     let found = several::judge(frame, answers);
     match found.verdict {

@@ -7,7 +7,7 @@
 //!     scan         what is there, in order                  settle     when a file is complete (pure)
 //!     read         two passes: look, capture                memory     what is done, what a crash left (pure, on a list in the spool)
 //!     finish       done/, failed/, retention                report     what is the matter, said once
-//!     pulse        which call is under way
+//!     pulse        which call is under way             trial    what becomes of a file, by its verdict (pure); `siteward feeds try`
 //! ```
 //!
 //! A file is moved only after all its records are durable and the list of finished files says so durably. A crash anywhere neither repeats nor
@@ -28,10 +28,12 @@ mod settle;
 mod share;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod worker;
 
+use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -92,6 +94,24 @@ pub struct DirectorySettings {
     /// Names of files hold no patient data and may be shown.
     pub name_in_events: bool,
     pub stage: Stage,
+}
+
+impl DirectorySettings {
+    /// Whether a file of this name is one of the feed's: its patterns fit, and it is no marker.
+    pub fn takes(&self, name: &OsStr) -> bool {
+        let is_marker = matches!(&self.complete, Completion::Marker(suffix) if name.as_encoded_bytes().ends_with(suffix.as_bytes()));
+        scan::takes(&self.patterns, name) && !is_marker
+    }
+}
+
+impl Completion {
+    /// The marker of a file, where files have one.
+    pub fn marker_of(&self, path: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Marker(suffix) => Some(scan::marker_of(path, suffix)),
+            Self::Rename | Self::Trailer | Self::Settled => None,
+        }
+    }
 }
 
 /// Whether an error may pass while the file stays the same.

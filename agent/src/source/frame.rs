@@ -291,6 +291,11 @@ impl Framer {
     /// Consumes bytes up to the next event or the start of a frame.
     fn between(&mut self) -> Option<Event> {
         let State::Between(run) = &mut self.state else { return None };
+        if run.bytes == 0 && self.buffer.first() == Some(&START) {
+            self.buffer.advance(1);
+            self.begin(Kind::Framed);
+            return None;
+        }
         let mut used = 0;
         let mut event = None;
         for &byte in &self.buffer {
@@ -349,7 +354,9 @@ impl Framer {
         if let Some(offset) = mark(&self.buffer[*scanned..window]) {
             let at = *scanned + offset;
             let restarted = self.buffer[at] == START;
-            let frame = self.split(at, 1);
+            // nearly every sender's 0x0D comes with the mark: no turn of its own
+            let skipped = usize::from(!restarted && self.buffer.get(at + 1) == Some(&b'\r'));
+            let frame = self.split(at, 1 + skipped);
             return Some(if restarted {
                 self.begin(Kind::Framed);
                 Event::Restarted { partial: frame }

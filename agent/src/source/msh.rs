@@ -12,6 +12,7 @@
 //! - A batch begins with FHS or BHS, whose fields 3 to 6 mean the same. Its control id is FHS-11, else BHS-11, else MSH-10 of its first
 //!   message; MSH-11 and MSH-12 come from its first message. `batch` cuts it into its messages.
 
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,9 @@ const HEADER_BYTES_MIN: usize = 9;
 /// Header segments looked at in a batch: FHS, BHS, MSH and what blank lines may stand between.
 const BATCH_LINES_MAX: usize = 8;
 
-const FIRST_FIELD: usize = 3;
+const FIRST_FIELD: usize = 2;
 const LAST_FIELD: usize = 18;
+const FIELDS: usize = LAST_FIELD - FIRST_FIELD + 1;
 
 /// What a header introduces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +57,29 @@ impl Delimiters<'static> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u8, pub u8, pub u8);
 
-/// A header; fields are slices of the message. `Debug` shows none of them: they are content (I7).
+/// A header; fields are places in the message. `Debug` shows none of them: they are content (I7).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Header<'a> {
     pub kind: Kind,
     pub delimiters: Delimiters<'a>,
-    fields: [&'a [u8]; LAST_FIELD - FIRST_FIELD + 1],
+    /// From MSH-2 on.
+    fields: [Place; FIELDS],
     text: &'a [u8],
+}
+
+/// Where a field stands in the text.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    from: u32,
+    to: u32,
+}
+
+impl Place {
+    /// What lies beyond these offsets is taken as absent; no message is that long.
+    fn new(from: usize, to: usize) -> Self {
+        let offset = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { from: offset(from), to: offset(to) }
+    }
 }
 
 impl fmt::Debug for Delimiters<'_> {
@@ -77,9 +95,10 @@ impl fmt::Debug for Header<'_> {
 }
 
 impl<'a> Header<'a> {
-    /// MSH-`n`, whole, as received; empty where there is none.
+    /// MSH-`n` (3 to 18), whole, as received; empty where there is none.
     pub fn field(&self, n: usize) -> &'a [u8] {
-        n.checked_sub(FIRST_FIELD).and_then(|i| self.fields.get(i)).copied().unwrap_or_default()
+        let place = n.checked_sub(FIRST_FIELD).filter(|i| *i > 0).and_then(|i| self.fields.get(i));
+        place.and_then(|place| self.text.get(place.from as usize..place.to as usize)).unwrap_or_default()
     }
 
     /// MSH-`n`.`c` (counted from 1), of the first repetition or not: header fields do not repeat where this is asked.
@@ -138,6 +157,11 @@ fn read(message: &[u8], cut: bool) -> Option<Header<'_>> {
     if text.len() < HEADER_BYTES_MIN {
         return None;
     }
+    plain::header(text).or_else(|| general(text, cut))
+}
+
+/// The rules above, all of them.
+fn general(text: &[u8], cut: bool) -> Option<Header<'_>> {
     let mut lines = Lines::new(text);
     let mut header = header(text, &lines.next()?, cut)?;
     if header.kind == Kind::Batch {
@@ -156,15 +180,12 @@ impl Header<'_> {
     /// What a batch takes over from a header inside it; never what its own separator would take apart in an answer.
     fn adopt(&mut self, inner: &Self) {
         let separator = self.delimiters.separator;
-        let mut take = |n: usize| {
-            if self.fields[n - FIRST_FIELD].is_empty() && memmem::find(inner.field(n), separator).is_none() {
-                self.fields[n - FIRST_FIELD] = inner.field(n);
+        let same = inner.kind == Kind::Message && inner.delimiters == self.delimiters;
+        let taken: &[usize] = if same { &[10, 11, 12] } else { &[10] };
+        for &n in taken {
+            if self.field(n).is_empty() && memmem::find(inner.field(n), separator).is_none() {
+                self.fields[n - FIRST_FIELD] = inner.fields[n - FIRST_FIELD];
             }
-        };
-        take(10);
-        if inner.kind == Kind::Message && inner.delimiters == self.delimiters {
-            take(11);
-            take(12);
         }
     }
 }
@@ -182,24 +203,31 @@ fn header<'a>(text: &'a [u8], line: &Line<'a>, cut: bool) -> Option<Header<'a>> 
         Some(end) => (&rest[separator.len()..end], true),
         None => (&rest[separator.len()..], line.terminated),
     };
-    let (encoding, rest) = split_once(body, separator);
-    let mut fields: [&[u8]; LAST_FIELD - FIRST_FIELD + 1] = [&[]; _];
-    let last = rest.and_then(|rest| split(rest, separator, &mut fields));
-    if let Some((n, value)) = last
-        && (whole || !cut)
-    {
-        fields[n] = value;
+    let mut fields = [Place::default(); FIELDS];
+    let (mut from, mut rest) = (line.at + 3 + separator.len(), Some(body));
+    for field in &mut fields {
+        let Some(bytes) = rest else { break };
+        let (value, next) = split_once(bytes, separator);
+        if next.is_some() || whole || !cut {
+            *field = Place::new(from, from + value.len());
+        }
+        from += value.len() + separator.len();
+        rest = next;
     }
+    let encoding = split_once(body, separator).0;
     if kind == Kind::Batch {
         // FHS-11 is the control id; from field 7 on nothing else of a batch header is used.
         fields[10 - FIRST_FIELD] = fields[11 - FIRST_FIELD];
-        fields[7 - FIRST_FIELD..10 - FIRST_FIELD].fill(&[]);
-        fields[11 - FIRST_FIELD..].fill(&[]);
+        fields[7 - FIRST_FIELD..10 - FIRST_FIELD].fill(Place::default());
+        fields[11 - FIRST_FIELD..].fill(Place::default());
     }
     Some(Header { kind, delimiters: delimiters(separator, encoding), fields, text })
 }
 
 fn delimiters<'a>(separator: &'a [u8], encoding: &'a [u8]) -> Delimiters<'a> {
+    if let (b"|", b"^~\\&") = (separator, encoding) {
+        return Delimiters::STANDARD;
+    }
     let mut rest = encoding;
     let mut characters = [None; 4];
     for character in &mut characters {
@@ -273,48 +301,6 @@ pub(super) fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> (&'a [u8], Op
     at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + delimiter.len()..])))
 }
 
-const ONES: u64 = u64::from_le_bytes([1; 8]);
-const LOW: u64 = u64::from_le_bytes([0x7F; 8]);
-
-/// Fills `fields` with what stands before each of the first separators; gives the place and the value of the one that no separator ends, if
-/// there is room for it. Fields are short, and a search of its own for each costs more than the field: eight bytes at a time, in a register.
-fn split<'a>(bytes: &'a [u8], separator: &[u8], fields: &mut [&'a [u8]]) -> Option<(usize, &'a [u8])> {
-    let mut rest = bytes;
-    let [separator] = *separator else {
-        for (n, field) in fields.iter_mut().enumerate() {
-            let (value, next) = split_once(rest, separator);
-            let Some(next) = next else { return Some((n, value)) };
-            *field = value;
-            rest = next;
-        }
-        return None;
-    };
-    let (mut n, mut start, mut base) = (0, 0, 0);
-    while !rest.is_empty() {
-        let (block, next) = rest.split_first_chunk::<8>().map_or_else(|| (short(rest, separator), &[][..]), |(block, next)| (*block, next));
-        let differs = u64::from_le_bytes(block) ^ (ONES * u64::from(separator));
-        // the top bit of each byte that is the separator
-        let mut hits = !(((differs & LOW) + LOW) | differs | LOW);
-        while hits != 0 {
-            let at = base + (hits.trailing_zeros() / 8) as usize;
-            *fields.get_mut(n)? = &bytes[start..at];
-            n += 1;
-            start = at + 1;
-            hits &= hits - 1;
-        }
-        rest = next;
-        base += 8;
-    }
-    (n < fields.len()).then(|| (n, &bytes[start..]))
-}
-
-/// Fewer than eight bytes, filled up with what is no separator.
-fn short(bytes: &[u8], separator: u8) -> [u8; 8] {
-    let mut block = [!separator; 8];
-    block[..bytes.len()].copy_from_slice(bytes);
-    block
-}
-
 /// What ends a segment of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnds {
@@ -346,6 +332,8 @@ impl LineEnds {
 }
 
 struct Line<'a> {
+    /// Where it begins in the text.
+    at: usize,
     bytes: &'a [u8],
     /// The terminator was seen.
     terminated: bool,
@@ -354,6 +342,7 @@ struct Line<'a> {
 /// Segments of a message by the rule above; leading line feeds (of CRLF) are not part of a line.
 struct Lines<'a> {
     rest: Option<&'a [u8]>,
+    at: usize,
     terminator: u8,
     /// Where the first line ends, if that was seen already.
     first_end: Option<usize>,
@@ -362,7 +351,7 @@ struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn new(text: &'a [u8]) -> Self {
         let first_end = memchr(b'\r', text);
-        Self { rest: Some(text), terminator: if first_end.is_some() { b'\r' } else { b'\n' }, first_end }
+        Self { rest: Some(text), at: 0, terminator: if first_end.is_some() { b'\r' } else { b'\n' }, first_end }
     }
 }
 
@@ -375,10 +364,12 @@ impl<'a> Iterator for Lines<'a> {
             Some(at) => (&rest[..at], Some(&rest[at + 1..])),
             None => split_once(rest, &[self.terminator]),
         };
+        let next = self.at + bytes.len() + 1;
         while let Some(line) = bytes.strip_prefix(b"\n") {
             bytes = line;
         }
-        self.rest = rest;
-        Some(Line { bytes, terminated: rest.is_some() })
+        let at = next - 1 - bytes.len();
+        (self.rest, self.at) = (rest, next);
+        Some(Line { at, bytes, terminated: rest.is_some() })
     }
 }

@@ -18,6 +18,7 @@ use super::answer::AckCode;
 use super::msh;
 use super::structure::{Codes, Structure};
 use crate::limits::{WATCH_QUEUE, WATCHERS_MAX};
+use crate::record::Stage;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,8 @@ pub struct Observed {
     pub peer: String,
     pub fate: Fate,
     pub ack: AckCode,
+    /// What the event of the message carries; null where it becomes none.
+    pub stage: Option<Stage>,
     pub codes: Codes,
     /// Of an oversize message: of what was kept of its beginning.
     pub structure: Structure,
@@ -141,13 +144,13 @@ impl Tap {
     }
 
     /// The message's fate is known. A watcher that came since it was sighted is not told.
-    pub fn tell(&self, sighting: Sighting, at_ms: i64, peer: &str, fate: Fate, ack: AckCode) {
+    pub fn tell(&self, sighting: Sighting, at_ms: i64, peer: &str, fate: Fate, ack: AckCode, stage: Option<Stage>) {
         let Sighting { codes, structure, matches } = sighting;
         let watchers = self.watchers();
         for (id, matches) in matches {
             let Some(watcher) = watchers.iter().find(|watcher| watcher.id == id) else { continue };
             let (codes, structure) = (codes.clone(), structure.clone());
-            let observed = Observed { at_ms, peer: peer.to_owned(), fate, ack, codes, structure, matches };
+            let observed = Observed { at_ms, peer: peer.to_owned(), fate, ack, stage, codes, structure, matches };
             if watcher.events.try_send(observed).is_err() {
                 watcher.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -203,7 +206,7 @@ mod tests {
         let mut one = tap.attach(vec!["ID1".into(), "ID7".into(), "ID*".into()]).unwrap();
         let mut other = tap.attach(Vec::new()).unwrap();
         let sighting = tap.sight(MESSAGE, false).unwrap();
-        tap.tell(sighting, 5, "p:1", Fate::Duplicate, AckCode::Aa);
+        tap.tell(sighting, 5, "p:1", Fate::Duplicate, AckCode::Aa, None);
         let seen = one.next().await.unwrap();
         assert_eq!((&seen.matches[..], seen.fate, seen.ack), (&[1, 2][..], Fate::Duplicate, AckCode::Aa));
         let seen = other.next().await.unwrap();
@@ -218,7 +221,7 @@ mod tests {
         let watch = tap.attach(Vec::new()).unwrap();
         for _ in 0..WATCH_QUEUE + 3 {
             let sighting = tap.sight(MESSAGE, false).unwrap();
-            tap.tell(sighting, 0, "p", Fate::Accepted, AckCode::Aa);
+            tap.tell(sighting, 0, "p", Fate::Accepted, AckCode::Aa, Some(Stage::Live));
         }
         assert_eq!(watch.dropped(), 3);
         let others: Vec<Watch> = std::iter::from_fn(|| tap.attach(Vec::new())).collect();

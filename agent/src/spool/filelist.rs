@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{Disk, DiskFile};
 use super::format::from_postcard;
 use crate::limits;
-use crate::record::{FeedId, FilePlace, Fingerprint};
+use crate::record::{FeedId, FileFingerprint, FilePlace};
 
 const MAGIC: [u8; 8] = *b"SWFILES1";
 const FRAME_BYTES: usize = 8;
@@ -32,7 +32,7 @@ pub const DIRECTORY: &str = "files";
 pub struct KnownFile {
     /// Hash of path, size, times and inode: while it fits, the file need not be read to know that it is this one.
     pub glance: [u8; 16],
-    pub fingerprint: Fingerprint,
+    pub fingerprint: FileFingerprint,
     /// Begin of the digest of the content alone.
     pub digest: [u8; 16],
 }

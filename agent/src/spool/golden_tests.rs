@@ -1,7 +1,7 @@
 //! Golden bytes: what a released version wrote must be readable for ever. A test here that fails means the format changed: make a new version.
 
 use super::format::*;
-use crate::record::{Chain, Content, Digest, FilePlace, FileProgress, Fingerprint, Incarnation, Nonce, Position};
+use crate::record::{Chain, Content, Digest, FileFingerprint, FilePlace, FileProgress, Incarnation, Nonce, Position};
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -30,7 +30,7 @@ fn record_header() -> RecordHeaderV1 {
 }
 
 fn progress(seq: u64) -> FileProgress {
-    FileProgress { seq, place: FilePlace { fingerprint: Fingerprint([6; 32]), index: 41, end_offset: 70_000, last: false } }
+    FileProgress { seq, place: FilePlace { fingerprint: FileFingerprint([6; 32]), index: 41, end_offset: 70_000, last: false } }
 }
 
 #[test]

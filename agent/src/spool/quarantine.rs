@@ -15,7 +15,7 @@ use super::disk::Disk;
 use super::format::{SegmentId, encode_block};
 use super::key::SpoolKey;
 use crate::limits;
-use crate::record::{FeedId, Fingerprint, Incarnation, Nonce, Payload};
+use crate::record::{FeedId, FileFingerprint, Incarnation, Nonce, Payload};
 use sha2::{Digest as _, Sha256};
 
 const MAGIC: [u8; 8] = *b"SWQUARA1";
@@ -85,7 +85,7 @@ pub struct Item<'a> {
 #[derive(Debug)]
 pub struct Row {
     pub feed: FeedId,
-    pub file: Fingerprint,
+    pub file: FileFingerprint,
     /// Where it begins in the file.
     pub offset: u64,
     pub code: &'static str,

@@ -126,6 +126,7 @@ impl Desk {
                 quarantined: count(&counters.quarantined),
                 last_message: (last != 0).then(|| clock::rfc3339(last)),
                 connections_open: count(&counters.connections),
+                connections_refused: count(&counters.connections_refused),
                 connections: connections.open,
                 connections_ended: connections.ended_total,
                 ended: connections.ended,
@@ -242,7 +243,7 @@ impl Desk {
         let watch = self.board.feed(&settings.id).tap.attach(expect);
         let watch = watch.ok_or("as many watch this feed already as may; end one of `siteward sniff` or `siteward feeds record`")?;
         let time = Duration::from_secs(time_s).min(WATCH_TIME_MAX);
-        Ok(Watching { feed, stage: settings.stage, watch, count: count.min(WATCH_MESSAGES_MAX), time })
+        Ok(Watching { feed, watch, count: count.min(WATCH_MESSAGES_MAX), time })
     }
 
     fn accept_resend(&self, feed: &str, for_s: u64) -> Result<String, Refusal> {

@@ -30,6 +30,9 @@ pub struct FeedView {
     pub last_message: Option<String>,
     /// All that are open; `connections` lists those heard from last.
     pub connections_open: u64,
+    /// Not let in: by the list of peers, or because TLS did not come about.
+    #[serde(default)]
+    pub connections_refused: u64,
     pub connections: Vec<ConnectionView>,
     /// All that ended since the agent started; `ended` lists the last ones, the newest first.
     pub connections_ended: u64,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ◄─ {"watching":"or-usage"}                 attached: every message from here on is seen
-//! ◄─ {"message":{…}}                         one per message, `tap::Observed` and the stage of its events
+//! ◄─ {"message":{…}}                         one per message, `tap::Observed`
 //! ◄─ {"ended":"count","messages":3,"dropped":0}      or "time"
 //! ```
 //!
@@ -18,7 +18,6 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::limits::CONTROL_TIMEOUT;
-use crate::record::Stage;
 use crate::source::tap::{Observed, Watch};
 
 /// A line to the client.
@@ -26,16 +25,8 @@ use crate::source::tap::{Observed, Watch};
 #[serde(rename_all = "snake_case", untagged)]
 pub enum Line {
     Watching { watching: String },
-    Message { message: Box<Seen> },
+    Message { message: Box<Observed> },
     Ended { ended: Ended, messages: u64, dropped: u64 },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    #[serde(flatten)]
-    pub observed: Observed,
-    /// What its event carries; null where it becomes none.
-    pub stage: Option<Stage>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,16 +40,9 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Watching {
     pub feed: String,
-    /// Of the feed.
-    pub stage: Stage,
     pub watch: Watch,
     pub count: u64,
     pub time: Duration,
-}
-
-/// What the events of a message carry: that of its feed, but `test` where the message says so itself (MSH-11 T or D).
-pub fn stage_of(feed: Stage, processing: &str) -> Stage {
-    if matches!(processing, "T" | "D") { Stage::Test } else { feed }
 }
 
 impl Watching {
@@ -80,9 +64,7 @@ impl Watching {
                 observed = self.watch.next() => {
                     let Some(observed) = observed else { break Ended::Time };
                     messages += 1;
-                    let becomes_event = matches!(observed.fate, crate::source::tap::Fate::Accepted);
-                    let stage = becomes_event.then(|| stage_of(self.stage, &observed.codes.processing));
-                    write(stream, &Line::Message { message: Box::new(Seen { observed, stage }) }).await?;
+                    write(stream, &Line::Message { message: Box::new(observed) }).await?;
                 }
             }
         };

@@ -20,13 +20,13 @@ use super::share::{Kind, Share};
 use super::{DONE, FAILED, Retention};
 use crate::clock;
 use crate::limits;
-use crate::record::Fingerprint;
+use crate::record::FileFingerprint;
 use crate::status::condition::Code;
 
 /// A move that is owed.
 #[derive(Debug)]
 struct Owed {
-    fingerprint: Fingerprint,
+    fingerprint: FileFingerprint,
     next: Instant,
     delay: Duration,
 }
@@ -45,7 +45,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Where a file goes: its path with folders written into the name, made different where that name is taken.
-fn name_in(folder: &str, path: &Path, fingerprint: &Fingerprint, attempt: u32) -> PathBuf {
+fn name_in(folder: &str, path: &Path, fingerprint: &FileFingerprint, attempt: u32) -> PathBuf {
     let parts: Vec<_> = path.iter().collect();
     let mut name = parts.join(std::ffi::OsStr::new("--"));
     match attempt {
@@ -66,7 +66,7 @@ impl Finisher {
     }
 
     /// A file that is done must be moved.
-    pub fn owe(&mut self, path: &Path, fingerprint: Fingerprint) {
+    pub fn owe(&mut self, path: &Path, fingerprint: FileFingerprint) {
         self.owed.entry(path.to_owned()).or_insert(Owed { fingerprint, next: Instant::now(), delay: limits::FILE_MOVE_RETRY.0 });
     }
 
@@ -115,7 +115,7 @@ impl Finisher {
         }
     }
 
-    fn move_to(&self, folder: &str, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &Fingerprint) -> io::Result<PathBuf> {
+    fn move_to(&self, folder: &str, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &FileFingerprint) -> io::Result<PathBuf> {
         pulse.during("moving a file", || {
             share.make_directory(folder)?;
             share.stat(path)?;
@@ -158,7 +158,7 @@ impl Finisher {
     }
 
     /// Moves a file away that cannot be captured, and says beside it why.
-    pub fn refuse(&self, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &Fingerprint, reason: &str) -> io::Result<()> {
+    pub fn refuse(&self, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &FileFingerprint, reason: &str) -> io::Result<()> {
         let to = self.move_to(FAILED, share, pulse, path, fingerprint)?;
         let reason_file = marker_of(&to, ".reason.txt");
         let written = pulse.during("writing a reason", || share.write_new(&reason_file, format!("{reason}\n").as_bytes()));
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn names_in_done_keep_folders_and_differ() {
-        let print = Fingerprint([0xAB; 32]);
+        let print = FileFingerprint([0xAB; 32]);
         let path = Path::new("sub/a.csv");
         assert_eq!(name_in(DONE, path, &print, 0), Path::new("done/sub--a.csv"));
         assert_eq!(name_in(DONE, path, &print, 1), Path::new("done/sub--a.csv.abababab"));

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::share::Stat;
 use crate::limits;
-use crate::record::{FilePlace, Fingerprint};
+use crate::record::{FileFingerprint, FilePlace};
 use crate::spool::filelist::{FileList, KnownFile, Note};
 
 /// The glance at a file.
@@ -34,8 +34,8 @@ pub fn glance(relative: &Path, stat: &Stat) -> [u8; 16] {
 }
 
 /// What a file is: path, size, time of change, digest of its content.
-pub fn fingerprint(relative: &Path, size: u64, modified: (i64, u32), digest: &[u8; 32]) -> Fingerprint {
-    Fingerprint(hashed(relative, size, modified).chain_update(digest).finalize().into())
+pub fn fingerprint(relative: &Path, size: u64, modified: (i64, u32), digest: &[u8; 32]) -> FileFingerprint {
+    FileFingerprint(hashed(relative, size, modified).chain_update(digest).finalize().into())
 }
 
 fn hashed(relative: &Path, size: u64, modified: (i64, u32)) -> Sha256 {
@@ -52,9 +52,9 @@ pub struct Memory {
     done: BTreeMap<u64, KnownFile>,
     next: u64,
     glances: HashMap<[u8; 16], u64>,
-    fingerprints: HashMap<Fingerprint, u64>,
+    fingerprints: HashMap<FileFingerprint, u64>,
     digests: HashMap<[u8; 16], u64>,
-    left: BTreeMap<Fingerprint, FilePlace>,
+    left: BTreeMap<FileFingerprint, FilePlace>,
     begun: Option<(Vec<KnownFile>, Option<FilePlace>)>,
     /// What is on disk says less than this does.
     is_behind: bool,
@@ -178,12 +178,12 @@ impl Memory {
     }
 
     /// What this file is, if it is done, as far as can be told without reading it.
-    pub fn known_at_glance(&self, glance: &[u8; 16]) -> Option<Fingerprint> {
+    pub fn known_at_glance(&self, glance: &[u8; 16]) -> Option<FileFingerprint> {
         let number = self.glances.get(glance)?;
         self.done.get(number).map(|file| file.fingerprint)
     }
 
-    pub fn is_done(&self, fingerprint: &Fingerprint) -> bool {
+    pub fn is_done(&self, fingerprint: &FileFingerprint) -> bool {
         self.fingerprints.contains_key(fingerprint)
     }
 
@@ -193,7 +193,7 @@ impl Memory {
     }
 
     /// Remembers another glance at a file that is done (it was moved back, or the share was mounted anew).
-    pub fn glance_again(&mut self, fingerprint: &Fingerprint, glance: [u8; 16]) {
+    pub fn glance_again(&mut self, fingerprint: &FileFingerprint, glance: [u8; 16]) {
         let Some(number) = self.fingerprints.get(fingerprint).copied() else { return };
         if let Some(file) = self.done.get_mut(&number) {
             self.glances.remove(&file.glance);
@@ -203,7 +203,7 @@ impl Memory {
     }
 
     /// The number of the last piece of a file that is stored; 0 for none.
-    pub fn stored_through(&self, fingerprint: &Fingerprint, progress: Option<FilePlace>) -> u64 {
+    pub fn stored_through(&self, fingerprint: &FileFingerprint, progress: Option<FilePlace>) -> u64 {
         let current = progress.filter(|place| place.fingerprint == *fingerprint).map_or(0, |place| place.index);
         self.left.get(fingerprint).map_or(0, |place| place.index).max(current)
     }
@@ -253,11 +253,11 @@ mod tests {
     use std::sync::Arc;
 
     fn file(n: u8) -> KnownFile {
-        KnownFile { glance: [n; 16], fingerprint: Fingerprint([n; 32]), digest: [n; 16] }
+        KnownFile { glance: [n; 16], fingerprint: FileFingerprint([n; 32]), digest: [n; 16] }
     }
 
     fn place(n: u8, index: u64, last: bool) -> FilePlace {
-        FilePlace { fingerprint: Fingerprint([n; 32]), index, end_offset: index * 10, last }
+        FilePlace { fingerprint: FileFingerprint([n; 32]), index, end_offset: index * 10, last }
     }
 
     fn open(spool: &Path, progress: Option<FilePlace>) -> Memory {
@@ -279,7 +279,7 @@ mod tests {
             open(spool.path(), None).begin(vec![file(1), file(2), file(3)], Some(place(9, 2, true))).unwrap();
             let memory = open(spool.path(), progress);
             for i in 0..3u8 {
-                let print = Fingerprint([i + 1; 32]);
+                let print = FileFingerprint([i + 1; 32]);
                 assert_eq!(memory.is_done(&print), done[usize::from(i)], "{progress:?} {i}");
                 if !memory.is_done(&print) {
                     assert_eq!(memory.stored_through(&print, progress), through[usize::from(i)], "{progress:?} {i}");
@@ -298,8 +298,8 @@ mod tests {
         memory.begin(vec![file(1), file(2)], Some(place(2, 3, false))).unwrap();
         drop(memory);
         let memory = open(spool.path(), Some(place(2, 3, false)));
-        assert!(!memory.is_done(&Fingerprint([1; 32])));
-        assert_eq!(memory.stored_through(&Fingerprint([2; 32]), None), 3, "and what was stored of it is still known");
+        assert!(!memory.is_done(&FileFingerprint([1; 32])));
+        assert_eq!(memory.stored_through(&FileFingerprint([2; 32]), None), 3, "and what was stored of it is still known");
     }
 
     #[test]
@@ -309,8 +309,8 @@ mod tests {
         memory.begin(vec![file(1), file(2)], None).unwrap();
         memory.end(2, None).unwrap();
         let mut memory = open(spool.path(), None);
-        assert!(memory.known_at_glance(&[1; 16]).is_some() && memory.is_done(&Fingerprint([2; 32])) && memory.knows_content(&[2; 16]));
-        memory.glance_again(&Fingerprint([1; 32]), [7; 16]);
+        assert!(memory.known_at_glance(&[1; 16]).is_some() && memory.is_done(&FileFingerprint([2; 32])) && memory.knows_content(&[2; 16]));
+        memory.glance_again(&FileFingerprint([1; 32]), [7; 16]);
         assert!(memory.known_at_glance(&[7; 16]).is_some() && memory.known_at_glance(&[1; 16]).is_none());
         assert!(memory.prune(&HashSet::new()) && memory.len() == 2, "few enough");
     }

@@ -23,7 +23,7 @@ use super::settle::Seen;
 use super::share::{Share, stat_file};
 use crate::clock;
 use crate::limits;
-use crate::record::{Content, FeedId, FileOrigin, FilePlace, Fingerprint, Message, Origin, Payload, Stage};
+use crate::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Message, Origin, Payload, Stage};
 use crate::source::split::{Piece, PieceKind, SplitLimits, SplitSettings, Splitter, State, Verdict};
 use crate::spool::{AppendError, Appender, Appending, QuarantineError, Row};
 
@@ -202,7 +202,7 @@ impl<'a> Sender<'a> {
 pub struct Subject<'a> {
     pub path: &'a std::path::Path,
     pub seen: Seen,
-    pub fingerprint: Fingerprint,
+    pub fingerprint: FileFingerprint,
     pub look: &'a Look,
     /// Pieces up to this one are stored.
     pub through: u64,

@@ -39,7 +39,7 @@ impl Report {
             return path.to_string_lossy().chars().filter(|c| !c.is_control()).take(limits::FILE_NAME_CHARS_MAX).collect();
         }
         let hash: [u8; 32] = Sha256::digest(path.as_os_str().as_encoded_bytes()).into();
-        format!("file {:.12}", crate::record::Fingerprint(hash).to_string())
+        format!("file {:.12}", crate::record::FileFingerprint(hash).to_string())
     }
 
     /// The base name where it may be shown, else nothing.

@@ -55,9 +55,14 @@ pub struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn takes(&self, name: &OsStr) -> bool {
-        let name = name.to_string_lossy();
-        !name.starts_with('.') && self.patterns.iter().any(|pattern| pattern.matches(&name))
+        takes(self.patterns, name)
     }
+}
+
+/// Whether a name fits.
+pub fn takes(patterns: &[Pattern], name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    !name.starts_with('.') && patterns.iter().any(|pattern| pattern.matches(&name))
 }
 
 /// The marker of a file.

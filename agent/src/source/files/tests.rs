@@ -183,9 +183,9 @@ fn content_that_changes_unseen_between_the_passes_is_noticed_before_the_last_rec
 /// I3: a record that does not follow what is durable is refused, and everything behind it.
 #[test]
 fn a_record_is_stored_only_behind_the_one_before_it() {
-    use crate::record::{Content, FileOrigin, FilePlace, Fingerprint, Message, Origin, Payload};
+    use crate::record::{Content, FileFingerprint, FileOrigin, FilePlace, Message, Origin, Payload};
     let rig = Rig::new();
-    let place = |index| FilePlace { fingerprint: Fingerprint([1; 32]), index, end_offset: index, last: false };
+    let place = |index| FilePlace { fingerprint: FileFingerprint([1; 32]), index, end_offset: index, last: false };
     let message = |index, follows| Message {
         feed: feed(),
         identity: None,

@@ -27,10 +27,11 @@ use super::report::Report;
 use super::scan::{self, Candidate, Found, Wanted};
 use super::settle::{Seen, SettleRule, Settled};
 use super::share::{self, Share};
+use super::trial::Outcome;
 use super::{DirectorySettings, DoneRule, is_recoverable};
 use crate::limits;
-use crate::record::{FeedId, FilePlace, Fingerprint};
-use crate::source::split::{SplitLimits, State, codes};
+use crate::record::{FeedId, FileFingerprint, FilePlace};
+use crate::source::split::{SplitLimits, codes};
 use crate::spool::filelist::KnownFile;
 use crate::spool::{AppendError, Appender, QuarantineError};
 use crate::status::board::{FeedCounters, FilesView};
@@ -276,14 +277,15 @@ impl Worker {
             self.finish(&file.path, fingerprint);
             return Ok(None);
         }
-        if let State::Truncated { code } = look.verdict.state {
+        let outcome = Outcome::of(&look.verdict);
+        if let Outcome::Held { code } = outcome {
             let text = format!("is held: {code}, {}; it is captured as a whole when it changes, and not before", codes::meaning(code));
             self.report.trouble(Code::FileHeld, &file.path, text);
             self.put_aside(file, None);
             return Ok(None);
         }
         self.report.over(Code::FileHeld, &file.path);
-        if let Some(reason) = refusal(&look) {
+        if let Outcome::Refused(reason) = outcome {
             self.refuse(share, file, &fingerprint, &reason);
             return Ok(None);
         }
@@ -291,7 +293,7 @@ impl Worker {
         Ok(Some(Chosen { candidate: file.clone(), look, known, repeated }))
     }
 
-    fn refuse(&mut self, share: &Share, file: &Candidate, fingerprint: &Fingerprint, reason: &str) {
+    fn refuse(&mut self, share: &Share, file: &Candidate, fingerprint: &FileFingerprint, reason: &str) {
         self.put_aside(file, None);
         let moved = match self.settings.done {
             DoneRule::Leave => Ok("it is left where it is"),
@@ -395,7 +397,7 @@ impl Worker {
     }
 
     /// A file that is done is moved, or left.
-    fn finish(&mut self, path: &Path, fingerprint: Fingerprint) {
+    fn finish(&mut self, path: &Path, fingerprint: FileFingerprint) {
         if let DoneRule::Move(_) = self.settings.done {
             self.finisher.owe(path, fingerprint);
         }
@@ -448,22 +450,4 @@ fn done_of(batch: &[Chosen], before: Option<FilePlace>, reached: Option<FilePlac
     let Some(place) = reached.filter(|_| reached != before) else { return 0 };
     let at = batch.iter().position(|chosen| chosen.known.fingerprint == place.fingerprint);
     at.map_or(0, |at| at + usize::from(place.last))
-}
-
-/// Why a file is refused as a whole.
-fn refusal(look: &Look) -> Option<String> {
-    let verdict = &look.verdict;
-    if let State::Unusable { code } = verdict.state {
-        return Some(format!("{code}: {}", codes::meaning(code)));
-    }
-    if verdict.bad > limits::FILE_BAD_PIECES_MAX {
-        return Some(format!(
-            "{} rows of it are no records; this is probably not a file of this feed, or `split` is set wrongly",
-            verdict.bad
-        ));
-    }
-    if verdict.bad > 0 && verdict.records == 0 {
-        return Some("no row of it is a record; this is probably not a file of this feed, or `split` is set wrongly".to_owned());
-    }
-    None
 }

@@ -279,6 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.look_at(accepted);
         let received = clock::now();
         let stamp = self.stamp(received.unix_ms);
+        let stage = if accepted.is_test() { Stage::Test } else { self.shared.settings.stage };
         let message = Message {
             feed: self.shared.feed.clone(),
             identity: accepted.identity(),
@@ -287,13 +288,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             origin: Origin::Peer(self.peer.clone()),
             received_at_ms: received.unix_ms,
             clock_suspect: received.suspect,
-            stage: if accepted.is_test() { Stage::Test } else { self.shared.settings.stage },
+            stage,
             batch_mismatch: accepted.mismatch().is_some(),
         };
         let error = match self.shared.store.append(message).await {
             Ok((reply, taken)) => {
                 self.stored();
-                self.witness.stored(taken, &accepted.identity().map(|id| id.control_id).unwrap_or_default());
+                self.witness.stored(taken, stage, &accepted.identity().map(|id| id.control_id).unwrap_or_default());
                 return Ok(Some(reply));
             }
             Err(error) => error,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::registry::Registration;
 use crate::clock;
 use crate::limits::CONTROL_ID_BYTES_MAX;
-use crate::record::FeedId;
+use crate::record::{FeedId, Stage};
 use crate::source::answer::AckCode;
 use crate::source::oddity::Oddity;
 use crate::source::tap::{Fate, Sighting, Tap};
@@ -52,6 +52,8 @@ struct Current {
     received_at_ms: i64,
     sighting: Option<Sighting>,
     fate: Fate,
+    /// Of its event, where it becomes one.
+    stage: Option<Stage>,
     stored: Option<(Taken, Box<[u8]>)>,
 }
 
@@ -75,7 +77,7 @@ impl Witness {
         self.registration.message(received_at_ms);
         let sighting = self.tap.sight(frame, cut);
         let fate = if cut { Fate::Oversize } else { Fate::default() };
-        self.current = Some(Current { received_at_ms, sighting, fate, stored: None });
+        self.current = Some(Current { received_at_ms, sighting, fate, stage: None, stored: None });
     }
 
     /// What became of it, where nothing was stored.
@@ -85,9 +87,10 @@ impl Witness {
         }
     }
 
-    pub(super) fn stored(&mut self, taken: Taken, control_id: &[u8]) {
+    pub(super) fn stored(&mut self, taken: Taken, stage: Stage, control_id: &[u8]) {
         if let Some(current) = &mut self.current {
             current.fate = if taken.duplicate { Fate::Duplicate } else { Fate::Accepted };
+            current.stage = (!taken.duplicate).then_some(stage);
             let control_id = &control_id[..control_id.len().min(CONTROL_ID_BYTES_MAX)];
             current.stored = Some((taken, control_id.into()));
         }
@@ -95,13 +98,13 @@ impl Witness {
 
     /// The message is finished: this was written, or nothing was due, or (`None` in `reply`) nothing could be written.
     pub(super) fn answered(&mut self, reply: Option<&[u8]>) {
-        let Some(Current { received_at_ms, sighting, fate, stored }) = self.current.take() else { return };
+        let Some(Current { received_at_ms, sighting, fate, stage, stored }) = self.current.take() else { return };
         let ack = reply.map_or(AckCode::None, AckCode::of_reply);
         self.registration.answered(ack);
         let at_ms = clock::now().unix_ms;
         let peer = self.registration.peer();
         if let Some(sighting) = sighting {
-            self.tap.tell(sighting, received_at_ms, peer, fate, ack);
+            self.tap.tell(sighting, received_at_ms, peer, fate, ack, stage);
         }
         let Some((Taken { seq, duplicate, resend_of }, control_id)) = stored else { return };
         let (feed, peer) = (self.feed.clone(), Arc::clone(peer));

@@ -112,9 +112,10 @@ fn a_field_that_may_have_been_cut_is_absent() {
 proptest! {
     #[test]
     fn fields_are_what_stands_between_separators(
-        bytes in prop::collection::vec(prop_oneof![Just(b'|'), Just(0xFD), Just(0xFC), any::<u8>()], 0..60),
+        bytes in prop::collection::vec(prop_oneof![Just(b'|'), Just(0xFD), Just(0xFC), 0x20..=0xFFu8], 0..200),
         separator in prop::sample::select(vec![&b"|"[..], b"\xFD", b"\xC2\xA6"]),
-        room in 1usize..20,
+        end in prop::sample::select(vec![&b""[..], b"\r", b"\n", b"\rPID", b"\r\nPID|"]),
+        cut in any::<bool>(),
     ) {
         let mut all: Vec<&[u8]> = Vec::new();
         let mut rest = Some(&bytes[..]);
@@ -123,11 +124,28 @@ proptest! {
             all.push(field);
             rest = next;
         }
-        let mut fields = vec![&[][..]; room];
-        let last = split(&bytes, separator, &mut fields);
-        let ended = (all.len() - 1).min(room);
-        prop_assert_eq!(&fields[..ended], &all[..ended]);
-        prop_assert_eq!(last, (all.len() <= room).then(|| (all.len() - 1, all[all.len() - 1])));
+        if cut && end.is_empty() {
+            all.pop();
+        }
+        let message = [b"MSH", separator, b"^~\\&", separator, &bytes, end].concat();
+        prop_assume!(message.len() >= HEADER_BYTES_MIN && delimiter(&message[3..]) == Some(separator));
+        let header = if cut { scan_head(&message) } else { scan(&message) }.unwrap();
+        for n in 3..=18 {
+            prop_assert_eq!(header.field(n), all.get(n - 3).copied().unwrap_or_default());
+        }
+    }
+
+    /// Both ways to read a header say the same of any bytes, so that it does not matter which of them reads one.
+    #[test]
+    fn a_plain_header_is_what_the_general_rule_reads(
+        bytes in prop::collection::vec(prop_oneof![4 => Just(b'|'), 1 => Just(b'\r'), 1 => Just(b'\n'), 1 => 0..0x10u8, 8 => any::<u8>()], 5..200),
+        begin in prop::sample::select(vec![&b""[..], b"MSH", b"MSH|^~\\&|", b"MSH|^~\\&|A|B|C|D|20261122||ADT^A01|ID|P|2.5|||AL|NE||8859/1\r"]),
+        cut in any::<bool>(),
+    ) {
+        let text = [begin, &bytes].concat();
+        if let Some(header) = plain::header(&text) {
+            prop_assert!(general(&text, cut).unwrap() == header);
+        }
     }
 
     #[test]
