@@ -22,6 +22,9 @@ pub enum BindError {
     /// Nobody could be answered, so the port stays closed.
     #[error("feed `{feed}`: cannot listen with TLS; {why}")]
     Tls { feed: FeedId, why: String },
+    /// Nobody could prove who they are.
+    #[error("feed `{feed}`: cannot take requests; {why}")]
+    Tokens { feed: FeedId, why: String },
 }
 
 fn advice(error: &io::Error) -> &'static str {

@@ -3,11 +3,11 @@
 //! ```text
 //! bind ── load ──► ServerConfig ◄── watch: every LISTENER_TLS_INTERVAL, when a file changed ── load again
 //!                      │ taken by each new connection; running ones keep theirs
-//! accept ─► seat ─► task: handshake, at most TLS_HANDSHAKE_TIMEOUT ─► connection::serve
+//! accept ─► task: handshake, at most TLS_HANDSHAKE_TIMEOUT ─► the source's connection
 //!                                └ failed: counted, told with what to do, closed
 //! ```
 //!
-//! 1. The handshake runs in the connection's task and on its seat: a slow one holds up nobody, and those in their handshake make room first.
+//! 1. The handshake runs in the connection's task: a slow one holds up nobody.
 //! 2. Files that changed and cannot be used leave the old ones in place: condition `feed_certificate_invalid`, raised at the second look,
 //!    because replacing certificate and key takes two steps. They are tried again at every look.
 //! 3. With `client_ca` every sender must prove itself; with `client_subjects` it must also be one of those (see `certificate`). While our own
@@ -100,10 +100,10 @@ struct TlsFiles {
 /// Tells whether files changed: of each file device, inode, length, and the times of content and of inode (which also moves when only the
 /// mode is mended, or when a copy keeps the old file's date). `None`: not there.
 type Marks = Vec<Option<Mark>>;
-pub(super) type Mark = (u64, u64, u64, (i64, i64), (i64, i64));
+pub type Mark = (u64, u64, u64, (i64, i64), (i64, i64));
 
 /// Changes when the file does.
-pub(super) fn mark(path: &Path) -> Option<Mark> {
+pub fn mark(path: &Path) -> Option<Mark> {
     let m = std::fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())))
 }

@@ -336,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.quarantine(Oddity::OverLimit.name(), body).await;
                 Ok(accepted.too_large(&stamp))
             }
-            AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) => {
+            AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) | AppendError::IdentityReused => {
                 self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
                 self.witness.fate(Fate::NotStored);
                 self.store_failed(&error)?;

@@ -74,6 +74,11 @@ pub struct Refusals {
 impl Refusals {
     pub fn tell(&self, to: &Told<'_>, oddity: Oddity, peer: &str, detail: &str) {
         to.counters.connections_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.note(to, oddity, peer, detail);
+    }
+
+    /// The same for a connection that goes on.
+    pub fn note(&self, to: &Told<'_>, oddity: Oddity, peer: &str, detail: &str) {
         to.conditions.raise(oddity, peer, std::time::Instant::now());
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(unsaid) = lines.entry(oddity.name()).or_default().due(Instant::now()) else { return };
