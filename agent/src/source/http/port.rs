@@ -322,3 +322,11 @@ async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
     // An error means that the port is gone.
     drop(stop.wait_for(Option::is_some).await);
 }
+
+#[cfg(test)]
+impl HttpPorts {
+    /// A feed that has joined any port.
+    pub(super) fn feed(&self, name: &str) -> Option<Arc<Shared>> {
+        self.open().values().find_map(|port| port.feed(name))
+    }
+}
