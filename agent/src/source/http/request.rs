@@ -211,6 +211,8 @@ async fn take(
     let settings = &feed.settings;
     let media_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let (kind, media_type) = media::kind(media_type, settings.split, &settings.accept).map_err(Refusal::MediaType)?;
+    // Some FHIR clients call it JSON; their path says what it is.
+    let kind = if kind == Kind::Json && target.resource.is_some() { Kind::Resource } else { kind };
     if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Refusal::Encoding);
     }
