@@ -75,7 +75,7 @@ impl Bench {
     /// The same spool after a restart.
     async fn reopened(self) -> Self {
         let Self { directory, board, spool, .. } = self;
-        let Spool { appender, reader, closer, recent, .. } = spool;
+        let Spool { appender, reader, closer, recent, lock, .. } = spool;
         drop((appender, reader));
         tokio::task::spawn_blocking(move || {
             recent.stop();
@@ -83,6 +83,7 @@ impl Bench {
         })
         .await
         .unwrap();
+        drop(lock);
         let spool = open(directory.path(), &board);
         Self { directory, board, spool, slots: LargeFrameSlots::new(), ports: HttpPorts::default() }
     }
