@@ -22,7 +22,9 @@ use tokio::time::{sleep, timeout};
 use crate::config::settings::{FeedSettings, Settings, SourceSettings};
 use crate::forward::{Forwarder, ForwarderHandle};
 use crate::limits;
+use crate::record::Name;
 use crate::source::files::{DirectoryFeed, DirectorySettings};
+use crate::source::http::{self, HttpFeed, HttpPorts, HttpSettings};
 use crate::source::mllp::MllpListener;
 use crate::source::slots::LargeFrameSlots;
 use crate::spool::recent::Recent;
@@ -119,23 +121,57 @@ async fn open_spool(settings: &Settings, board: &Arc<Board>) -> Result<Spool, Ru
 
 /// What a listener is made of.
 struct Listening {
+    gateway: Name,
     feed: FeedSettings,
     message_bytes_max: u64,
     appender: Appender,
     slots: LargeFrameSlots,
+    ports: HttpPorts,
     board: Arc<Board>,
+}
+
+/// A listener of either kind, bound.
+enum Bound {
+    Mllp(MllpListener),
+    Http(HttpFeed),
+}
+
+impl Bound {
+    async fn run(self, stop: watch::Receiver<bool>) {
+        match self {
+            Self::Mllp(listener) => listener.run(stop).await,
+            Self::Http(feed) => feed.run(stop).await,
+        }
+    }
 }
 
 impl Listening {
     /// Binds; on failure the condition `listener_down` is raised, and cleared by the next success.
-    fn bind(&self) -> Option<MllpListener> {
-        let SourceSettings::Mllp(mllp) = &self.feed.source else { return None };
+    fn bind(&self) -> Option<Bound> {
         let (feed, appender) = (self.feed.id.clone(), self.appender.clone());
-        MllpListener::bind(feed, mllp.clone(), self.message_bytes_max, appender, &self.slots, &self.board).ok()
+        match &self.feed.source {
+            SourceSettings::Mllp(mllp) => {
+                let bound = MllpListener::bind(feed, mllp.clone(), self.message_bytes_max, appender, &self.slots, &self.board);
+                bound.ok().map(Bound::Mllp)
+            }
+            SourceSettings::Http(http) => HttpFeed::bind(http::Parts {
+                feed,
+                gateway: self.gateway.clone(),
+                settings: HttpSettings::clone(http),
+                message_bytes_max: self.message_bytes_max,
+                appender,
+                slots: &self.slots,
+                board: &self.board,
+                ports: &self.ports,
+            })
+            .ok()
+            .map(Bound::Http),
+            SourceSettings::Directory(_) => None,
+        }
     }
 
     /// Serves, and binds again for as long as it takes.
-    async fn run(self, mut bound: Option<MllpListener>, mut stop: watch::Receiver<bool>) {
+    async fn run(self, mut bound: Option<Bound>, mut stop: watch::Receiver<bool>) {
         loop {
             if let Some(listener) = bound.take() {
                 // A task of its own, so that a panic costs this feed some seconds and not its listener for good.
@@ -158,6 +194,7 @@ impl Listening {
 /// Binds every feed once before this returns, so that READY means listening; a feed that cannot bind tries on.
 fn listen(settings: &Settings, appender: &Appender, board: &Arc<Board>, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
     let slots = LargeFrameSlots::new();
+    let ports = HttpPorts::default();
     for feed in &settings.feeds {
         if let SourceSettings::Directory(directory) = &feed.source {
             let source = DirectoryFeed {
@@ -171,10 +208,12 @@ fn listen(settings: &Settings, appender: &Appender, board: &Arc<Board>, stop: &w
             continue;
         }
         let listening = Listening {
+            gateway: settings.gateway.id.clone(),
             feed: feed.clone(),
             message_bytes_max: settings.spool.message_bytes_max,
             appender: appender.clone(),
             slots: slots.clone(),
+            ports: ports.clone(),
             board: Arc::clone(board),
         };
         let bound = listening.bind();

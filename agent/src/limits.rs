@@ -3,7 +3,11 @@
 //! A reader who asks "how much memory, disk or time can this take at worst?" finds the answer here. Limits that a site may set in its
 //! configuration have their default and their permitted range here; everything else is fixed.
 
+mod http;
+
 use std::time::Duration;
+
+pub use self::http::*;
 
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;

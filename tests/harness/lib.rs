@@ -17,6 +17,7 @@ pub mod canary;
 pub mod destination;
 pub mod files;
 pub mod gateway;
+pub mod http;
 pub mod hub;
 pub mod link;
 pub mod message;

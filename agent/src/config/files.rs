@@ -24,6 +24,7 @@ use super::reader::{At, Field};
 use super::settings::KeySource;
 use super::validate::key_source;
 use crate::limits;
+use crate::source::http::tokens::Tokens;
 
 /// `credentials`: the directory systemd hands credentials over in, where there is one. `base`: relative paths are taken from here.
 pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
@@ -33,6 +34,14 @@ pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f:
     spool_key(merged, base, credentials, f);
     for tls in merged.feeds.iter().filter_map(|feed| feed.mllp.as_ref()?.tls.as_ref()) {
         check_listener(tls, base, credentials, f);
+    }
+    for http in merged.feeds.iter().filter_map(|feed| feed.http.as_ref()) {
+        if let Some(tls) = &http.tls {
+            check_listener(tls, base, credentials, f);
+        }
+        if let Some(at) = http.tokens_file.given() {
+            told(Tokens::load(&base.join(&at.value)), &at.place, f);
+        }
     }
 }
 
@@ -106,7 +115,8 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(bytes)
 }
 
-fn read_secret(path: &Path, kind: Secret) -> Result<Zeroizing<Vec<u8>>, String> {
+/// Reads a file that not everybody may open.
+pub(crate) fn read_secret(path: &Path, kind: Secret) -> Result<Zeroizing<Vec<u8>>, String> {
     let bytes = read(path)?;
     let mode = std::fs::metadata(path).map_err(|error| format!("names a file that cannot be read: {error}"))?.permissions().mode();
     if kind == Secret::File && mode & 0o007 != 0 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::directory;
 use super::fault::{FaultList, Place};
+use super::http;
 use super::reader::{At, Field};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
 use super::written::{self, Forward, Phi, Written};
@@ -69,7 +70,7 @@ pub(super) struct Feed {
     pub charset_force: Option<At<bool>>,
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Merged>,
-    pub other_sources: Vec<Place>,
+    pub http: Option<http::Merged>,
 }
 
 #[derive(Debug)]
@@ -182,7 +183,7 @@ fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
         charset_force: w.charset_force.or(false, at, "charset_force"),
         mllp: w.mllp.map(|m| mllp(m, f)),
         directory: w.directory.map(|d| directory::merge(d, f)),
-        other_sources: w.other_sources,
+        http: w.http.map(|h| http::merge(h, f)),
         place: w.place,
     }
 }
@@ -206,7 +207,7 @@ fn mllp(w: written::Mllp, f: &mut FaultList) -> Mllp {
     }
 }
 
-fn mllp_tls(w: written::MllpTls, f: &mut FaultList) -> MllpTls {
+pub(super) fn mllp_tls(w: written::MllpTls, f: &mut FaultList) -> MllpTls {
     let at = &w.place;
     if w.key.is_absent() && w.credential.is_absent() {
         f.add(&at.missing("key"), "is missing; give the file of this listener's private key (or credential = \"mllp-key\")");

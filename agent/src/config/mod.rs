@@ -20,6 +20,7 @@ mod directory;
 mod endpoint;
 mod fault;
 pub(crate) mod files;
+mod http;
 mod listener;
 mod merged;
 mod network;

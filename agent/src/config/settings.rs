@@ -8,6 +8,7 @@ pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
+pub use crate::source::http::HttpSettings;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -114,6 +115,7 @@ pub struct FeedSettings {
 pub enum SourceSettings {
     Mllp(MllpSettings),
     Directory(Box<DirectorySettings>),
+    Http(Box<HttpSettings>),
 }
 
 #[derive(Clone, Debug)]
@@ -135,8 +137,8 @@ pub struct MllpSettings {
     pub tls: Option<ListenerTls>,
 }
 
-/// MLLP over TLS.
-#[derive(Clone, Debug)]
+/// A listener with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     pub cert: PathBuf,
     pub key: TlsKeySource,

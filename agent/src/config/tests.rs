@@ -208,12 +208,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "[feed.mllp]\nlisten = \"0.0.0.0:2575\"\n",
         "",
-        "15: feed[0]: has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", or [feed.directory] with path and split",
+        "15: feed[0]: has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", [feed.directory] with path and split, or [feed.http] with listen",
     ),
     (
         "[feed.mllp]\nlisten = \"0.0.0.0:2575\"\n",
         "[feed.http]\n",
-        "19: feed[0].http: is not supported by this version; use [feed.mllp] or [feed.directory]",
+        "19: feed[0].http.listen: is missing; give address and port, like \"0.0.0.0:8443\"",
     ),
     ("listen = \"0.0.0.0:2575\"\n", "", "19: feed[0].mllp.listen: is missing; give address and port, like \"0.0.0.0:2575\""),
     (
@@ -270,7 +270,7 @@ siteward.toml:4: uplink.endpoints: entry 1 has no TLS; use mqtts://, or set upli
 siteward.toml:11: feed[1].id: is the id of another feed (feed[0].id); give each feed its own
 siteward.toml:14: feed[1].mllp.listen: is an address another feed listens on (feed[0].mllp.listen); give each feed its own port
 siteward.toml:15: feed[2].forward: must be "raw" in this version: "event" (the default) and "both" need profiles, which do not exist yet
-siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575", or [feed.directory] with path and split
+siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575", [feed.directory] with path and split, or [feed.http] with listen
 siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, mllp, directory, http"#;
     assert_eq!(faults(text), expected);
 }

@@ -12,6 +12,7 @@ use super::answers;
 use super::directory;
 use super::endpoint;
 use super::fault::{FaultList, Place};
+use super::http;
 use super::listener;
 use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Uplink};
 use super::reader::{At, Field, nearest};
@@ -175,8 +176,9 @@ fn feeds(written: &[Feed], base: &Path, f: &mut FaultList) -> Option<Vec<FeedSet
         f.add(&extra.place, format!("is one feed too many; a gateway has at most {}", limits::FEEDS_MAX));
     }
     let mut seen: BTreeMap<FeedId, &Place> = BTreeMap::new();
-    let mut listening: Vec<(SocketAddr, &Place)> = Vec::new();
+    let mut listening: Vec<(SocketAddr, &Place, bool)> = Vec::new();
     let mut watched: Vec<(PathBuf, &Place)> = Vec::new();
+    let mut ports = http::Ports::default();
     let mut feeds = Vec::new();
     for m in written {
         let settings = feed(m, base, f);
@@ -187,12 +189,15 @@ fn feeds(written: &[Feed], base: &Path, f: &mut FaultList) -> Option<Vec<FeedSet
                 seen.insert(id, &at.place);
             }
         }
-        let listen = m.mllp.as_ref().and_then(|mllp| mllp.listen.as_ref());
+        let listen = m.mllp.as_ref().and_then(|mllp| mllp.listen.as_ref()).or(m.http.as_ref().and_then(http::Merged::listen));
+        let is_http = m.http.is_some();
         if let Some((address, at)) = listen.and_then(|at| Some((at.value.parse().ok()?, at))) {
-            if let Some((_, first)) = listening.iter().find(|(other, _)| collide(*other, address)) {
+            // HTTP feeds may share a port; whether these may is looked at with the ports.
+            let shared = |other: SocketAddr, other_is_http: bool| is_http && other_is_http && other == address;
+            if let Some((_, first, _)) = listening.iter().find(|(other, _, http)| collide(*other, address) && !shared(*other, *http)) {
                 f.add(&at.place, format!("is an address another feed listens on ({}); give each feed its own port", first.path));
             }
-            listening.push((address, &at.place));
+            listening.push((address, &at.place, is_http));
         }
         if let Some(FeedSettings { source: SourceSettings::Directory(directory), .. }) = &settings {
             if let Some((_, first)) = watched.iter().find(|(other, _)| *other == directory.path) {
@@ -201,6 +206,9 @@ fn feeds(written: &[Feed], base: &Path, f: &mut FaultList) -> Option<Vec<FeedSet
                 f.add(&m.place, text);
             }
             watched.push((directory.path.clone(), &m.place));
+        }
+        if let Some(FeedSettings { source: SourceSettings::Http(http), .. }) = &settings {
+            ports.join(http, &m.place, f);
         }
         feeds.push(settings);
     }
@@ -228,9 +236,6 @@ fn feed(m: &Feed, base: &Path, f: &mut FaultList) -> Option<FeedSettings> {
         timezone(at, f);
     }
     let charset = answers::charset(m, f);
-    for place in &m.other_sources {
-        f.add(place, "is not supported by this version; use [feed.mllp] or [feed.directory]");
-    }
     let source = source(m, base, f);
     Some(FeedSettings { id: id?, lane: m.lane.as_ref()?.value, stage: m.stage.as_ref()?.value, charset: charset?, source: source? })
 }
@@ -238,15 +243,19 @@ fn feed(m: &Feed, base: &Path, f: &mut FaultList) -> Option<FeedSettings> {
 /// The one source of a feed.
 fn source(m: &Feed, base: &Path, f: &mut FaultList) -> Option<SourceSettings> {
     let stage = m.stage.as_ref().map(|at| at.value);
-    if m.mllp.is_some() && m.directory.is_some() {
-        f.add(&m.place, "has two sources; make it two feeds");
-    }
-    if m.mllp.is_none() && m.directory.is_none() && m.other_sources.is_empty() {
-        f.add(&m.place, "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", or [feed.directory] with path and split");
+    match [m.mllp.is_some(), m.directory.is_some(), m.http.is_some()].into_iter().filter(|is_there| *is_there).count() {
+        1 => {}
+        0 => f.add(
+            &m.place,
+            "has no source; add [feed.mllp] with listen = \"0.0.0.0:2575\", [feed.directory] with path and split, or [feed.http] with listen",
+        ),
+        _ => f.add(&m.place, "has more than one source; make it as many feeds"),
     }
     let mllp = m.mllp.as_ref().and_then(|mllp| self::mllp(mllp, stage, base, f)).map(SourceSettings::Mllp);
     let directory = m.directory.as_ref().and_then(|directory| directory::validate(directory, stage, f));
-    mllp.or(directory.map(|directory| SourceSettings::Directory(Box::new(directory))))
+    let http = m.http.as_ref().and_then(|http| http::validate(http, stage, base, f));
+    let directory = directory.map(|directory| SourceSettings::Directory(Box::new(directory)));
+    mllp.or(directory).or(http.map(|http| SourceSettings::Http(Box::new(http))))
 }
 
 fn mllp(m: &Mllp, stage: Option<Stage>, base: &Path, f: &mut FaultList) -> Option<MllpSettings> {

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use super::directory;
 use super::fault::{FaultList, Place};
+use super::http;
 use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
 use crate::record::{Lane, Stage};
@@ -81,8 +82,7 @@ pub(super) struct Feed {
     pub charset_force: Field<bool>,
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Written>,
-    /// Kinds of sources this version does not have.
-    pub other_sources: Vec<Place>,
+    pub http: Option<http::Written>,
 }
 
 #[derive(Debug)]
@@ -190,7 +190,7 @@ fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
         charset_force: s.read(f, "charset_force", flag),
         mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
         directory: s.has("directory").is_some().then(|| s.section(f, "directory")).map(|section| directory::read(section, f)),
-        other_sources: ["http"].into_iter().filter_map(|kind| s.has(kind)).collect(),
+        http: s.has("http").is_some().then(|| s.section(f, "http")).map(|section| http::read(section, f)),
     };
     s.finish(f);
     feed
@@ -229,7 +229,7 @@ fn strict(mut s: Section<'_, '_>, f: &mut FaultList) -> Strict {
     strict
 }
 
-fn mllp_tls(mut s: Section<'_, '_>, f: &mut FaultList) -> MllpTls {
+pub(super) fn mllp_tls(mut s: Section<'_, '_>, f: &mut FaultList) -> MllpTls {
     let tls = MllpTls {
         place: s.place.clone(),
         cert: s.read(f, "cert", path),

@@ -13,7 +13,8 @@
 //! | `lane` | of the feed |
 //! | `stage` | of the feed when the message came; `test` for a message whose MSH-11 is T or D, whatever the feed's was |
 //! | `charset`, `charsetfrom` | how the gateway would read the bytes, and why: `forced`, `declared`, `setting`, `detected`, `assumed` |
-//! | `controlid` | MSH-10, where it is printable ASCII |
+//! | `controlid` | MSH-10, where it is printable ASCII; of a record posted over HTTP: its idempotency key, then `#` and its number where one
+//! | | request held several |
 //! | `file`, `fileindex`, `filestart`, `fileend` | of a record from a file: fingerprint of the file, number of the piece in it (from 1), byte range |
 //! | `filelast`, `filerepeated` | `true`, else absent: last record of the file; the same content was captured before |
 //! | `filename` | base name, only where the feed says `name_in_events` |
@@ -90,10 +91,11 @@ fn file_attributes(file: &FileOrigin, attributes: &mut Vec<(&str, String)>) {
 }
 
 /// The content type of a record's bytes.
-pub fn media_type(record: &Record) -> &'static str {
+pub fn media_type(record: &Record) -> &str {
     match &record.origin {
         Origin::Peer(_) => HL7_V2,
         Origin::File(file) => file.content.media_type(),
+        Origin::Http(http) => &http.media_type,
     }
 }
 

@@ -70,18 +70,30 @@ pub struct FileOrigin {
     pub follows: Option<FilePlace>,
 }
 
+/// A record's origin in an HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOrigin {
+    /// For people: `10.1.2.3:51944`, and behind a blank the name the client has proven, if any.
+    pub peer: String,
+    /// Of the record: as posted, or of one line or entry of it.
+    pub media_type: String,
+    /// SHA-256 over the request as a whole: what one idempotency key stands for. Not stored.
+    pub request: [u8; 32],
+}
+
 /// Where a message came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// For people: `10.1.2.3:51944`.
     Peer(String),
     File(FileOrigin),
+    Http(HttpOrigin),
 }
 
 impl Origin {
     pub fn place(&self) -> Option<FilePlace> {
         match self {
-            Self::Peer(_) => None,
+            Self::Peer(_) | Self::Http(_) => None,
             Self::File(file) => Some(file.place),
         }
     }
@@ -90,6 +102,7 @@ impl Origin {
     pub fn for_people(&self) -> String {
         match self {
             Self::Peer(peer) => peer.clone(),
+            Self::Http(http) => http.peer.clone(),
             Self::File(file) if file.name.is_empty() => {
                 format!("file {:.12} piece {}", file.place.fingerprint.to_string(), file.place.index)
             }

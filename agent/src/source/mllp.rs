@@ -14,25 +14,19 @@
 //! its buffers. Connections are never closed for
 //! being idle unless the feed says so; TCP keepalive finds those whose peer is gone.
 
-mod certificate;
 mod connection;
 mod pause;
-mod peers;
-mod refusal;
 pub mod registry;
 mod seats;
 mod store;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod witness;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -40,41 +34,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::connection::{ControlIds, Shared};
 use self::pause::Pause;
-use self::refusal::Refusals;
 use self::seats::Seats;
 use self::store::Store;
-use self::tls::Tls;
 use crate::config::settings::MllpSettings;
-use crate::limits::{
-    ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG, ODDITY_CHECK_INTERVAL,
-    REPLY_WRITE_TIMEOUT, SOURCE_STOP_DEADLINE,
-};
+use crate::limits::{ODDITY_CHECK_INTERVAL, REPLY_WRITE_TIMEOUT, SOURCE_STOP_DEADLINE};
 use crate::record::FeedId;
 use crate::source::frame::FrameLimits;
 use crate::source::oddity::{Oddity, PeerConditions};
+use crate::source::peers;
+pub use crate::source::port::BindError;
+use crate::source::port::{self, Limited, Retry};
 use crate::source::slots::LargeFrameSlots;
+use crate::source::tls::{Refusals, Tls};
 use crate::spool::Appender;
 use crate::status::board::Board;
 use crate::status::condition::Code;
-
-/// The port could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    #[error("feed `{feed}`: cannot listen on {listen}; {}", advice(.source))]
-    Port { feed: FeedId, listen: SocketAddr, source: io::Error },
-    /// Nobody could be answered, so the port stays closed.
-    #[error("feed `{feed}`: cannot listen with TLS; {why}")]
-    Tls { feed: FeedId, why: String },
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another program or feed has this port: `ss -ltnp` shows which",
-        io::ErrorKind::AddrNotAvailable => "this address belongs to no interface of this machine: `ip addr` shows those that do",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one or grant it in the unit",
-        _ => "check `listen` of the feed",
-    }
-}
 
 /// An open port with its feed.
 #[derive(Debug)]
@@ -112,7 +86,7 @@ impl MllpListener {
             board.raise(Code::ListenerDown, feed.as_str(), format!("{error}{source}"));
         })?;
         board.clear(Code::ListenerDown, feed.as_str());
-        match peers::open_to_all(&settings, settings.listen) {
+        match peers::open_to_all(&settings.peers, settings.tls.as_ref(), settings.listen) {
             Some(text) => board.raise(Code::ListenerOpen, feed.as_str(), text),
             None => board.clear(Code::ListenerOpen, feed.as_str()),
         }
@@ -212,10 +186,10 @@ impl Accepting {
                 return;
             }
         };
-        self.retry = Retry { log: std::mem::take(&mut self.retry.log), ..Retry::default() };
+        self.retry.succeeded();
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         if !peers::admits(&self.shared.settings.peers, peer.ip()) {
-            self.refusals.tell(&self.shared, Oddity::PeerRefused, &peer.to_string(), "");
+            self.refusals.tell(&self.shared.told(), Oddity::PeerRefused, &peer.to_string(), "");
             return;
         }
         let max = self.shared.settings.connections_max;
@@ -227,13 +201,13 @@ impl Accepting {
                 longest is closed. Find the sender that reconnects without closing, or raise connections_max");
         }
         let Some((seat, _)) = seat else { return };
-        if let Err(error) = prepare(&stream) {
+        if let Err(error) = port::prepare(&stream) {
             tracing::debug!(%feed, %peer, %error, "socket options were not taken; the connection works without them");
         }
         tracing::debug!(%feed, %peer, "connection accepted");
         let (peer, shared) = (peer.to_string(), Arc::clone(&self.shared));
         if let Some(tls) = &self.tls {
-            self.tasks.spawn(Arc::clone(tls).serve(stream, peer, seat, shared));
+            self.tasks.spawn(connection::serve_tls(Arc::clone(tls), stream, peer, seat, shared));
         } else {
             seat.touch(); // nothing to be proven
             self.tasks.spawn(connection::serve(stream, peer, seat, shared));
@@ -264,82 +238,11 @@ impl Accepting {
     }
 }
 
-/// When to accept again after accept failed.
-#[derive(Debug)]
-struct Retry {
-    at: Option<Instant>,
-    next: Duration,
-    log: Limited,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { at: None, next: ACCEPT_RETRY_MIN, log: Limited::default() }
-    }
-}
-
-impl Retry {
-    /// Says whether to log. A connection that was gone before it was accepted costs no delay.
-    fn failed(&mut self, error: &io::Error, now: Instant) -> Option<u64> {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock) {
-            return None;
-        }
-        self.at = Some(now + self.next);
-        self.next = (self.next * 2).min(ACCEPT_RETRY_MAX);
-        self.log.due(now)
-    }
-
-    fn until(&self, now: Instant) -> Option<Instant> {
-        self.at.filter(|at| now < *at)
-    }
-}
-
-/// Lets a line through once in `ODDITY_CHECK_INTERVAL` and counts the rest.
-#[derive(Debug, Default)]
-struct Limited {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Limited {
-    /// `Some` with the number of lines left out since the last one, when it is time for one.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now < last + ODDITY_CHECK_INTERVAL) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
 /// The port, and what TLS needs where the feed has it.
 fn open(feed: &FeedId, settings: &MllpSettings, board: &Arc<Board>) -> Result<(TcpListener, Option<Arc<Tls>>), BindError> {
     let tls = settings.tls.clone().map(|tls| Tls::open(tls, feed.clone(), Arc::clone(board))).transpose();
     let tls = tls.map_err(|why| BindError::Tls { feed: feed.clone(), why })?;
-    let port = listen(settings.listen);
+    let port = port::listen(settings.listen);
     let listener = port.map_err(|source| BindError::Port { feed: feed.clone(), listen: settings.listen, source })?;
     Ok((listener, tls))
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?; // a restart must not wait for old connections to time out
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Replies at once; notices when the peer is gone.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
-    rustix::net::sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! mllp ──► mllp/connection ──► frame (bytes → frames) ──► ack (frame → verdict, reply) ──► spool::Appender
 //!                                                          ├─ msh (header fields from raw bytes)
 //!                                                          └─ batch (several messages in one frame: split, counted)
+//! http ──► http/port ──► http/request ──► split ──► spool::Appender
 //! split (a file or a posted body ──► records, with a verdict on the whole)
 //! charset (a decoding view of bytes, for whoever reads them later)
 //! ```
@@ -17,10 +18,14 @@ pub mod batch;
 pub mod charset;
 pub mod files;
 pub mod frame;
+pub mod http;
 pub mod mllp;
 pub mod msh;
 pub mod oddity;
+pub mod peers;
+pub mod port;
 pub mod slots;
 pub mod split;
 pub mod structure;
 pub mod tap;
+pub mod tls;

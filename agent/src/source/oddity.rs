@@ -127,6 +127,29 @@ oddities! {
     PeerRefused = "peer_refused", Some(Code::PeerRefused),
         "connection from an address outside the feed's `peers`; closed at once. Add the address if this sender may connect, otherwise find \
          out who tries";
+    TokenRefused = "token_refused", Some(Code::TlsRefused),
+        "client shows no token of the feed's tokens_file, or one of another feed; answered with 401 or 403. Give the client a token of this \
+         feed, or add the token's hash";
+    MediaTypeRefused = "media_type_refused", Some(Code::FrameUnusable),
+        "client posts a media type that this feed does not take; answered with 415. Have the client post JSON, or add the type to `accept`";
+    BodyUnusable = "body_unusable", Some(Code::FrameUnusable),
+        "client posted a body that is not what its media type says, or a request that cannot be; answered with 400, a body's beginning is in \
+         quarantine. Check what the client sends";
+    BodyOverLimit = "body_over_limit", Some(Code::FrameOverLimit),
+        "client posted a body above spool.message_bytes_max (of many records: body_bytes_max), or too many records; answered with 413. Have \
+         the client send less at once, or raise the limit";
+    BodyTimeout = "body_timeout", Some(Code::FrameUnusable),
+        "client began a body and did not end it in time; answered with 408. Check the network to the client, or raise body_timeout";
+    KeyReused = "idempotency_key_reused", Some(Code::FrameUnusable),
+        "client used an Idempotency-Key again for another request; answered with 422, nothing was stored. The client must make a new key for \
+         each request and keep it for repetitions only";
+    PartsUnusable = "parts_unusable", None,
+        "some lines, elements or entries of a body are not what they should be; they are in quarantine, the others were taken";
+    TooBusy = "too_busy", None,
+        "too many connections or large bodies at once; answered with 429. Clients try again; if it repeats, raise connections_max or have \
+         them send one after the other";
+    StoreRefused = "store_refused", None,
+        "a request could not be stored and was answered with 503; the client must send it again. See the spool's condition";
 }
 
 /// What one connection has shown so far.

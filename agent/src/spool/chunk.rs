@@ -205,13 +205,13 @@ pub fn load(db: &sled::Db, feed: &FeedId, window: &mut Window) -> sled::Result<(
     Ok(())
 }
 
-/// Fingerprint and answer of a record, if they are held.
-pub fn read_entry(db: &sled::Db, feed: &FeedId, seq: u64) -> sled::Result<Option<(Fingerprint, Vec<u8>)>> {
+/// Fingerprint, incarnation and answer of a record, if they are held.
+pub fn read_entry(db: &sled::Db, feed: &FeedId, seq: u64) -> sled::Result<Option<(Fingerprint, Incarnation, Vec<u8>)>> {
     let prefix = prefix(feed);
     let Some((_, value)) = db.range(prefix.to_vec()..=key(&prefix, seq).to_vec()).next_back().transpose()? else {
         return Ok(None);
     };
-    Ok(ChunkV1::decode(&value).and_then(|chunk| chunk.entry(seq)))
+    Ok(ChunkV1::decode(&value).and_then(|chunk| chunk.entry(seq).map(|(print, reply)| (print, chunk.incarnation, reply))))
 }
 
 /// Writes new chunks, and forgets those that have left the window.

@@ -123,7 +123,8 @@ impl Committer {
     fn commit_lane(&mut self, lane: Lane, messages: Vec<(usize, Message)>, answers: &mut [Option<Answer>]) {
         let mut scratch = Scratch::default();
         for (slot, message) in messages {
-            let fingerprint = message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, message.body.expose()));
+            let fingerprint =
+                message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, what_it_stands_for(&message)));
             let in_flush = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied());
             if let Some(found) = in_flush.filter(|_| !self.takes_resends(&message.feed)) {
                 scratch.repeats.push((slot, found));
@@ -135,13 +136,17 @@ impl Committer {
                 (None, Some(print)) => match self.look_up(&message.feed, &print) {
                     Known::New { identity_seen } => Seen { resend_of: None, identity: identity_seen },
                     Known::Duplicate { seq, .. } if self.takes_resends(&message.feed) => Seen { resend_of: Some(seq), identity: true },
-                    Known::Duplicate { seq, reply } => {
+                    Known::Duplicate { seq, incarnation, reply } => {
                         let reply = Payload::new(reply.into());
-                        answers[slot] = Some(Ok(Durable { seq, reply, duplicate: true, resend_of: None }));
+                        answers[slot] = Some(Ok(Durable { seq, incarnation, reply, duplicate: true, resend_of: None }));
                         continue;
                     }
                 },
             };
+            if let Err(error) = check_identity(&message, fingerprint, known, &scratch) {
+                answers[slot] = Some(Err(error));
+                continue;
+            }
             let bytes = record_bytes_max(message.reply.len(), message.body.len());
             if !self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
                 self.flush(lane, std::mem::take(&mut scratch), answers);
@@ -311,11 +316,12 @@ impl Committer {
         self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);
         for (slot, repeated) in &scratch.repeats {
             let first = &scratch.pending[*repeated];
-            answers[*slot] = Some(Ok(Durable { seq: first.mark.seq, reply: first.reply.clone(), duplicate: true, resend_of: None }));
+            answers[*slot] =
+                Some(Ok(Durable { seq: first.mark.seq, incarnation, reply: first.reply.clone(), duplicate: true, resend_of: None }));
         }
         for pending in scratch.pending {
             let Pending { mark, reply, resend_of, .. } = pending;
-            answers[pending.slot] = Some(Ok(Durable { seq: mark.seq, reply, duplicate: false, resend_of }));
+            answers[pending.slot] = Some(Ok(Durable { seq: mark.seq, incarnation, reply, duplicate: false, resend_of }));
         }
     }
 
@@ -446,7 +452,33 @@ fn stored_origin(origin: &Origin) -> OriginV1 {
             name: cut(&file.name, limits::FILE_NAME_CHARS_MAX),
             content: file.content,
         },
+        Origin::Http(http) => OriginV1::Http {
+            peer: cut(&http.peer, limits::HTTP_PEER_CHARS_MAX),
+            media_type: cut(&http.media_type, limits::MEDIA_TYPE_BYTES_MAX),
+        },
     }
+}
+
+/// What must be the same for a message to be the same again.
+fn what_it_stands_for(message: &Message) -> &[u8] {
+    match &message.origin {
+        Origin::Http(http) => &http.request,
+        Origin::Peer(_) | Origin::File(_) => message.body.expose(),
+    }
+}
+
+/// An idempotency key stands for one request; another one under it is refused.
+fn check_identity(message: &Message, print: Option<Fingerprint>, known: Seen, scratch: &Scratch) -> Result<(), AppendError> {
+    if !matches!(message.origin, Origin::Http(_)) || known.resend_of.is_some() {
+        return Ok(());
+    }
+    if known.identity {
+        return Err(AppendError::IdentityReused);
+    }
+    if print.is_some_and(|print| scratch.identities.contains(&(message.feed.clone(), print.identity))) {
+        return Err(AppendError::Store("another message under the same identity is being stored; it is decided when that is done".into()));
+    }
+    Ok(())
 }
 
 pub(super) fn is_full(error: &io::Error) -> bool {

@@ -156,6 +156,10 @@ pub enum OriginV1 {
         name: String,
         content: Content,
     },
+    Http {
+        peer: String,
+        media_type: String,
+    },
 }
 
 impl RecordHeaderV1 {
@@ -167,7 +171,7 @@ impl RecordHeaderV1 {
     /// How far its feed came with it, where it is of a file.
     pub fn files(&self) -> Option<FileProgress> {
         match self.origin {
-            OriginV1::Peer { .. } => None,
+            OriginV1::Peer { .. } | OriginV1::Http { .. } => None,
             OriginV1::File { place, .. } => Some(FileProgress { seq: self.seq, place }),
         }
     }

@@ -143,6 +143,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Durable {
     seq: u64,
+    incarnation: Incarnation,
     reply: Payload,
     duplicate: bool,
     resend_of: Option<u64>,
@@ -151,6 +152,10 @@ pub struct Durable {
 impl Durable {
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+    /// Of the record, or of its first copy; with `seq` its identity.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
     /// The positive answer that was stored with the record; of the first copy, where this is a duplicate.
     pub fn reply(&self) -> &Payload {
@@ -178,6 +183,9 @@ pub enum AppendError {
     UnknownFeed(FeedId),
     #[error("a message of {bytes} bytes is larger than message_bytes_max")]
     TooLarge { bytes: u64 },
+    /// Only where an identity is a promise of the sender's (HTTP); of HL7 it is stored and flagged.
+    #[error("the sender used this identity before, for another message")]
+    IdentityReused,
 }
 
 /// One feed as the spool knows it.

@@ -27,6 +27,7 @@ const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
 #[expect(clippy::large_enum_variant, reason = "most are the large one, and there are at most APPEND_QUEUE")]
 enum Request {
     Append { message: Message, answer: oneshot::Sender<Result<Durable, AppendError>> },
+    Several { messages: Vec<Message>, answer: oneshot::Sender<Vec<Result<Durable, AppendError>>> },
     Files { messages: Vec<Message>, answer: oneshot::Sender<Result<(), AppendError>> },
     Row { row: Row, answer: oneshot::Sender<Result<(), QuarantineError>> },
     Frame { feed: FeedId, peer: String, code: &'static str, bytes: Payload },
@@ -60,6 +61,15 @@ impl Appender {
         answered.await.unwrap_or(Err(AppendError::Stopping))
     }
 
+    /// Several messages in order, each with an answer of its own, also in order; those of one batch need one sync. As with [`Appender::append`].
+    pub async fn append_several(&self, messages: Vec<Message>) -> Vec<Result<Durable, AppendError>> {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(Request::Several { messages, answer }).await.is_err() {
+            return vec![Err(AppendError::Stopping)];
+        }
+        answered.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping)])
+    }
+
     /// Records of one file feed, in order, each naming what it follows. Blocks while the queue is full; not for asynchronous code.
     pub fn append_files(&self, messages: Vec<Message>) -> Result<Appending, AppendError> {
         let (answer, answered) = oneshot::channel();
@@ -77,12 +87,20 @@ impl Appender {
         FileList::open(Arc::clone(&self.shared.disk), &self.shared.path, feed)
     }
 
-    /// A part of a file that cannot be a record: sealed into quarantine, synced when this returns `Ok`. Blocks.
+    /// A part of a file or body that cannot be a record: sealed into quarantine, synced when this returns `Ok`. Blocks.
     pub fn quarantine_row(&self, row: Row) -> Result<(), QuarantineError> {
         let stopping = || QuarantineError::Store("the agent is stopping".into());
         let (answer, answered) = oneshot::channel();
         self.requests.blocking_send(Request::Row { row, answer }).map_err(|_| stopping())?;
         answered.blocking_recv().unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// The same for asynchronous code.
+    pub async fn quarantine_part(&self, row: Row) -> Result<(), QuarantineError> {
+        let stopping = || QuarantineError::Store("the agent is stopping".into());
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Row { row, answer }).await.map_err(|_| stopping())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Bytes that could not be a message: sealed into quarantine as far as its quota allows, else only counted.
@@ -136,6 +154,7 @@ impl Closer {
 
 enum Answer {
     One(oneshot::Sender<Result<Durable, AppendError>>),
+    Each(oneshot::Sender<Vec<Result<Durable, AppendError>>>),
     /// One answer for all.
     All(oneshot::Sender<Result<(), AppendError>>),
 }
@@ -205,6 +224,11 @@ impl Worker {
                     batch.push(message);
                     answers.push(Waiting { records: 1, answer: Answer::One(answer) });
                 }
+                Request::Several { messages, answer } => {
+                    bytes += messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
+                    answers.push(Waiting { records: messages.len(), answer: Answer::Each(answer) });
+                    batch.extend(messages);
+                }
                 Request::Files { messages, answer } => {
                     bytes += messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
                     answers.push(Waiting { records: messages.len(), answer: Answer::All(answer) });
@@ -251,6 +275,7 @@ impl Worker {
             match answer {
                 // The connection may be gone: the record is durable all the same, and the sender will resend and be recognised.
                 Answer::One(answer) => drop(mine.next().map(|outcome| answer.send(outcome))),
+                Answer::Each(answer) => drop(answer.send(mine.collect())),
                 Answer::All(answer) => {
                     let stored = mine.try_for_each(|outcome| outcome.map(drop));
                     // Those behind the first error are the next one's otherwise.

@@ -24,7 +24,7 @@ use super::state::{self, SharedState};
 use super::{AppendError, FeedInfo, Item, QuarantineError, ReadError};
 use crate::contract::Mark;
 use crate::limits;
-use crate::record::{Chain, FeedId, FileOrigin, Incarnation, Lane, Link, Origin, Payload, Position, Record};
+use crate::record::{Chain, FeedId, FileOrigin, HttpOrigin, Incarnation, Lane, Link, Origin, Payload, Position, Record};
 use crate::status::condition::Code;
 
 /// Where a feed is being read.
@@ -366,6 +366,9 @@ fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: b
             repeated: header.flags & format::FLAG_FILE_REPEATED != 0,
             follows: None,
         }),
+        format::OriginV1::Http { peer, media_type } => {
+            Origin::Http(HttpOrigin { peer: peer.clone(), media_type: media_type.clone(), request: [0; 32] })
+        }
     };
     Record {
         feed: feed.clone(),

@@ -128,7 +128,7 @@ fn is_meant(wanted: &Wanted, first: u64, last: u64) -> bool {
 
 fn shown(header: RecordHeaderV1) -> Header {
     let peer = match header.origin {
-        format::OriginV1::Peer { peer } => peer,
+        format::OriginV1::Peer { peer } | format::OriginV1::Http { peer, .. } => peer,
         format::OriginV1::File { .. } => String::new(),
     };
     Header { seq: header.seq, received_at_ms: header.received_at_ms, peer, control_id: header.control_id, resend_of: header.resend_of }

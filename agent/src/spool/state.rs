@@ -41,6 +41,7 @@ pub enum Known {
     },
     Duplicate {
         seq: u64,
+        incarnation: Incarnation,
         reply: Vec<u8>,
     },
 }
@@ -282,8 +283,9 @@ impl State {
         let Some(db) = self.db.clone() else { return Known::New { identity_seen: false } };
         let head = shared.index().feeds.get(feed).map_or(0, |feed| feed.head.seq);
         match guarded("looking up", || chunk::read_entry(&db, feed, seq)) {
-            Ok(Some((known, reply))) if known == *print && seq <= head => Known::Duplicate { seq, reply },
-            Ok(_) => new,
+            Ok(Some((known, incarnation, reply))) if known == *print && seq <= head => Known::Duplicate { seq, incarnation, reply },
+            // The same message: whatever became of it, its identity was not used for another one.
+            Ok(_) => Known::New { identity_seen: found.identity != Some(seq) },
             Err(error) => {
                 self.lose(&error);
                 Known::New { identity_seen: false }

@@ -88,6 +88,8 @@ conditions! {
     FeedCertificateInvalid = "feed_certificate_invalid", Error;
     /// The certificate of a listener ends soon, or has ended.
     FeedCertificateExpiring = "feed_certificate_expiring", Warning;
+    /// The tokens file of a feed changed and cannot be used; what was read before is.
+    FeedTokensInvalid = "feed_tokens_invalid", Error;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed's directory must be a mounted share, and nothing is mounted.

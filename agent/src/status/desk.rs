@@ -114,6 +114,7 @@ impl Desk {
             let listen = match &settings.source {
                 SourceSettings::Mllp(mllp) => mllp.listen.to_string(),
                 SourceSettings::Directory(directory) => directory.path.display().to_string(),
+                SourceSettings::Http(http) => http.url(&settings.id),
             };
             let about = conditions.iter().filter(|condition| condition.subject == settings.id.as_str());
             FeedView {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -40,6 +41,7 @@ use crate::source::frame::{Event, Foreign, FrameLimits, Framer, JunkClass, Remai
 use crate::source::oddity::{Oddity, PeerConditions, Seen};
 use crate::source::slots::{FeedSlots, LargeFrameSlot};
 use crate::source::tap::Fate;
+use crate::source::tls::{Tls, Told};
 use crate::spool::AppendError;
 use crate::status::board::{Board, FeedCounters};
 
@@ -58,6 +60,13 @@ pub(super) struct Shared {
     pub(super) conditions: PeerConditions,
     pub(super) pause: watch::Sender<Pause>,
     pub(super) control_ids: ControlIds,
+}
+
+impl Shared {
+    /// For what is told of connections that are refused.
+    pub(super) fn told(&self) -> Told<'_> {
+        Told { feed: &self.feed, counters: &self.counters, conditions: &self.conditions }
+    }
 }
 
 /// Makes MSH-10 of replies: nine digits drawn at start, nine that count, and room for two that number the acknowledgements of one reply.
@@ -109,6 +118,26 @@ impl Ending {
             Self::Invalid => "closed without an answer: what came cannot be a message (on_invalid)",
             Self::Odd(oddity) => oddity.name(),
         }
+    }
+}
+
+/// Serves one connection of a port with TLS, from its first byte to its end.
+pub(super) async fn serve_tls(tls: Arc<Tls>, stream: TcpStream, peer: String, mut seat: Seat, shared: Arc<Shared>) {
+    let handshake = tokio::select! {
+        biased;
+        _ask = asked_to_leave(&mut seat.ask) => {
+            tracing::debug!(feed = %shared.feed, %peer, "connection ended in its TLS handshake: it made room, or the listener stops");
+            return;
+        }
+        handshake = tls.handshake(stream) => handshake,
+    };
+    match handshake {
+        Ok(stream) => {
+            drop(tls); // the connection lives long and needs no more of it
+            seat.touch();
+            serve(stream, peer, seat, shared).await;
+        }
+        Err(failed) => tls.tell(&failed, &shared.told(), &peer),
     }
 }
 
@@ -308,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.quarantine(Oddity::OverLimit.name(), body).await;
                 Ok(accepted.too_large(&stamp))
             }
-            AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) => {
+            AppendError::Full(_) | AppendError::Store(_) | AppendError::UnknownFeed(_) | AppendError::IdentityReused => {
                 self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
                 self.witness.fate(Fate::NotStored);
                 self.store_failed(&error)?;
@@ -446,7 +475,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Ends when somebody wants the connection to leave.
-pub(super) async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
+async fn asked_to_leave(ask: &mut watch::Receiver<Ask>) -> Ask {
     // The sender lives in the seat's entry, which only the seat itself removes: an error would mean the listener is gone.
     ask.wait_for(|ask| *ask != Ask::Stay).await.map_or(Ask::Stop, |ask| *ask)
 }

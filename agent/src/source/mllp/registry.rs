@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,10 @@ struct Counts {
     messages: AtomicU64,
     bytes: AtomicU64,
     acks: [AtomicU64; AckCode::ALL.len()],
+    /// Of HTTP; a closed list of ours, a dozen at most.
+    statuses: Mutex<BTreeMap<u16, u64>>,
+    /// Whom the peer has proven to be.
+    name: OnceLock<String>,
     oddities: [AtomicU32; Oddity::ALL.len()],
 }
 
@@ -57,7 +61,7 @@ pub struct ConnectionView {
     pub messages: u64,
     /// Bytes received, framing and junk included.
     pub bytes: u64,
-    /// Answers by code; those that never occurred are left out.
+    /// Answers by code (of HTTP by status); those that never occurred are left out.
     pub acks: BTreeMap<String, u64>,
     /// By name; those that never occurred are left out.
     pub oddities: BTreeMap<String, u64>,
@@ -104,6 +108,8 @@ impl Registry {
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             acks: Default::default(),
+            statuses: Mutex::default(),
+            name: OnceLock::new(),
             oddities: [const { AtomicU32::new(0) }; Oddity::ALL.len()],
         });
         let mut inner = self.inner();
@@ -129,15 +135,17 @@ impl Counts {
     fn view(&self) -> ConnectionView {
         let last = self.last_message_ms.load(Ordering::Relaxed);
         let acks = AckCode::ALL.iter().zip(&self.acks).map(|(code, count)| (code.as_str().to_owned(), count.load(Ordering::Relaxed)));
+        let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let statuses = statuses.into_iter().map(|(status, count)| (status.to_string(), count));
         let oddities =
             Oddity::ALL.iter().zip(&self.oddities).map(|(oddity, count)| (oddity.name().to_owned(), count.load(Ordering::Relaxed).into()));
         ConnectionView {
-            peer: self.peer.to_string(),
+            peer: self.name.get().map_or_else(|| self.peer.to_string(), |name| format!("{} {name}", self.peer)),
             since: clock::rfc3339(self.since_ms),
             last_message: (last != 0).then(|| clock::rfc3339(last)),
             messages: self.messages.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
-            acks: acks.filter(|(_, count)| *count > 0).collect(),
+            acks: acks.chain(statuses).filter(|(_, count)| *count > 0).collect(),
             oddities: oddities.filter(|(_, count)| *count > 0).collect(),
             ended: None,
         }
@@ -161,6 +169,16 @@ impl Registration {
 
     pub fn answered(&self, code: AckCode) {
         self.counts.acks[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An HTTP answer.
+    pub fn status(&self, status: u16) {
+        *self.counts.statuses.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
+    }
+
+    /// Whom the peer has proven to be; the first name stays.
+    pub fn is_known_as(&self, name: &str) {
+        self.counts.name.get_or_init(|| name.to_owned());
     }
 
     pub fn odd(&self, oddity: Oddity) {

@@ -5,17 +5,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::settings::{MllpSettings, Network};
+use crate::config::settings::{ListenerTls, Network};
 
 /// An empty list lets everybody in.
-pub(super) fn admits(peers: &[Network], peer: IpAddr) -> bool {
+pub fn admits(peers: &[Network], peer: IpAddr) -> bool {
     peers.is_empty() || peers.iter().any(|network| network.contains(peer))
 }
 
 /// The text of `listener_open`, if it is.
-pub(super) fn open_to_all(settings: &MllpSettings, listen: SocketAddr) -> Option<String> {
-    let proven = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let listed = !settings.peers.is_empty() && !settings.peers.iter().any(Network::is_everything);
+pub fn open_to_all(peers: &[Network], tls: Option<&ListenerTls>, listen: SocketAddr) -> Option<String> {
+    let proven = tls.is_some_and(|tls| tls.client_ca.is_some());
+    let listed = !peers.is_empty() && !peers.iter().any(Network::is_everything);
     (!proven && !listed && !listen.ip().to_canonical().is_loopback()).then(|| {
         format!("whoever reaches {listen} may send to this feed; list its senders in `peers`, or ask for their certificates with client_ca")
     })

@@ -3,16 +3,19 @@
 //! ```text
 //! bind ── load ──► ServerConfig ◄── watch: every LISTENER_TLS_INTERVAL, when a file changed ── load again
 //!                      │ taken by each new connection; running ones keep theirs
-//! accept ─► seat ─► task: handshake, at most TLS_HANDSHAKE_TIMEOUT ─► connection::serve
+//! accept ─► task: handshake, at most TLS_HANDSHAKE_TIMEOUT ─► the source's connection
 //!                                └ failed: counted, told with what to do, closed
 //! ```
 //!
-//! 1. The handshake runs in the connection's task and on its seat: a slow one holds up nobody, and those in their handshake make room first.
+//! 1. The handshake runs in the connection's task: a slow one holds up nobody.
 //! 2. Files that changed and cannot be used leave the old ones in place: condition `feed_certificate_invalid`, raised at the second look,
 //!    because replacing certificate and key takes two steps. They are tried again at every look.
 //! 3. With `client_ca` every sender must prove itself; with `client_subjects` it must also be one of those (see `certificate`). While our own
 //!    clock cannot be believed dates alone refuse nobody (I10). Nothing is resumed: every connection is proven anew, under the files of today.
 //! 4. *ring* is named as the provider here, never the process default. TLS 1.3 and 1.2.
+
+mod certificate;
+mod refusal;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -28,11 +31,11 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherEr
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::certificate::{self, Names};
-use super::connection::{self, Shared, asked_to_leave};
-use super::refusal::{Refusals, SubjectUnknown, reason};
-use super::seats::Seat;
+use self::certificate::Names;
+pub use self::refusal::{Refusals, Told};
+use self::refusal::{SubjectUnknown, reason};
 use crate::clock;
 use crate::config::files::{self, Secret};
 use crate::config::settings::{ClientSubject, ListenerTls, TlsKeySource};
@@ -45,7 +48,7 @@ use crate::uplink::tls::dates_forgiven;
 
 /// TLS of one listener, shared by its connections.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub struct Tls {
     feed: FeedId,
     board: Arc<Board>,
     files: TlsFiles,
@@ -53,6 +56,19 @@ pub(super) struct Tls {
     look_interval: Duration,
     current: Mutex<Current>,
     refusals: Refusals,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum Failed {
+    Refused(Oddity, String),
+    Gone(std::io::Error),
+}
+
+/// The name a client's certificate gives it.
+pub fn client_name(stream: &TlsStream<TcpStream>) -> Option<String> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    Names::of(certificate).one().map(str::to_owned)
 }
 
 /// What new connections use, and what is known of the files.
@@ -84,9 +100,10 @@ struct TlsFiles {
 /// Tells whether files changed: of each file device, inode, length, and the times of content and of inode (which also moves when only the
 /// mode is mended, or when a copy keeps the old file's date). `None`: not there.
 type Marks = Vec<Option<Mark>>;
-type Mark = (u64, u64, u64, (i64, i64), (i64, i64));
+pub type Mark = (u64, u64, u64, (i64, i64), (i64, i64));
 
-fn mark(path: &Path) -> Option<Mark> {
+/// Changes when the file does.
+pub fn mark(path: &Path) -> Option<Mark> {
     let m = std::fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())))
 }
@@ -144,7 +161,7 @@ impl TlsFiles {
 
 impl Tls {
     /// Reads the files for the first time.
-    pub(super) fn open(settings: ListenerTls, feed: FeedId, board: Arc<Board>) -> Result<Arc<Self>, String> {
+    pub fn open(settings: ListenerTls, feed: FeedId, board: Arc<Board>) -> Result<Arc<Self>, String> {
         let files = TlsFiles::new(settings)?;
         let read_from = files.marks();
         let loaded = files.load()?;
@@ -165,36 +182,31 @@ impl Tls {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves one connection from its first byte to its end.
-    pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: String, mut seat: Seat, shared: Arc<Shared>) {
+    /// Whether clients prove themselves.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.files.client_ca.is_some()
+    }
+
+    /// Takes a connection through its handshake.
+    pub async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failed> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.current().loaded.config));
-        let handshake = tokio::select! {
-            biased;
-            _ask = asked_to_leave(&mut seat.ask) => {
-                tracing::debug!(feed = %self.feed, %peer, "connection ended in its TLS handshake: it made room, or the listener stops");
-                return;
-            }
-            handshake = timeout(self.handshake_timeout, acceptor.accept(stream)) => handshake,
-        };
-        match handshake {
-            Ok(Ok(stream)) => {
-                drop(self); // the connection lives long and needs no more of it
-                seat.touch();
-                connection::serve(stream, peer, seat, shared).await;
-            }
-            Ok(Err(error)) => {
-                if let Some((oddity, detail)) = reason(&error) {
-                    self.refusals.tell(&shared, oddity, &peer, &detail);
-                } else {
-                    tracing::debug!(feed = %self.feed, %peer, %error, "connection ended in its TLS handshake");
-                }
-            }
-            Err(_) => self.refusals.tell(&shared, Oddity::HandshakeTimeout, &peer, ""),
+        match timeout(self.handshake_timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(reason(&error).map_or(Failed::Gone(error), |(oddity, detail)| Failed::Refused(oddity, detail))),
+            Err(_) => Err(Failed::Refused(Oddity::HandshakeTimeout, String::new())),
+        }
+    }
+
+    /// Tells why a handshake failed; of a connection that just went away only the log for developers.
+    pub fn tell(&self, failed: &Failed, to: &Told<'_>, peer: &str) {
+        match failed {
+            Failed::Refused(oddity, detail) => self.refusals.tell(to, *oddity, peer, detail),
+            Failed::Gone(error) => tracing::debug!(feed = %self.feed, %peer, %error, "connection ended in its TLS handshake"),
         }
     }
 
     /// Looks after the files for as long as the listener lives.
-    pub(super) async fn watch(self: Arc<Self>) {
+    pub async fn watch(self: Arc<Self>) {
         let mut looks = interval(self.look_interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -249,7 +261,7 @@ impl Tls {
     }
 
     /// Ends its conditions; the listener has stopped.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         self.board.clear(Code::FeedCertificateInvalid, self.feed.as_str());
         self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str());
     }

@@ -10,10 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use rustls::{AlertDescription, CertificateError, Error as Tls, InvalidMessage};
 use tokio::time::Instant;
 
-use super::Limited;
 use super::certificate::Names;
-use super::connection::Shared;
-use crate::source::oddity::Oddity;
+use crate::record::FeedId;
+use crate::source::oddity::{Oddity, PeerConditions};
+use crate::source::port::Limited;
+use crate::status::board::FeedCounters;
 
 /// A certificate that is good but not on the list.
 #[derive(Debug, thiserror::Error)]
@@ -56,20 +57,33 @@ pub(super) fn reason(error: &io::Error) -> Option<(Oddity, String)> {
     }
 }
 
+/// Whom a refusal concerns.
+#[derive(Debug)]
+pub struct Told<'a> {
+    pub feed: &'a FeedId,
+    pub counters: &'a FeedCounters,
+    pub conditions: &'a PeerConditions,
+}
+
 /// Tells refusals of one listener without letting one peer fill the log.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub struct Refusals {
     lines: Mutex<HashMap<&'static str, Limited>>,
 }
 
 impl Refusals {
-    pub(super) fn tell(&self, shared: &Shared, oddity: Oddity, peer: &str, detail: &str) {
-        shared.counters.connections_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        shared.conditions.raise(oddity, peer, std::time::Instant::now());
+    pub fn tell(&self, to: &Told<'_>, oddity: Oddity, peer: &str, detail: &str) {
+        to.counters.connections_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.note(to, oddity, peer, detail);
+    }
+
+    /// The same for a connection that goes on.
+    pub fn note(&self, to: &Told<'_>, oddity: Oddity, peer: &str, detail: &str) {
+        to.conditions.raise(oddity, peer, std::time::Instant::now());
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(unsaid) = lines.entry(oddity.name()).or_default().due(Instant::now()) else { return };
         drop(lines);
-        tracing::warn!(feed = %shared.feed, %peer, oddity = oddity.name(), unsaid, detail, "{}", oddity.text());
+        tracing::warn!(feed = %to.feed, %peer, oddity = oddity.name(), unsaid, detail, "{}", oddity.text());
     }
 }
 

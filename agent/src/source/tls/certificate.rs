@@ -91,7 +91,7 @@ pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
 
 /// The names by which a list of subjects may know a certificate.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Names {
+pub struct Names {
     /// Of a subject with exactly one; with several it would be a matter of taste which counts.
     common: Option<String>,
     dns: Vec<String>,
@@ -105,6 +105,11 @@ impl Names {
         let Some(parts) = parts(certificate) else { return Self::default() };
         let mut common: Vec<String> = Der(parts.subject).filter(|(tag, _)| *tag == SET).filter_map(|(_, set)| common_name(set)).collect();
         Self { common: common.pop().filter(|_| common.is_empty()), dns: parts.extensions.map(dns_names).unwrap_or_default() }
+    }
+
+    /// One name for people: the common name, else the first DNS name.
+    pub fn one(&self) -> Option<&str> {
+        self.common.as_deref().or(self.dns.first().map(String::as_str))
     }
 
     pub(super) fn are_among(&self, subjects: &[ClientSubject]) -> bool {

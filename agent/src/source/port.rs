@@ -1,0 +1,113 @@
+//! What every listening source needs of a port: opening it, saying why it cannot be opened, options of its connections, and when to accept
+//! again after accept failed. No state beyond the back-off; who accepts what is the source's business.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use crate::limits::{
+    ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG, ODDITY_CHECK_INTERVAL,
+};
+use crate::record::FeedId;
+
+/// The port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("feed `{feed}`: cannot listen on {listen}; {}", advice(.source))]
+    Port { feed: FeedId, listen: SocketAddr, source: io::Error },
+    /// Nobody could be answered, so the port stays closed.
+    #[error("feed `{feed}`: cannot listen with TLS; {why}")]
+    Tls { feed: FeedId, why: String },
+    /// Nobody could prove who they are.
+    #[error("feed `{feed}`: cannot take requests; {why}")]
+    Tokens { feed: FeedId, why: String },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program or feed has this port: `ss -ltnp` shows which",
+        io::ErrorKind::AddrNotAvailable => "this address belongs to no interface of this machine: `ip addr` shows those that do",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one or grant it in the unit",
+        _ => "check `listen` of the feed",
+    }
+}
+
+/// When to accept again after accept failed.
+#[derive(Debug)]
+pub struct Retry {
+    at: Option<Instant>,
+    next: Duration,
+    log: Limited,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { at: None, next: ACCEPT_RETRY_MIN, log: Limited::default() }
+    }
+}
+
+impl Retry {
+    pub fn succeeded(&mut self) {
+        *self = Self { log: std::mem::take(&mut self.log), ..Self::default() };
+    }
+
+    /// Says whether to log. A connection that was gone before it was accepted costs no delay.
+    pub fn failed(&mut self, error: &io::Error, now: Instant) -> Option<u64> {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock) {
+            return None;
+        }
+        self.at = Some(now + self.next);
+        self.next = (self.next * 2).min(ACCEPT_RETRY_MAX);
+        self.log.due(now)
+    }
+
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        self.at.filter(|at| now < *at)
+    }
+}
+
+/// Lets a line through once in `ODDITY_CHECK_INTERVAL` and counts the rest.
+#[derive(Debug, Default)]
+pub struct Limited {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Limited {
+    /// `Some` with the number of lines left out since the last one, when it is time for one.
+    pub fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now < last + ODDITY_CHECK_INTERVAL) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// Opens a port.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?; // a restart must not wait for old connections to time out
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Replies at once; notices when the peer is gone.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+    rustix::net::sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}
