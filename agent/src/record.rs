@@ -22,7 +22,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use self::origin::{Content, FileFingerprint, FileOrigin, FilePlace, FileProgress, HttpOrigin, Origin};
+pub use self::origin::{Content, FileOrigin, FilePlace, FileProgress, HttpOrigin, Origin};
 use crate::limits::NAME_BYTES_MAX;
 
 /// Why a name was refused.

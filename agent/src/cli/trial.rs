@@ -17,6 +17,7 @@ use super::{Failure, print};
 use crate::config::settings::{FeedSettings, Settings, SourceSettings};
 use crate::config::{self, Files};
 use crate::limits;
+use crate::source::http::HttpSplit;
 use crate::source::files::trial::{Outcome, Shown, Trial, Way};
 use crate::source::files::{Completion, DirectorySettings};
 use crate::source::split::{SplitLimits, SplitSettings, State, codes};
@@ -59,6 +60,7 @@ pub(super) fn try_file(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> 
     let (split, answers) = match &feed.source {
         SourceSettings::Directory(directory) => (&directory.split, None),
         SourceSettings::Mllp(mllp) => (&SplitSettings::Hl7Concat, Some(&mllp.answers)),
+        SourceSettings::Http(http) => (split_of(http.split, asked.path), None),
     };
     let failed = |error: io::Error| other(format!("{} cannot be read: {error}", asked.path.display()));
     let file = File::open(asked.path).map_err(failed)?;
@@ -74,7 +76,7 @@ pub(super) fn try_file(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> 
     let outcome = Outcome::of(&trial.verdict);
     let reception = match &feed.source {
         SourceSettings::Directory(directory) => Some(reception(directory, asked.path, &metadata, &outcome)),
-        SourceSettings::Mllp(_) => None,
+        SourceSettings::Mllp(_) | SourceSettings::Http(_) => None,
     };
     let result = Tried { feed, split, reception, trial, outcome };
     if asked.json {
@@ -84,6 +86,16 @@ pub(super) fn try_file(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> 
         print(&result.text(asked.rows, Paint(paint)))?;
     }
     if result.is_whole() { Ok(()) } else { Err(Failure::No) }
+}
+
+/// How a posted body is split. The media type says whether it is NDJSON; of a file, its name does.
+fn split_of(split: HttpSplit, path: &Path) -> &'static SplitSettings {
+    match split {
+        _ if path.extension().is_some_and(|ending| ending == "ndjson") => &SplitSettings::Ndjson,
+        HttpSplit::Whole => &SplitSettings::Whole,
+        HttpSplit::FhirBundle => &SplitSettings::FhirBundle,
+        HttpSplit::JsonArray => &SplitSettings::JsonArray,
+    }
 }
 
 fn feed<'a>(settings: &'a Settings, name: &str) -> Result<&'a FeedSettings, Failure> {

@@ -11,7 +11,7 @@ use super::media::{Kind, MediaType};
 use super::parts::Parts;
 use crate::clock;
 use crate::limits::{FILE_BUNDLE_BYTES, FILE_BUNDLE_RECORDS};
-use crate::record::{Fingerprint, HttpOrigin, Message, MessageIdentity, Origin, Payload, record_id};
+use crate::record::{FileFingerprint, HttpOrigin, Message, MessageIdentity, Origin, Payload, record_id};
 use crate::source::split::{PieceKind, SplitLimits};
 use crate::spool::{AppendError, Durable, QuarantineError, Row};
 use sha2::{Digest as _, Sha256};
@@ -36,7 +36,7 @@ impl Posted<'_> {
     }
 
     /// Keeps what is unusable from being put away twice under one key.
-    fn fingerprint(&self, request: [u8; 32]) -> Fingerprint {
+    fn fingerprint(&self, request: [u8; 32]) -> FileFingerprint {
         let mut salt = [0; 32];
         match self.key {
             Some(key) => {
@@ -45,7 +45,7 @@ impl Posted<'_> {
             }
             None => getrandom::fill(&mut salt).expect("the kernel gives random numbers once it has started"),
         }
-        Fingerprint(salt)
+        FileFingerprint(salt)
     }
 
     /// Of its `number`th part; the first has the key alone, as most requests hold one.
