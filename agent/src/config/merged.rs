@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::directory;
+use super::expect;
 use super::fault::{FaultList, Place};
 use super::reader::{At, Field};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
@@ -69,6 +70,8 @@ pub(super) struct Feed {
     pub charset_force: Option<At<bool>>,
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Merged>,
+    /// Default: nothing is expected.
+    pub expect: Option<expect::Merged>,
     pub other_sources: Vec<Place>,
 }
 
@@ -182,6 +185,7 @@ fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
         charset_force: w.charset_force.or(false, at, "charset_force"),
         mllp: w.mllp.map(|m| mllp(m, f)),
         directory: w.directory.map(|d| directory::merge(d, f)),
+        expect: w.expect.map(expect::merge),
         other_sources: w.other_sources,
         place: w.place,
     }

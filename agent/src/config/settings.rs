@@ -8,6 +8,7 @@ pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
+use crate::status::cadence::Expect;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -107,6 +108,16 @@ pub struct FeedSettings {
     pub stage: Stage,
     pub charset: charset::Rule,
     pub source: SourceSettings,
+    /// `None`: nothing is expected, silence is no matter.
+    pub expect: Option<ExpectSettings>,
+}
+
+/// When a feed is expected to bring something.
+#[derive(Clone, Debug)]
+pub struct ExpectSettings {
+    pub expect: Expect,
+    /// Dates beside those of `expect`, one per line.
+    pub holidays_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]

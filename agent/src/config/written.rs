@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::directory;
+use super::expect;
 use super::fault::{FaultList, Place};
 use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
@@ -81,6 +82,7 @@ pub(super) struct Feed {
     pub charset_force: Field<bool>,
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Written>,
+    pub expect: Option<expect::Written>,
     /// Kinds of sources this version does not have.
     pub other_sources: Vec<Place>,
 }
@@ -190,6 +192,7 @@ fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
         charset_force: s.read(f, "charset_force", flag),
         mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
         directory: s.has("directory").is_some().then(|| s.section(f, "directory")).map(|section| directory::read(section, f)),
+        expect: s.has("expect").is_some().then(|| s.section(f, "expect")).map(|section| expect::read(section, f)),
         other_sources: ["http"].into_iter().filter_map(|kind| s.has(kind)).collect(),
     };
     s.finish(f);

@@ -108,6 +108,8 @@ conditions! {
     FileRefused = "file_refused", Error;
     /// A file changed while or after it was captured.
     FileChanged = "file_changed", Error;
+    /// A feed did not bring what it was expected to.
+    FeedSilent = "feed_silent", Error;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }
