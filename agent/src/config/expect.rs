@@ -116,14 +116,8 @@ pub(super) fn validate(m: &Merged, zone: Option<&str>, base: &Path, f: &mut Faul
         f.add(&at.place, "reaches from one time of `by` over the next; make it shorter than the time between them");
     }
     let zone = zone.and_then(|name| TimeZoneDatabase::bundled().get(name).ok());
-    let calendar = Calendar {
-        zone: zone?,
-        days: days?,
-        holidays: Holidays::new(holidays?),
-        by: by?,
-        from: flat(from)?,
-        between: flat(between)?,
-    };
+    let calendar =
+        Calendar { zone: zone?, days: days?, holidays: Holidays::new(holidays?), by: by?, from: flat(from)?, between: flat(between)? };
     let expect = Expect { every: flat(every)?, grace: grace?, calendar };
     Some(ExpectSettings { expect, holidays_file: m.holidays_file.given().map(|at| base.join(&at.value)) })
 }

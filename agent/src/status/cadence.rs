@@ -11,6 +11,7 @@
 //!    every few seconds with what arrived since.
 //! 2. A deadline is judged once, when its grace is over: silent if nothing came in its window, which begins where the grace of the one before
 //!    ended (or at `from`). Each deadline is missed at most once, however the clock is turned.
+//!    What ends its silence came late for it and does not stand for the next: two deadlines want two arrivals.
 //! 3. `every` runs from the last arrival, or from when the feed was first watched.
 //!
 //! **Which clock (I10).** How long ago something arrived is measured by the monotonic clock; only the place on the calendar is the wall clock's.
@@ -86,6 +87,8 @@ struct Last {
     /// By the wall clock of an earlier run.
     recorded: Option<Timestamp>,
     is_arrival: bool,
+    /// It ended the silence after a deadline: it stands for that one, and not for the next.
+    was_late: bool,
 }
 
 /// One feed's.
@@ -114,6 +117,7 @@ impl Cadence {
             before_start: Duration::ZERO,
             recorded: remembered.arrived.or(remembered.watched_from).filter(|_| !remembered.undated),
             is_arrival: remembered.arrived.is_some() || remembered.undated,
+            was_late: remembered.late,
         };
         Self {
             expect,
@@ -139,13 +143,15 @@ impl Cadence {
         let at = if now.suspect { self.last.recorded } else { self.last_at(now) };
         let undated = at.is_none() && self.last.is_arrival;
         let (arrived, watched_from) = if self.last.is_arrival { (at, None) } else { (None, at) };
-        Remembered { arrived, watched_from, undated, silent: self.silent.is_some() }
+        Remembered { arrived, watched_from, undated, silent: self.silent.is_some(), late: self.last.was_late }
     }
 
     /// Judges. `arrived`: something came since the last call.
     pub fn check(&mut self, now: Reading, arrived: bool) -> Verdict {
         if arrived {
-            self.last = Last { at: Some(now.since_start), before_start: Duration::ZERO, recorded: None, is_arrival: true };
+            // Where there is a `from`, that says what stands for which deadline.
+            let was_late = matches!(self.silent, Some(Silence::By(_))) && self.expect.calendar.from.is_none();
+            self.last = Last { at: Some(now.since_start), before_start: Duration::ZERO, recorded: None, is_arrival: true, was_late };
             (self.silent, self.was_silent) = (None, false);
         }
         let mut missed = None;
@@ -210,7 +216,8 @@ impl Cadence {
         let calendar = &self.expect.calendar;
         let deadline = calendar.deadline_through(now.wall.checked_sub(self.expect.grace).ok()?)?;
         let begin = calendar.window_begin(deadline, self.expect.grace)?;
-        (self.last_at(now)? <= begin).then_some(deadline)
+        let last = self.last_at(now)?;
+        (last <= begin || self.last.was_late && last < deadline).then_some(deadline)
     }
 
     /// The deadlines and `every`; a deadline missed just now.
@@ -279,7 +286,9 @@ impl Cadence {
     fn next(&self, now: Timestamp, last: Timestamp) -> Option<Timestamp> {
         let calendar = &self.expect.calendar;
         let deadline = calendar.deadline_after(now).and_then(|first| {
-            let is_met = calendar.window_begin(first, self.expect.grace).is_some_and(|begin| last > begin) && self.last.is_arrival;
+            let is_met = calendar.window_begin(first, self.expect.grace).is_some_and(|begin| last > begin)
+                && self.last.is_arrival
+                && !self.last.was_late;
             if is_met { calendar.deadline_after(first) } else { Some(first) }
         });
         let every = self.expect.every.and_then(|every| calendar.counted_until(last, every)).filter(|at| *at > now);

@@ -11,6 +11,15 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 macro_rules! conditions {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $severity:ident;)*) => {
         /// What can be the matter.

@@ -30,6 +30,9 @@ pub struct Remembered {
     pub undated: bool,
     #[serde(default)]
     pub silent: bool,
+    /// What arrived last came too late for a deadline and stands for that one.
+    #[serde(default)]
+    pub late: bool,
 }
 
 impl Remembered {
@@ -37,7 +40,7 @@ impl Remembered {
     pub fn or_newer(self, record: Option<Timestamp>) -> Self {
         match record {
             Some(at) if self.arrived.is_none_or(|arrived| at > arrived) && !self.undated => {
-                Self { arrived: Some(at), watched_from: None, undated: false, silent: false }
+                Self { arrived: Some(at), watched_from: None, undated: false, silent: false, late: false }
             }
             _ => self,
         }

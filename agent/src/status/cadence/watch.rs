@@ -113,9 +113,13 @@ impl Watched {
                 let zone = calendar.zone.iana_name().unwrap_or("UTC");
                 format!("no {what} came by {} ({zone})", calendar.zone.to_datetime(deadline).strftime("%Y-%m-%d %H:%M"))
             }
-            Silence::Every => format!("no {what} came for longer than the {} min after which one is expected", every.unwrap_or_default().as_secs() / 60),
+            Silence::Every => {
+                format!("no {what} came for longer than the {} min after which one is expected", every.unwrap_or_default().as_secs() / 60)
+            }
         };
-        let last = verdict.last_arrival.map_or_else(|| "none is known".to_owned(), |at| format!("the last came at {}", clock::rfc3339(at.as_millisecond())));
+        let last = verdict
+            .last_arrival
+            .map_or_else(|| "none is known".to_owned(), |at| format!("the last came at {}", clock::rfc3339(at.as_millisecond())));
         format!("{late}; {last}; ask the people of the sending system")
     }
 
@@ -173,7 +177,9 @@ impl Watch {
         match arrivals::write(&self.spool, feeds) {
             Ok(()) => self.write_failed = false,
             Err(error) if !std::mem::replace(&mut self.write_failed, true) => {
-                tracing::warn!("what arrived when cannot be written down: {error}; after a restart a silence may be said one deadline late");
+                tracing::warn!(
+                    "what arrived when cannot be written down: {error}; after a restart a silence may be said one deadline late"
+                );
             }
             Err(_) => {}
         }
