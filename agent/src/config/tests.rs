@@ -376,7 +376,8 @@ fn shipped_configuration_shows_every_key() {
                 frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
                  peers unframed client_ca client_subjects \
                 split patterns subfolders order complete marker settle scan done retention_days retention_bytes require_mount name_in_events \
-                delimiter quote header encoding widths record_len trimmed_ends level";
+                delimiter quote header encoding widths record_len trimmed_ends level \
+                every by from days holidays holidays_file between grace";
     for key in keys.split_whitespace() {
         let shown = SHIPPED.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} =")));
         assert!(shown, "{key} is not shown");
