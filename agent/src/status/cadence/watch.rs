@@ -214,32 +214,40 @@ pub async fn run(
     };
     let (mut written, mut holidays) = (start, start);
     let mut stopping = false;
-    while !stopping {
+    loop {
         let now = reading(start);
         let changed = watch.turn(now, &board);
+        let write = changed || stopping || written.elapsed() >= CADENCE_WRITE_INTERVAL;
+        let look = holidays.elapsed() >= HOLIDAYS_INTERVAL;
+        // What begins or ends is written before the wait: the next thing may be a kill.
+        if write || look {
+            let Ok(back) = work(watch, write, look, start).await else {
+                return tracing::error!("what feeds are expected to bring is not watched any more; the place is in the log");
+            };
+            watch = back;
+            written = if write { Instant::now() } else { written };
+            holidays = if look { Instant::now() } else { holidays };
+        }
+        if stopping {
+            return;
+        }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => stopping = true,
             () = sleep(CADENCE_INTERVAL) => {}
         }
-        let write = changed || stopping || written.elapsed() >= CADENCE_WRITE_INTERVAL;
-        let look = holidays.elapsed() >= HOLIDAYS_INTERVAL;
-        if !write && !look {
-            continue;
-        }
-        let worked = tokio::task::spawn_blocking(move || {
-            if look {
-                watch.feeds.iter_mut().for_each(Watched::read_holidays);
-            }
-            if write {
-                watch.write(reading(start));
-            }
-            watch
-        });
-        let Ok(back) = worked.await else {
-            return tracing::error!("what feeds are expected to bring is not watched any more; the place is in the log");
-        };
-        watch = back;
-        written = if write { Instant::now() } else { written };
-        holidays = if look { Instant::now() } else { holidays };
     }
+}
+
+/// The part that touches the disk.
+async fn work(mut watch: Watch, write: bool, look: bool, start: Instant) -> Result<Watch, tokio::task::JoinError> {
+    let work = move || {
+        if look {
+            watch.feeds.iter_mut().for_each(Watched::read_holidays);
+        }
+        if write {
+            watch.write(reading(start));
+        }
+        watch
+    };
+    tokio::task::spawn_blocking(work).await
 }
