@@ -35,13 +35,14 @@ fn start_at(scene: &mut Scene, library: &Path, utc: &str) {
     scene.site.listening();
 }
 
-fn scene(by: &str) -> (Scene, Folder) {
+/// `lines` of `[feed.expect]`.
+fn scene(lines: &str) -> (Scene, Folder) {
     let mut folder = None;
     let mut scene = Scene::new(mosquitto::Options { persistence: false, packet_bytes_max: 0 }, |configuration| {
         let parent = configuration.spool.parent().expect("the spool lies in the site").join("in");
         let daily = Folder::new(&parent, "daily");
         let section = daily.section(&["split = \"csv\"", "complete = \"rename\""]);
-        configuration.sections.push(format!("{section}[feed.expect]\nby = [\"{by}\"]\ngrace = \"0s\"\n"));
+        configuration.sections.push(format!("{section}[feed.expect]\n{lines}\ngrace = \"0s\"\n"));
         folder = Some(daily);
     });
     scene.hub.start();
@@ -98,10 +99,10 @@ fn export(scene: &Scene, folder: &Folder, all: u64) {
 #[test]
 fn a_deadline_in_the_repeated_hour_is_missed_once() {
     let Some(library) = library() else { return };
-    let (mut scene, folder) = scene("01:30");
-    start_at(&mut scene, &library, "2026-10-30 16:00:00");
+    let (mut scene, folder) = scene("by = \"01:30\"\nfrom = \"00:30\"");
+    start_at(&mut scene, &library, "2026-11-01 00:10:00");
     export(&scene, &folder, 1);
-    // The 31st is met; the next is the second 01:30.
+    // In the evening of the 31st, before `from`; the next is the second 01:30.
     expects_next(&scene, "2026-11-01T06:30:00.000Z");
     scene.site.stop();
 
@@ -125,7 +126,7 @@ fn a_deadline_in_the_repeated_hour_is_missed_once() {
     wait::wait_until("the arrival ends the silence", wait::SOON, || !is_silent(&scene));
     hub_says(&scene, "condition over");
     export(&scene, &folder, 3);
-    expects_next(&scene, "2026-11-03T06:30:00.000Z");
+    expects_next(&scene, "2026-11-02T06:30:00.000Z");
     scene.site.stop();
 }
 
@@ -133,7 +134,7 @@ fn a_deadline_in_the_repeated_hour_is_missed_once() {
 #[test]
 fn a_deadline_in_the_gap_is_missed_once_at_its_end() {
     let Some(library) = library() else { return };
-    let (mut scene, folder) = scene("02:30");
+    let (mut scene, folder) = scene("by = \"02:30\"");
     start_at(&mut scene, &library, "2027-03-12 16:00:00");
     export(&scene, &folder, 1);
     expects_next(&scene, "2027-03-14T07:00:00.000Z");
