@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::config::settings::{FeedSettings, Settings, SourceSettings};
+use crate::config::settings::{ExpectSettings, FeedSettings, Settings, SourceSettings};
 use crate::forward::{Forwarder, ForwarderHandle};
 use crate::limits;
 use crate::record::Name;
@@ -31,6 +31,7 @@ use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
 use crate::spool::{self, Appender, Closer, Spool};
 use crate::status::board::Board;
+use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
 use crate::status::control::ControlSocket;
 use crate::status::desk::Desk;
@@ -77,6 +78,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     systemd::status("opening the spool");
     let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
+    let (watched, spool_monitor) = (expectations(&settings), monitor.clone());
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
@@ -91,6 +93,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     listen(&settings, &appender, &board, &stopped, &mut tasks);
     drop(appender); // the listeners' copies are the only ones that stay
+    tasks.spawn(cadence::run(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
     tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
@@ -117,6 +120,16 @@ async fn open_spool(settings: &Settings, board: &Arc<Board>) -> Result<Spool, Ru
         .await
         .map_err(|_| RunError::Panicked("opening the spool"))?
         .map_err(|source| RunError::Spool { path: settings.spool.path.clone(), source })
+}
+
+/// The feeds that say when they expect something.
+fn expectations(settings: &Settings) -> Vec<Expectation> {
+    let of = |feed: &FeedSettings| {
+        let ExpectSettings { expect, holidays_file } = feed.expect.clone()?;
+        let is_directory = matches!(feed.source, SourceSettings::Directory(_));
+        Some(Expectation { feed: feed.id.clone(), expect, holidays_file, is_directory })
+    };
+    settings.feeds.iter().filter_map(of).collect()
 }
 
 /// What a listener is made of.

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::cases;
 use crate::limits::WATCH_MESSAGES_MAX;
 use crate::source::mllp::registry::ConnectionView;
+use crate::status::board::ExpectedView;
 use crate::status::diagnosis::{FeedView, FeedsView};
 use crate::status::question::{Order, Question, Request, WatchQuestion};
 use crate::status::table::{bytes, printable, rows};
@@ -47,7 +48,14 @@ fn render(view: &FeedsView) -> String {
     }
     for feed in &view.feeds {
         line("");
+        if let Some(files) = &feed.files {
+            line(&format!("{}: {} files captured, {} empty files", feed.id, files.captured, files.empty));
+        }
+        if let Some(expected) = &feed.expected {
+            line(&expectation(feed.id.as_str(), expected));
+        }
         line(&match feed.connections_open {
+            0 if feed.files.is_some() => continue,
             0 => format!("{}: nobody is connected", feed.id),
             n => format!("{}: {n} open, those heard from last first", feed.id),
         });
@@ -62,6 +70,13 @@ fn render(view: &FeedsView) -> String {
         }
     }
     printable(&out)
+}
+
+fn expectation(feed: &str, expected: &ExpectedView) -> String {
+    let next = expected.next.as_ref().map_or_else(|| "not told while the clock is suspect".to_owned(), |at| format!("by {at}"));
+    let last = expected.last_arrival.as_deref().unwrap_or("never");
+    let silent = if expected.silent { "SILENT; " } else { "" };
+    format!("{feed}: {silent}expected next {next}; last arrival {last}")
 }
 
 fn feed_row(feed: &FeedView) -> Vec<String> {
@@ -214,11 +229,18 @@ mod tests {
             connections_ended: 4,
             ended: vec![connection("10.0.0.2:6", Some(ended))],
             conditions: vec!["frame_unusable".into()],
+            files: None,
+            expected: Some(ExpectedView {
+                next: Some("2026-11-02T11:00:00.000Z".into()),
+                last_arrival: Some("2026-11-01T00:00:05.000Z".into()),
+                silent: true,
+            }),
         };
         let expected = "\
 FEED      STAGE  LISTEN        OPEN  TURNED AWAY  CAPTURED  DUPLICATES  REFUSED  QUARANTINED  LAST MESSAGE              CONDITIONS
 or-usage  live   0.0.0.0:2575  1     7            2         0           1        1            2026-11-01T00:00:05.000Z  frame_unusable
 
+or-usage: SILENT; expected next by 2026-11-02T11:00:00.000Z; last arrival 2026-11-01T00:00:05.000Z
 or-usage: 1 open, those heard from last first
   PEER        SINCE                     LAST MESSAGE  MESSAGES  BYTES    ANSWERS     ODDITIES
   10.0.0.1:5  2026-11-01T00:00:00.000Z  -             3         2.0 KiB  AA 2, AE 1  no_control_id 1

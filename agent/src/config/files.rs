@@ -25,6 +25,7 @@ use super::settings::KeySource;
 use super::validate::key_source;
 use crate::limits;
 use crate::source::http::tokens::Tokens;
+use crate::status::cadence::read_holidays;
 
 /// `credentials`: the directory systemd hands credentials over in, where there is one. `base`: relative paths are taken from here.
 pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
@@ -32,6 +33,11 @@ pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f:
     check_authorities(&uplink.ca, base, f);
     check_pair(uplink.cert.given(), (&uplink.key, &uplink.credential), base, credentials, f);
     spool_key(merged, base, credentials, f);
+    for at in merged.feeds.iter().filter_map(|feed| feed.expect.as_ref()?.holidays_file.given()) {
+        if let Err(why) = read_holidays(&base.join(&at.value)) {
+            f.add(&at.place, why);
+        }
+    }
     for tls in merged.feeds.iter().filter_map(|feed| feed.mllp.as_ref()?.tls.as_ref()) {
         check_listener(tls, base, credentials, f);
     }

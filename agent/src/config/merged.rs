@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::directory;
+use super::expect;
 use super::fault::{FaultList, Place};
 use super::http;
 use super::reader::{At, Field};
@@ -71,6 +72,8 @@ pub(super) struct Feed {
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Merged>,
     pub http: Option<http::Merged>,
+    /// Default: nothing is expected.
+    pub expect: Option<expect::Merged>,
 }
 
 #[derive(Debug)]
@@ -184,6 +187,7 @@ fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
         mllp: w.mllp.map(|m| mllp(m, f)),
         directory: w.directory.map(|d| directory::merge(d, f)),
         http: w.http.map(|h| http::merge(h, f)),
+        expect: w.expect.map(expect::merge),
         place: w.place,
     }
 }

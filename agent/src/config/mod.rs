@@ -18,6 +18,7 @@ mod answers;
 pub mod cases;
 mod directory;
 mod endpoint;
+mod expect;
 mod fault;
 pub(crate) mod files;
 mod http;

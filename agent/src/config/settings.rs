@@ -9,6 +9,7 @@ use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
 pub use crate::source::http::HttpSettings;
+use crate::status::cadence::Expect;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -108,6 +109,16 @@ pub struct FeedSettings {
     pub stage: Stage,
     pub charset: charset::Rule,
     pub source: SourceSettings,
+    /// `None`: nothing is expected, silence is no matter.
+    pub expect: Option<ExpectSettings>,
+}
+
+/// When a feed is expected to bring something.
+#[derive(Clone, Debug)]
+pub struct ExpectSettings {
+    pub expect: Expect,
+    /// Dates beside those of `expect`, one per line.
+    pub holidays_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]

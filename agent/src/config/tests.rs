@@ -271,7 +271,7 @@ siteward.toml:11: feed[1].id: is the id of another feed (feed[0].id); give each 
 siteward.toml:14: feed[1].mllp.listen: is an address another feed listens on (feed[0].mllp.listen); give each feed its own port
 siteward.toml:15: feed[2].forward: must be "raw" in this version: "event" (the default) and "both" need profiles, which do not exist yet
 siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575", [feed.directory] with path and split, or [feed.http] with listen
-siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, mllp, directory, http"#;
+siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, mllp, directory, http, expect"#;
     assert_eq!(faults(text), expected);
 }
 
@@ -376,7 +376,8 @@ fn shipped_configuration_shows_every_key() {
                 frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
                  peers unframed client_ca client_subjects \
                 split patterns subfolders order complete marker settle scan done retention_days retention_bytes require_mount name_in_events \
-                delimiter quote header encoding widths record_len trimmed_ends level";
+                delimiter quote header encoding widths record_len trimmed_ends level \
+                every by from days holidays holidays_file between grace";
     for key in keys.split_whitespace() {
         let shown = SHIPPED.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key} =")));
         assert!(shown, "{key} is not shown");

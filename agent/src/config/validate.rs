@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::answers;
 use super::directory;
 use super::endpoint;
+use super::expect;
 use super::fault::{FaultList, Place};
 use super::http;
 use super::listener;
@@ -28,7 +29,8 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     let gateway = gateway(&merged.gateway, &merged.spool, base, f);
     let spool = spool(&merged.spool, base, f);
     let uplink = uplink(&merged.uplink, base, f);
-    let feeds = feeds(&merged.feeds, base, f);
+    let zone = merged.gateway.timezone.as_ref().map(|at| at.value.as_str());
+    let feeds = feeds(&merged.feeds, zone, base, f);
     if !f.is_empty() {
         return None;
     }
@@ -171,7 +173,7 @@ fn endpoints(m: &Uplink, f: &mut FaultList) -> Option<Vec<Endpoint>> {
     (!faulty).then_some(endpoints)
 }
 
-fn feeds(written: &[Feed], base: &Path, f: &mut FaultList) -> Option<Vec<FeedSettings>> {
+fn feeds(written: &[Feed], zone: Option<&str>, base: &Path, f: &mut FaultList) -> Option<Vec<FeedSettings>> {
     if let Some(extra) = written.get(limits::FEEDS_MAX) {
         f.add(&extra.place, format!("is one feed too many; a gateway has at most {}", limits::FEEDS_MAX));
     }
@@ -181,7 +183,7 @@ fn feeds(written: &[Feed], base: &Path, f: &mut FaultList) -> Option<Vec<FeedSet
     let mut ports = http::Ports::default();
     let mut feeds = Vec::new();
     for m in written {
-        let settings = feed(m, base, f);
+        let settings = feed(m, zone, base, f);
         if let Some((id, at)) = m.id.as_ref().and_then(|at| Some((Name::new(&at.value).ok()?, at))) {
             if let Some(first) = seen.get(&id) {
                 f.add(&at.place, format!("is the id of another feed ({}); give each feed its own", first.path));
@@ -220,7 +222,8 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-fn feed(m: &Feed, base: &Path, f: &mut FaultList) -> Option<FeedSettings> {
+/// `zone`: the gateway's.
+fn feed(m: &Feed, zone: Option<&str>, base: &Path, f: &mut FaultList) -> Option<FeedSettings> {
     let id = name(m.id.as_ref(), f);
     if let Some(at) = m.forward.as_ref().filter(|at| at.value != Forward::Raw) {
         f.add(&at.place, "must be \"raw\" in this version: \"event\" (the default) and \"both\" need profiles, which do not exist yet");
@@ -237,7 +240,10 @@ fn feed(m: &Feed, base: &Path, f: &mut FaultList) -> Option<FeedSettings> {
     }
     let charset = answers::charset(m, f);
     let source = source(m, base, f);
-    Some(FeedSettings { id: id?, lane: m.lane.as_ref()?.value, stage: m.stage.as_ref()?.value, charset: charset?, source: source? })
+    let zone = if m.timezone.is_absent() { zone } else { m.timezone.given().map(|at| at.value.as_str()) };
+    let expect = m.expect.as_ref().map(|expect| expect::validate(expect, zone, base, f));
+    let (lane, stage) = (m.lane.as_ref()?.value, m.stage.as_ref()?.value);
+    Some(FeedSettings { id: id?, lane, stage, charset: charset?, source: source?, expect: expect::flat(expect)? })
 }
 
 /// The one source of a feed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::directory;
+use super::expect;
 use super::fault::{FaultList, Place};
 use super::http;
 use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
@@ -83,6 +84,7 @@ pub(super) struct Feed {
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Written>,
     pub http: Option<http::Written>,
+    pub expect: Option<expect::Written>,
 }
 
 #[derive(Debug)]
@@ -191,6 +193,7 @@ fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
         mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
         directory: s.has("directory").is_some().then(|| s.section(f, "directory")).map(|section| directory::read(section, f)),
         http: s.has("http").is_some().then(|| s.section(f, "http")).map(|section| http::read(section, f)),
+        expect: s.has("expect").is_some().then(|| s.section(f, "expect")).map(|section| expect::read(section, f)),
     };
     s.finish(f);
     feed

@@ -66,6 +66,31 @@ pub struct GatewayState {
     /// RFC 3339; absent in the last will, which was written before it came true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// What is the matter at the gateway, the worst first; none in the last will.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ConditionTold>,
+    /// Conditions for which there was no room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conditions_left_out: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A condition as the hub is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConditionTold {
+    pub code: String,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// The feed, endpoint or file it is about; empty for the gateway as a whole.
+    pub subject: String,
+    /// A sentence for people.
+    pub text: String,
+    /// RFC 3339.
+    pub since: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

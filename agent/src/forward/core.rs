@@ -412,6 +412,13 @@ impl Core {
         self.rules.confirm == Confirm::Receipt && self.feeds.iter().any(|feed| feed.acked() > 0 && feed.is_patient())
     }
 
+    /// Something changed that the status tells; the last word is not taken back.
+    pub fn status_changed(&mut self) {
+        if self.is_up() && self.status.state == OnlineState::Online && !self.stopping {
+            self.status.due = true;
+        }
+    }
+
     pub(super) fn status_again(&mut self) {
         self.status.due = true;
     }

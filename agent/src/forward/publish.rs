@@ -6,9 +6,11 @@ use serde::Serialize;
 use super::core::Control;
 use crate::clock;
 use crate::contract::topic::Topics;
-use crate::contract::{GatewayState, OnlineState, Outcome, event};
+use crate::contract::{ConditionTold, GatewayState, OnlineState, Outcome, event};
+use crate::limits::{CONDITION_TEXT_CHARS_MAX, CONDITIONS_TOLD_MAX};
 use crate::record::{FeedId, Lane, Name, Record};
 use crate::source::charset;
+use crate::status::condition::Condition;
 use crate::uplink::Outgoing;
 
 const JSON: &str = "application/json";
@@ -19,6 +21,8 @@ pub struct Publisher {
     site: Name,
     gateway: Name,
     topics: Topics,
+    /// Since when it is online, RFC 3339.
+    online_since: Option<String>,
 }
 
 fn json(value: &impl Serialize) -> Bytes {
@@ -27,11 +31,16 @@ fn json(value: &impl Serialize) -> Bytes {
 
 impl Publisher {
     pub fn new(site: &Name, gateway: &Name) -> Self {
-        Self { site: site.clone(), gateway: gateway.clone(), topics: Topics::new(site, gateway) }
+        Self { site: site.clone(), gateway: gateway.clone(), topics: Topics::new(site, gateway), online_since: None }
     }
 
     pub fn topics(&self) -> &Topics {
         &self.topics
+    }
+
+    /// There is a connection from now on.
+    pub fn connected(&mut self) {
+        self.online_since = Some(clock::rfc3339(clock::now().unix_ms));
     }
 
     /// Topic and payload of the last will.
@@ -40,18 +49,37 @@ impl Publisher {
     }
 
     fn state(state: OnlineState, since: Option<String>) -> GatewayState {
-        GatewayState { state, version: env!("CARGO_PKG_VERSION").into(), since }
+        GatewayState { state, version: env!("CARGO_PKG_VERSION").into(), since, conditions: Vec::new(), conditions_left_out: 0 }
+    }
+
+    /// What is the matter, as far as there is room: the status must fit any broker.
+    fn told(mut conditions: Vec<Condition>) -> (Vec<ConditionTold>, u64) {
+        conditions.sort_by_key(|condition| std::cmp::Reverse(condition.severity));
+        let left_out = conditions.len().saturating_sub(CONDITIONS_TOLD_MAX) as u64;
+        let cut = |text: String| text.chars().take(CONDITION_TEXT_CHARS_MAX).collect();
+        let told = conditions.into_iter().take(CONDITIONS_TOLD_MAX).map(|condition| ConditionTold {
+            code: condition.code.to_owned(),
+            severity: condition.severity.as_str().to_owned(),
+            subject: cut(condition.subject),
+            text: cut(condition.text),
+            since: condition.since,
+        });
+        (told.collect(), left_out)
     }
 
     fn plain(token: u64, topic: String, payload: Bytes, retain: bool) -> Outgoing {
         Outgoing { token, topic, payload, content_type: Some(JSON.into()), properties: Vec::new(), retain }
     }
 
-    pub fn control(&self, token: u64, what: &Control) -> Outgoing {
+    /// `conditions` are those that hold now.
+    pub fn control(&self, token: u64, what: &Control, conditions: impl FnOnce() -> Vec<Condition>) -> Outgoing {
         match what {
             Control::Status(state) => {
-                let since = clock::rfc3339(clock::now().unix_ms);
-                Self::plain(token, self.topics.status(), json(&Self::state(*state, Some(since))), true)
+                let now = || clock::rfc3339(clock::now().unix_ms);
+                let since = self.online_since.clone().filter(|_| *state == OnlineState::Online).unwrap_or_else(now);
+                let mut status = Self::state(*state, Some(since));
+                (status.conditions, status.conditions_left_out) = Self::told(conditions());
+                Self::plain(token, self.topics.status(), json(&status), true)
             }
             Control::Checkpoint(checkpoint) => Self::plain(token, self.topics.checkpoint(), json(checkpoint), false),
         }

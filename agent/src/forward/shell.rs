@@ -18,7 +18,7 @@ use super::receipt;
 use crate::clock;
 use crate::config::settings::Settings;
 use crate::contract::{Outcome, Receipt};
-use crate::limits::{EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
+use crate::limits::{CONDITIONS_TOLD_INTERVAL, EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
 use crate::record::{FeedId, Lane, Record};
 use crate::source::charset;
 use crate::spool::recent::Note;
@@ -50,6 +50,8 @@ pub(super) struct Shell {
     message_bytes_max: u64,
     marks_moved: bool,
     marks_at: Instant,
+    /// Changes of conditions that the retained status told of, and when it did.
+    told: (u64, Instant),
     /// A message that is no receipt is mentioned once per connection.
     warned: bool,
 }
@@ -101,6 +103,7 @@ impl Shell {
             message_bytes_max: settings.spool.message_bytes_max,
             marks_moved: false,
             marks_at: now,
+            told: (0, now),
             warned: false,
         }
     }
@@ -162,13 +165,14 @@ impl Shell {
     /// One turn of work; says how long nothing is due by itself.
     fn turn(&mut self) -> Duration {
         self.beat.fetch_add(1, Ordering::Relaxed);
+        self.tell_conditions();
         let mut wait = Duration::ZERO;
         for _ in 0..FORWARD_PUBLISHES_PER_TURN {
             let now = Instant::now();
             match self.core.next(now) {
                 Next::Control { token, what } => {
                     // The core has been told where it was not taken.
-                    let _taken = self.publish(self.publisher.control(token, &what), now);
+                    let _taken = self.publish(self.publisher.control(token, &what, || self.board.conditions()), now);
                 }
                 Next::Read { feed, after } => self.send(feed, after, now),
                 Next::Wait(until) => {
@@ -294,11 +298,21 @@ impl Shell {
             UplinkEvent::Down { .. } => self.core.down(),
             UplinkEvent::Up { window, packet_bytes_max, session_present, .. } => {
                 self.warned = false;
+                self.publisher.connected();
                 self.compare_limits(packet_bytes_max);
                 self.look_at_heads();
                 self.tell_lineages(now);
                 self.core.up(window, session_present, now);
             }
+        }
+    }
+
+    /// The hub hears of conditions that were raised or ended, changes in quick succession together.
+    fn tell_conditions(&mut self) {
+        let changes = self.board.condition_changes();
+        if changes != self.told.0 && self.told.1.elapsed() >= CONDITIONS_TOLD_INTERVAL {
+            self.told = (changes, Instant::now());
+            self.core.status_changed();
         }
     }
 

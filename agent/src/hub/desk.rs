@@ -18,6 +18,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::account::{Followed, Report};
+use super::gateways::Gateways;
 use super::index::{ChainIndex, Held, Known};
 use super::ledger::{AccountKey, ItemVerdict, Ledger, Tally};
 use super::line::{Line, LineKind};
@@ -96,6 +97,7 @@ pub struct Desk {
     pub(super) written: Vec<Written>,
     /// Accounts whose gateway waits for a receipt, and the incarnation its last checkpoint spoke of.
     pub(super) due: BTreeMap<AccountKey, Incarnation>,
+    pub(super) gateways: Gateways,
     uncovered_lines: u64,
     uncovered_since: Option<Instant>,
 }
@@ -120,6 +122,7 @@ impl Desk {
             staged: Vec::new(),
             written: Vec::new(),
             due: BTreeMap::new(),
+            gateways: Gateways::default(),
             uncovered_lines: 0,
             uncovered_since: None,
         };

@@ -12,9 +12,9 @@ use super::ledger::AccountKey;
 use super::line::{Content, Line, LineKind, write_content, write_line};
 use crate::contract::event::EventHead;
 use crate::contract::topic::{self, Kind, Parsed};
-use crate::contract::{Checkpoint, GatewayState, Mark, OnlineState, Outcome};
+use crate::contract::{Checkpoint, Mark, Outcome};
 use crate::limits::{HUB_ITEMS_MAX, HUB_SEQ_MAX};
-use crate::record::{Digest, FeedId, Incarnation, Name, record_id};
+use crate::record::{Digest, FeedId, Incarnation, record_id};
 
 /// Why a publish is malformed.
 type Malformed = String;
@@ -24,7 +24,7 @@ fn check_seq(what: &str, seq: u64, least: u64) -> Result<(), Malformed> {
 }
 
 /// Text of somebody else's, for a log line or a reason: short, no control characters.
-fn foreign(text: &str) -> String {
+pub(super) fn foreign(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
@@ -51,7 +51,7 @@ impl Desk {
                 Ok(checkpoint) => (Some(key(checkpoint.feed())), self.checkpoint(&key(checkpoint.feed()), &checkpoint)?),
                 Err(malformed) => (None, Err(malformed)),
             },
-            Kind::Status => (None, parse(payload).map(|state| online(&site, &gateway, &state))),
+            Kind::Status => (None, parse(payload).map(|state| self.gateways.heard(site, gateway, state))),
             Kind::Receipt => (None, Err("a receipt is ours to send".into())),
         };
         if let Err(reason) = taken {
@@ -298,11 +298,4 @@ fn read_head(key: &AccountKey, arrival: &Arrival) -> Result<EventHead, Malformed
         return Err("attribute `id` does not fit the topic and the other attributes".into());
     }
     Ok(head)
-}
-
-fn online(site: &Name, gateway: &Name, state: &GatewayState) {
-    match state.state {
-        OnlineState::Online => tracing::info!(%site, %gateway, version = %foreign(&state.version), "gateway online"),
-        OnlineState::Offline => tracing::info!(%site, %gateway, "gateway offline"),
-    }
 }

@@ -13,6 +13,7 @@
 //! - [`index`]: 32 bytes on disk per record.
 //! - [`line`]: a line of the output; [`output`]: the file; [`snapshot`]: the ledger beside it.
 //! - [`intake`]: the verdict on a publish; [`desk`]: takes arrivals in batches through all of these; rebuilds the account from the output.
+//! - [`gateways`]: what the gateways say of themselves, for the log.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
 //! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
@@ -24,6 +25,7 @@ pub mod connection;
 #[cfg(test)]
 mod connection_tests;
 pub mod desk;
+pub mod gateways;
 pub mod index;
 pub mod intake;
 pub mod ledger;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::condition::{Code, Condition};
 use crate::clock;
 use crate::record::FeedId;
@@ -26,8 +28,12 @@ pub struct FeedCounters {
     pub connections: AtomicU64,
     /// Milliseconds since 1970; 0 for never.
     pub last_message_ms: AtomicI64,
+    /// Files of a directory feed that were captured completely.
+    pub files_done: AtomicU64,
     /// Of a directory feed.
     files: Mutex<Option<FilesView>>,
+    /// Of a feed that says when it expects something.
+    expected: Mutex<Option<ExpectedView>>,
     /// Who is connected; here so that it outlives a listener that is opened again.
     pub registry: Arc<Registry>,
     /// Who watches the feed's messages live.
@@ -39,10 +45,23 @@ pub struct FeedCounters {
 pub struct FilesView {
     /// Files captured since the start.
     pub done: u64,
+    /// Of them, those without any record: nothing in them, or only a header.
+    pub empty: u64,
     /// The file captured last: its name where that may be shown.
     pub last: Option<String>,
     /// The file being captured, bytes gone through, bytes in all.
     pub now: Option<(String, u64, u64)>,
+}
+
+/// What a feed expects; RFC 3339.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedView {
+    /// By when something must come; null while the clock cannot be believed.
+    pub next: Option<String>,
+    /// Also of earlier runs; null for never.
+    pub last_arrival: Option<String>,
+    /// What was expected did not come.
+    pub silent: bool,
 }
 
 impl FeedCounters {
@@ -55,6 +74,14 @@ impl FeedCounters {
 
     pub fn files(&self) -> Option<FilesView> {
         locked(&self.files).clone()
+    }
+
+    pub fn show_expected(&self, view: ExpectedView) {
+        *locked(&self.expected) = Some(view);
+    }
+
+    pub fn expected(&self) -> Option<ExpectedView> {
+        locked(&self.expected).clone()
     }
 }
 
@@ -91,6 +118,8 @@ pub struct Board {
     started: Instant,
     feeds: BTreeMap<FeedId, Arc<FeedCounters>>,
     conditions: Mutex<BTreeMap<(Code, String), Condition>>,
+    /// Conditions that were raised or ended so far.
+    changes: AtomicU64,
     uplink: Mutex<UplinkView>,
     notes: Arc<Notes>,
 }
@@ -105,6 +134,7 @@ impl Board {
             started: Instant::now(),
             feeds: feeds.into_iter().map(|id| (id, Arc::default())).collect(),
             conditions: Mutex::default(),
+            changes: AtomicU64::new(0),
             uplink: Mutex::new(UplinkView {
                 state: UplinkState::Connecting,
                 since_ms: clock::now().unix_ms,
@@ -142,12 +172,19 @@ impl Board {
         let condition =
             Condition { code: code.as_str(), severity: code.severity(), subject: subject.to_owned(), text, runbook: code.runbook(), since };
         conditions.insert(key, condition);
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn clear(&self, code: Code, subject: &str) {
         if locked(&self.conditions).remove(&(code, subject.to_owned())).is_some() {
+            self.changes.fetch_add(1, Ordering::Relaxed);
             tracing::info!(condition = code.as_str(), subject, "condition over");
         }
+    }
+
+    /// Grows with every condition that is raised or ends.
+    pub fn condition_changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     pub fn conditions(&self) -> Vec<Condition> {

@@ -11,6 +11,15 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 macro_rules! conditions {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $severity:ident;)*) => {
         /// What can be the matter.
@@ -110,6 +119,8 @@ conditions! {
     FileRefused = "file_refused", Error;
     /// A file changed while or after it was captured.
     FileChanged = "file_changed", Error;
+    /// A feed did not bring what it was expected to.
+    FeedSilent = "feed_silent", Error;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
 }

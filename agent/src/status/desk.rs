@@ -17,7 +17,7 @@ use super::diagnosis::{
     DuplicateView, DuplicatesView, FeedView, FeedsView, MessageState, MessageView, MessagesView, QuarantineView, control_id_text,
 };
 use super::question::{MessagesQuestion, Order, Question, Request, WatchQuestion};
-use super::snapshot::Reporter;
+use super::snapshot::{Files, Reporter};
 use super::watching::Watching;
 use crate::clock;
 use crate::config::nearest;
@@ -132,6 +132,8 @@ impl Desk {
                 connections_ended: connections.ended_total,
                 ended: connections.ended,
                 conditions: about.map(|condition| condition.code.to_owned()).collect(),
+                files: counters.files().map(Files::from),
+                expected: counters.expected(),
             }
         };
         Ok(FeedsView { feeds: self.feeds.iter().filter(|feed| only.is_none_or(|only| feed.id == *only)).map(&mut view).collect() })

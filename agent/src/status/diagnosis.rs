@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::board::ExpectedView;
+use super::snapshot::Files;
 use crate::record::{Name, Stage};
 use crate::source::answer::AckCode;
 use crate::source::mllp::registry::ConnectionView;
@@ -39,6 +41,12 @@ pub struct FeedView {
     pub ended: Vec<ConnectionView>,
     /// Conditions about this feed.
     pub conditions: Vec<String>,
+    /// Only of a directory feed that has captured something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Only of a feed that says when it expects something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedView>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

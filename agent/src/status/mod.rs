@@ -10,6 +10,7 @@
 //! know about; each is raised and cleared by one owner and names its runbook page.
 
 pub mod board;
+pub mod cadence;
 pub mod condition;
 pub mod control;
 pub mod desk;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, FilesView};
+use super::board::{Board, ExpectedView, FilesView};
 use super::condition::{Condition, Severity};
 use super::gauge::Gauge;
 use crate::clock::{self, WallTime};
@@ -93,6 +93,9 @@ pub struct Feed {
     /// Only of a directory feed that has captured something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Only of a feed that says when it expects something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedView>,
 }
 
 /// Files of a directory feed; a name is shown only where the feed allows it.
@@ -100,6 +103,9 @@ pub struct Feed {
 pub struct Files {
     /// Since the agent started.
     pub captured: u64,
+    /// Of them, without any record.
+    #[serde(default)]
+    pub empty: u64,
     pub last: Option<String>,
     pub reading: Option<String>,
     /// Of the file being read.
@@ -110,7 +116,7 @@ pub struct Files {
 impl From<FilesView> for Files {
     fn from(view: FilesView) -> Self {
         let (reading, bytes_read, bytes) = view.now.map_or((None, 0, 0), |(label, read, all)| (Some(label), read, all));
-        Self { captured: view.done, last: view.last, reading, bytes_read, bytes }
+        Self { captured: view.done, empty: view.empty, last: view.last, reading, bytes_read, bytes }
     }
 }
 
@@ -190,6 +196,7 @@ fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
             incarnation: view.incarnation,
             last_message_at: (last_message_ms != 0).then(|| clock::rfc3339(last_message_ms)),
             files: counters.files().map(Files::from),
+            expected: counters.expected(),
         }
     };
     view.feeds.iter().map(feed).collect()

@@ -68,6 +68,7 @@ pub(super) struct Worker {
     pub memory: Option<Memory>,
     aside: HashMap<PathBuf, Aside>,
     files_done: u64,
+    files_empty: u64,
 }
 
 /// What ends a round early; the round is tried again after a while.
@@ -102,6 +103,7 @@ impl Worker {
             memory: None,
             aside: HashMap::new(),
             files_done: 0,
+            files_empty: 0,
         }
     }
 
@@ -381,7 +383,8 @@ impl Worker {
         };
         let size = subject.seen.size;
         read::capture(&self.reading(), share, &subject, sender, |bytes| {
-            self.counters.show_files(FilesView { done: self.files_done, last: None, now: Some((label.clone(), bytes, size)) });
+            let now = Some((label.clone(), bytes, size));
+            self.counters.show_files(FilesView { done: self.files_done, empty: self.files_empty, last: None, now });
         })
     }
 
@@ -391,7 +394,12 @@ impl Worker {
         let label = self.report.label(path);
         let verdict = &chosen.look.verdict;
         tracing::debug!(feed = %self.feed, file = label, records = verdict.records, bad = verdict.bad, repeated = chosen.repeated, "captured");
-        self.counters.show_files(FilesView { done: self.files_done, last: Some(label), now: None });
+        if verdict.records == 0 {
+            self.files_empty += 1;
+            tracing::info!(feed = %self.feed, file = label, "an empty file: there is no record in it; it is done");
+        }
+        self.counters.files_done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.counters.show_files(FilesView { done: self.files_done, empty: self.files_empty, last: Some(label), now: None });
         self.aside.remove(path);
         self.finish(path, chosen.known.fingerprint);
     }

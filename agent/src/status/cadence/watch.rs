@@ -1,0 +1,253 @@
+//! Watches that feeds bring what they are expected to: the shell around the cadence.
+//!
+//! One task for all feeds. Every [`CADENCE_INTERVAL`] it asks the counters what arrived, lets each [`Cadence`] judge, raises and clears
+//! `feed_silent`, and shows what is expected next. Something has arrived when a message was captured (a copy that was answered as a duplicate
+//! does not count), of a directory feed when a file was captured completely, with or without records in it.
+//!
+//! What is to outlive a restart is written when a silence begins or ends, every few minutes while things arrive, and at stop; off this runtime's
+//! threads, so that a disk that hangs holds up nobody. Files of holidays are looked at again every minute: a new year needs no restart. One that
+//! cannot be read any more leaves the dates as they were, which is logged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use tokio::time::sleep;
+
+use super::arrivals;
+use super::{Cadence, Expect, Holidays, Reading, Remembered, Silence, Verdict};
+use crate::clock;
+use crate::limits::{CADENCE_INTERVAL, CADENCE_WRITE_INTERVAL, HOLIDAYS_FILE_BYTES_MAX, HOLIDAYS_INTERVAL, HOLIDAYS_MAX};
+use crate::record::FeedId;
+use crate::spool::Monitor;
+use crate::spool::search::Wanted;
+use crate::status::board::{Board, ExpectedView, FeedCounters};
+use crate::status::condition::Code;
+
+/// A feed that expects something.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    pub feed: FeedId,
+    pub expect: Expect,
+    /// Dates beside those of `expect`.
+    pub holidays_file: Option<PathBuf>,
+    /// Files are what arrives.
+    pub is_directory: bool,
+}
+
+/// One date as it is written in a list of holidays.
+pub fn parse_date(text: &str) -> Option<Date> {
+    let is_plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if is_plain { text.parse().ok() } else { None }
+}
+
+/// Reads a file of holidays; a fault is the end of a sentence that begins with the file's key.
+pub fn read_holidays(path: &Path) -> Result<BTreeSet<Date>, String> {
+    let unreadable = |error: std::io::Error| format!("names a file that cannot be read: {error}; check path and rights");
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(HOLIDAYS_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    let mut dates = BTreeSet::new();
+    for (number, line) in text.lines().enumerate() {
+        let date = line.split('#').next().unwrap_or_default().trim();
+        if !date.is_empty() {
+            let line = number + 1;
+            dates.insert(parse_date(date).ok_or_else(|| format!("names a file whose line {line} is not a date like 2026-12-25"))?);
+        }
+    }
+    if text.len() as u64 > HOLIDAYS_FILE_BYTES_MAX || dates.len() > HOLIDAYS_MAX {
+        return Err(format!("names a file with more than {HOLIDAYS_MAX} dates; that is no list of holidays"));
+    }
+    Ok(dates)
+}
+
+/// One feed under watch.
+#[derive(Debug)]
+struct Watched {
+    expectation: Expectation,
+    counters: Arc<FeedCounters>,
+    cadence: Cadence,
+    arrived: u64,
+    shown: Option<Silence>,
+    holidays_failed: bool,
+}
+
+impl Watched {
+    fn new(expectation: Expectation, counters: Arc<FeedCounters>, remembered: Remembered) -> Self {
+        let cadence = Cadence::new(expectation.expect.clone(), remembered);
+        // What arrived since the process started is news.
+        Self { expectation, counters, cadence, arrived: 0, shown: None, holidays_failed: false }
+    }
+
+    /// True: a silence began or ended.
+    fn turn(&mut self, now: Reading, board: &Board) -> bool {
+        let counter = if self.expectation.is_directory { &self.counters.files_done } else { &self.counters.captured };
+        let arrived = counter.load(Ordering::Relaxed);
+        let verdict = self.cadence.check(now, std::mem::replace(&mut self.arrived, arrived) != arrived);
+        let time = |at: Option<Timestamp>| at.map(|at| clock::rfc3339(at.as_millisecond()));
+        let (next, last_arrival) = (time(verdict.next), time(verdict.last_arrival));
+        self.counters.show_expected(ExpectedView { next, last_arrival, silent: verdict.silent.is_some() });
+        if verdict.silent == self.shown {
+            return false;
+        }
+        let feed = self.expectation.feed.as_str();
+        match verdict.silent {
+            None => board.clear(Code::FeedSilent, feed),
+            Some(silence) => board.raise(Code::FeedSilent, feed, self.text(silence, &verdict)),
+        }
+        let changed = self.shown.is_some() != verdict.silent.is_some();
+        self.shown = verdict.silent;
+        changed
+    }
+
+    fn text(&self, silence: Silence, verdict: &Verdict) -> String {
+        let Expect { every, calendar, .. } = &self.expectation.expect;
+        let what = if self.expectation.is_directory { "file" } else { "message" };
+        let late = match silence {
+            Silence::By(deadline) => {
+                let zone = calendar.zone.iana_name().unwrap_or("UTC");
+                format!("no {what} came by {} ({zone})", calendar.zone.to_datetime(deadline).strftime("%Y-%m-%d %H:%M"))
+            }
+            Silence::Every => {
+                format!("no {what} came for longer than the {} min after which one is expected", every.unwrap_or_default().as_secs() / 60)
+            }
+        };
+        let last = verdict
+            .last_arrival
+            .map_or_else(|| "none is known".to_owned(), |at| format!("the last came at {}", clock::rfc3339(at.as_millisecond())));
+        format!("{late}; {last}; ask the people of the sending system")
+    }
+
+    /// Reads the file of holidays again.
+    fn read_holidays(&mut self) {
+        let Some(path) = &self.expectation.holidays_file else { return };
+        match read_holidays(path) {
+            Ok(mut dates) => {
+                dates.extend(self.expectation.expect.calendar.holidays.iter());
+                self.cadence.set_holidays(Holidays::new(dates));
+                self.holidays_failed = false;
+            }
+            Err(why) if !std::mem::replace(&mut self.holidays_failed, true) => {
+                tracing::warn!(feed = %self.expectation.feed, "the holidays stay as they were: holidays_file {why}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Watch {
+    spool: PathBuf,
+    feeds: Vec<Watched>,
+    write_failed: bool,
+}
+
+impl Watch {
+    /// Blocks: reads what is remembered, and asks the journal for what is newer.
+    fn open(expectations: Vec<Expectation>, spool: PathBuf, board: &Board, monitor: &Monitor) -> Self {
+        let (known, failed) = arrivals::read(&spool);
+        if let Some(error) = failed {
+            tracing::warn!("what was remembered of arrivals cannot be used: {error}; the journal's newest records stand for it");
+        }
+        let feeds = expectations.into_iter().map(|expectation| {
+            let newest = monitor.search(&expectation.feed, &Wanted::All, u64::MAX, 1).found.first().map(|header| header.received_at_ms);
+            let newest = newest.filter(|at| *at >= clock::RELEASED_AT_MS).and_then(|at| Timestamp::from_millisecond(at).ok());
+            let remembered = known.get(&expectation.feed).copied().unwrap_or_default().or_newer(newest);
+            let counters = board.feed(&expectation.feed);
+            let mut watched = Watched::new(expectation, counters, remembered);
+            watched.read_holidays();
+            watched
+        });
+        Self { feeds: feeds.collect(), spool, write_failed: false }
+    }
+
+    fn turn(&mut self, now: Reading, board: &Board) -> bool {
+        self.feeds.iter_mut().fold(false, |changed, feed| feed.turn(now, board) || changed)
+    }
+
+    /// Blocks.
+    fn write(&mut self, now: Reading) {
+        let feeds: BTreeMap<FeedId, Remembered> =
+            self.feeds.iter().map(|feed| (feed.expectation.feed.clone(), feed.cadence.remember(now))).collect();
+        match arrivals::write(&self.spool, feeds) {
+            Ok(()) => self.write_failed = false,
+            Err(error) if !std::mem::replace(&mut self.write_failed, true) => {
+                tracing::warn!(
+                    "what arrived when cannot be written down: {error}; after a restart a silence may be said one deadline late"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// What the clocks say now.
+fn reading(start: Instant) -> Reading {
+    let wall = clock::now();
+    let (at, known) = Timestamp::from_millisecond(wall.unix_ms).map_or((Timestamp::UNIX_EPOCH, false), |at| (at, true));
+    Reading { since_start: start.elapsed(), wall: at, suspect: wall.suspect || !known }
+}
+
+/// Runs until `stop` is true or its sender is gone.
+pub async fn run(
+    expectations: Vec<Expectation>,
+    spool: PathBuf,
+    board: Arc<Board>,
+    monitor: Monitor,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
+    if expectations.is_empty() {
+        return;
+    }
+    let start = Instant::now();
+    let opened = {
+        let board = Arc::clone(&board);
+        tokio::task::spawn_blocking(move || Watch::open(expectations, spool, &board, &monitor)).await
+    };
+    let Ok(mut watch) = opened else {
+        return tracing::error!("what feeds are expected to bring is not watched: its start failed; the place is in the log");
+    };
+    let (mut written, mut holidays) = (start, start);
+    let mut stopping = false;
+    loop {
+        let now = reading(start);
+        let changed = watch.turn(now, &board);
+        let write = changed || stopping || written.elapsed() >= CADENCE_WRITE_INTERVAL;
+        let look = holidays.elapsed() >= HOLIDAYS_INTERVAL;
+        // What begins or ends is written before the wait: the next thing may be a kill.
+        if write || look {
+            let Ok(back) = work(watch, write, look, start).await else {
+                return tracing::error!("what feeds are expected to bring is not watched any more; the place is in the log");
+            };
+            watch = back;
+            written = if write { Instant::now() } else { written };
+            holidays = if look { Instant::now() } else { holidays };
+        }
+        if stopping {
+            return;
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => stopping = true,
+            () = sleep(CADENCE_INTERVAL) => {}
+        }
+    }
+}
+
+/// The part that touches the disk.
+async fn work(mut watch: Watch, write: bool, look: bool, start: Instant) -> Result<Watch, tokio::task::JoinError> {
+    let work = move || {
+        if look {
+            watch.feeds.iter_mut().for_each(Watched::read_holidays);
+        }
+        if write {
+            watch.write(reading(start));
+        }
+        watch
+    };
+    tokio::task::spawn_blocking(work).await
+}
