@@ -43,8 +43,13 @@ pub struct Committer {
     lanes: [LaneWriter; 3],
     state: SharedState,
     /// Random bytes for nonces, drawn in bulk.
-    random: Vec<u8>,
+    random: Box<[u8; RANDOM_BYTES]>,
+    /// So many of them are not used yet, at the front.
+    random_left: usize,
 }
+
+/// Random bytes drawn at once.
+const RANDOM_BYTES: usize = 4096;
 
 /// One message of a flush, between `put` and the sync.
 struct Pending {
@@ -77,8 +82,7 @@ impl Pending {
 /// What a flush will become if its sync succeeds.
 #[derive(Default)]
 struct Scratch {
-    heads: BTreeMap<FeedId, Mark>,
-    places: BTreeMap<FeedId, FilePlace>,
+    heads: BTreeMap<FeedId, Ahead>,
     pending: Vec<Pending>,
     /// Whole-message fingerprints in this flush, to find duplicates among themselves.
     seen: HashMap<(FeedId, Fingerprint), usize>,
@@ -88,12 +92,20 @@ struct Scratch {
     repeats: Vec<(usize, usize)>,
 }
 
+/// A feed as it will be.
+#[derive(Clone, Copy)]
+struct Ahead {
+    mark: Mark,
+    /// Its newest place in a file in this flush.
+    place: Option<FilePlace>,
+}
+
 type Answer = Result<Durable, AppendError>;
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
         let lanes = last.map(|last| LaneWriter { open: None, last });
-        Self { shared, lanes, state, random: Vec::new() }
+        Self { shared, lanes, state, random: Box::new([0; RANDOM_BYTES]), random_left: 0 }
     }
 
     /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
@@ -143,6 +155,10 @@ impl Committer {
                 },
             };
             let bytes = record_bytes_max(message.reply.len(), message.body.len());
+            let open = self.lanes[lane.index()].open.as_ref();
+            if open.is_some_and(|open| open.pending_bytes() >= limits::FLUSH_BYTES && open.has_room(bytes)) {
+                self.flush(lane, std::mem::take(&mut scratch), answers);
+            }
             if !self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
                 self.flush(lane, std::mem::take(&mut scratch), answers);
                 if let Err(error) = self.roll(lane, bytes) {
@@ -166,7 +182,7 @@ impl Committer {
     /// A record of a file is stored only behind the one before it: where that one was refused, this one is, or a row would be lost.
     fn check_follows(&self, message: &Message, scratch: &Scratch) -> Result<(), AppendError> {
         let Origin::File(file) = &message.origin else { return Ok(()) };
-        let pending = scratch.places.get(&message.feed).copied();
+        let pending = scratch.heads.get(&message.feed).and_then(|ahead| ahead.place);
         let before = pending.or_else(|| self.shared.index().feeds.get(&message.feed)?.files.map(|progress| progress.place));
         if before == file.follows {
             return Ok(());
@@ -183,7 +199,7 @@ impl Committer {
     fn put(&mut self, lane: Lane, slot: usize, message: &Message, print: Option<Fingerprint>, known: Seen, scratch: &mut Scratch) {
         let feed = message.feed.clone();
         let before = match scratch.heads.get(&feed) {
-            Some(mark) => *mark,
+            Some(ahead) => ahead.mark,
             None => self.shared.index().feeds.get(&feed).expect("checked when the batch was split").head,
         };
         let nonce = self.nonce();
@@ -226,10 +242,10 @@ impl Committer {
         };
         let open = self.lanes[lane.index()].open.as_mut().expect("rolled before");
         open.put(header, message.reply.expose(), message.body.expose());
-        scratch.heads.insert(feed.clone(), mark);
         let place = message.origin.place();
-        if let Some(place) = place {
-            scratch.places.insert(feed.clone(), place);
+        match scratch.heads.get_mut(&feed) {
+            Some(ahead) => *ahead = Ahead { mark, place: place.or(ahead.place) },
+            None => drop(scratch.heads.insert(feed.clone(), Ahead { mark, place })),
         }
         if let Some(print) = print {
             scratch.seen.insert((feed.clone(), print), scratch.pending.len());
@@ -240,12 +256,13 @@ impl Committer {
     }
 
     fn nonce(&mut self) -> Nonce {
-        if self.random.len() < 16 {
-            self.random.resize(4096, 0);
-            getrandom::fill(&mut self.random).expect("the kernel gives random numbers once it has started");
+        if self.random_left < 16 {
+            getrandom::fill(&mut *self.random).expect("the kernel gives random numbers once it has started");
+            self.random_left = RANDOM_BYTES;
         }
-        let rest = self.random.split_off(self.random.len() - 16);
-        Nonce(rest.try_into().expect("split at 16"))
+        self.random_left -= 16;
+        let nonce: [u8; 16] = self.random[self.random_left..][..16].try_into().expect("16 of them");
+        Nonce(nonce)
     }
 
     /// Makes the pending records of a lane durable and answers them, or fails them.
@@ -286,26 +303,33 @@ impl Committer {
     fn adopt(&mut self, lane: Lane, ordinal: u64, durable_end: u64, scratch: Scratch, answers: &mut [Option<Answer>]) {
         {
             let mut index = self.shared.index();
-            for (feed, mark) in &scratch.heads {
-                index.feeds.get_mut(feed).expect("feeds are never removed while open").head = *mark;
+            for (feed, ahead) in &scratch.heads {
+                let known = index.feeds.get_mut(feed).expect("feeds are never removed while open");
+                known.head = ahead.mark;
+                if let Some(place) = ahead.place {
+                    let newest = scratch.pending.iter().rev().find(|pending| pending.place.is_some() && pending.feed == *feed);
+                    debug_assert_eq!(newest.and_then(|pending| pending.place), Some(place), "places come in order");
+                    known.files = newest.and_then(Pending::files);
+                }
             }
             let segment = index.segment(lane, ordinal).expect("an open segment is never released");
             segment.durable_end = durable_end;
             for pending in &scratch.pending {
                 segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms, pending.files());
             }
-            for pending in scratch.pending.iter().filter(|pending| pending.place.is_some()) {
-                index.feeds.get_mut(&pending.feed).expect("feeds are never removed while open").files = pending.files();
-            }
         }
         self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
         let incarnation = self.shared.index().incarnation;
-        let remembered = scratch.pending.iter().map(|pending| Remembered {
-            feed: pending.feed.clone(),
-            fingerprint: pending.fingerprint,
-            seq: pending.mark.seq,
+        // Records of a file have no identity of a sender's; they come as one.
+        let is_bare = |pending: &Pending| pending.fingerprint.is_none() && pending.reply.is_empty();
+        let runs = scratch.pending.chunk_by(|a, b| is_bare(a) && is_bare(b) && a.feed == b.feed && a.mark.seq + 1 == b.mark.seq);
+        let remembered = runs.filter_map(|run| run.first().zip(run.last())).map(|(first, last)| Remembered {
+            feed: last.feed.clone(),
+            fingerprint: last.fingerprint,
+            first: first.mark.seq,
+            seq: last.mark.seq,
             incarnation,
-            reply: pending.reply.clone(),
+            reply: last.reply.clone(),
         });
         state::lock(&self.state).remember(remembered);
         self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);
