@@ -75,7 +75,9 @@ fn rows(directory: &Path) {
     write_rows(&file, rows);
     let size = fs::metadata(&file).expect("the file").len();
     println!("a CSV of {rows} rows, {} MB; {ROUNDS} rounds, sides in turn", size / 1_000_000);
-    println!("round | cp+fsync s | siteward s | ratio | journal MB | its bytes alone s | ratio | appended only s | ratio | peak KiB | CPU s");
+    println!(
+        "round | cp+fsync s | siteward s | ratio | journal MB | its bytes alone s | ratio | appended only s | ratio | peak KiB | CPU s"
+    );
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
         let copied = copy(&file, &directory.join("copy"));
@@ -181,7 +183,14 @@ fn append_only(directory: &Path, rows: u64, bytes: u64) -> f64 {
         let mut bundle = Vec::with_capacity(each);
         for index in first + 1..=rows.min(first + each as u64) {
             let place = FilePlace { fingerprint: Fingerprint([7; 32]), index, end_offset: index * bytes, last: index == rows };
-            let origin = FileOrigin { place, start_offset: place.end_offset - bytes, name: String::new(), content: Content::Csv, repeated: false, follows };
+            let origin = FileOrigin {
+                place,
+                start_offset: place.end_offset - bytes,
+                name: String::new(),
+                content: Content::Csv,
+                repeated: false,
+                follows,
+            };
             follows = Some(place);
             bundle.push(Message {
                 feed: feed.clone(),

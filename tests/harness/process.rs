@@ -89,14 +89,14 @@ impl Process {
         ticks as f64 / 100.0
     }
 
-    /// SIGSTOP: it is there and does not answer, until [`Process::resume`].
+    /// SIGSTOP to it and what it started: all is there and does not answer, until [`Process::resume`].
     pub fn pause(&self) {
-        send(self.id(), Signal::STOP);
+        descendants(self.id()).into_iter().chain([self.id()]).for_each(|pid| send(pid, Signal::STOP));
     }
 
     /// SIGCONT.
     pub fn resume(&self) {
-        send(self.id(), Signal::CONT);
+        descendants(self.id()).into_iter().chain([self.id()]).for_each(|pid| send(pid, Signal::CONT));
     }
 
     pub fn log_tail(&self) -> String {

@@ -109,32 +109,33 @@ impl Committer {
     }
 
     /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
-    pub fn commit(&mut self, batch: Vec<Message>) -> Vec<Answer> {
+    pub fn commit(&mut self, mut batch: Vec<Message>) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
-        let mut lanes: [Vec<(usize, Message)>; 3] = Default::default();
-        for (slot, message) in batch.into_iter().enumerate() {
+        let mut lanes: [Vec<usize>; 3] = Default::default();
+        for (slot, message) in batch.iter().enumerate() {
             let lane = self.shared.index().feeds.get(&message.feed).filter(|feed| feed.configured).map(|feed| feed.lane);
             let bytes = message.body.len() as u64;
             match lane {
-                None => answers[slot] = Some(Err(AppendError::UnknownFeed(message.feed))),
+                None => answers[slot] = Some(Err(AppendError::UnknownFeed(message.feed.clone()))),
                 Some(_) if bytes > self.shared.message_bytes_max => answers[slot] = Some(Err(AppendError::TooLarge { bytes })),
                 Some(_) if message.reply.len() > limits::REPLY_BYTES_MAX => {
                     answers[slot] = Some(Err(AppendError::TooLarge { bytes: message.reply.len() as u64 }));
                 }
-                Some(lane) => lanes[lane.index()].push((slot, message)),
+                Some(lane) => lanes[lane.index()].push(slot),
             }
         }
-        for (lane, messages) in Lane::ALL.into_iter().zip(lanes) {
-            if !messages.is_empty() {
-                self.commit_lane(lane, messages, &mut answers);
+        for (lane, slots) in Lane::ALL.into_iter().zip(lanes) {
+            if !slots.is_empty() {
+                self.commit_lane(lane, &mut batch, &slots, &mut answers);
             }
         }
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(AppendError::Store("the batch was not finished".into())))).collect()
     }
 
-    fn commit_lane(&mut self, lane: Lane, messages: Vec<(usize, Message)>, answers: &mut [Option<Answer>]) {
+    fn commit_lane(&mut self, lane: Lane, batch: &mut [Message], slots: &[usize], answers: &mut [Option<Answer>]) {
         let mut scratch = Scratch::default();
-        for (slot, message) in messages {
+        for &slot in slots {
+            let message = &batch[slot];
             let fingerprint = message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, message.body.expose()));
             let in_flush = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied());
             if let Some(found) = in_flush.filter(|_| !self.takes_resends(&message.feed)) {
@@ -166,11 +167,13 @@ impl Committer {
                     continue;
                 }
             }
-            if let Err(error) = self.check_follows(&message, &scratch) {
+            if let Err(error) = self.check_follows(message, &scratch) {
                 answers[slot] = Some(Err(error));
                 continue;
             }
-            self.put(lane, slot, &message, fingerprint, known, &mut scratch);
+            self.put(lane, slot, message, fingerprint, known, &mut scratch);
+            // It is encoded; a large one is not held twice until the disk is done.
+            batch[slot].body = Payload::new(bytes::Bytes::new());
         }
         self.flush(lane, scratch, answers);
     }

@@ -172,9 +172,7 @@ impl<'a> Sender<'a> {
 
     fn ways(&self) -> Ways {
         match self.wide {
-            None => {
-                Ways { records: limits::FILE_BUNDLE_RECORDS, bytes: limits::FILE_BUNDLE_BYTES, bundles: limits::FILE_BUNDLES }
-            }
+            None => Ways { records: limits::FILE_BUNDLE_RECORDS, bytes: limits::FILE_BUNDLE_BYTES, bundles: limits::FILE_BUNDLES },
             Some(_) => Ways { records: limits::FILE_WIDE_RECORDS, bytes: limits::FILE_WIDE_BYTES, bundles: limits::FILE_WIDE_BUNDLES },
         }
     }

@@ -16,10 +16,10 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::{PieceKind, codes};
 use super::settings::{CsvSettings, SplitLimits};
 use super::verdict::Notes;
 use super::window::{Cut, Preamble, Taken, Window, over_cut};
+use super::{PieceKind, codes};
 use crate::limits::{CSV_HEADER_BYTES_MAX, CSV_RESCAN_FACTOR, SPLIT_COPY_BYTES};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
