@@ -13,8 +13,16 @@ use harness::samba::{self, Samba};
 use harness::scene::Scene;
 use harness::wait;
 
-const ROWS: u64 = 20_000;
-const KIB_PER_SECOND: u32 = 400;
+/// A file is larger than what the mount lets through at once (4 MiB), so that reading it takes seconds.
+const ROWS: u64 = 12_000;
+const KIB_PER_SECOND: u32 = 1024;
+
+/// Rows of 400 bytes.
+fn long_rows(from: u64, to: u64) -> Vec<u8> {
+    let mut text = String::from("id,note\r\n");
+    (from..=to).for_each(|row| text.push_str(&format!("R{row:06},{:x<390}\r\n", row % 97)));
+    text.into_bytes()
+}
 
 struct Night {
     scene: Scene,
@@ -87,7 +95,7 @@ fn a_server_that_hangs_or_dies_in_the_middle_of_a_file_costs_nothing() {
     let Some(mut night) = night("a server that hangs", &[]) else { return };
     let mount = night.samba.mount(&night.share.path, Some(KIB_PER_SECOND));
     night.scene.start();
-    night.server.put("n1.csv", &csv(1, ROWS));
+    night.server.put("n1.csv", &long_rows(1, ROWS));
     wait::wait_until("some rows of the file", wait::EVENTUALLY, || night.count("night") > 100);
     night.samba.pause();
     night.beside_works(1);
@@ -101,7 +109,7 @@ fn a_server_that_hangs_or_dies_in_the_middle_of_a_file_costs_nothing() {
     night.done("n1.csv");
     night.over("share_hung");
 
-    night.server.put("n2.csv", &csv(ROWS + 1, 2 * ROWS));
+    night.server.put("n2.csv", &long_rows(ROWS + 1, 2 * ROWS));
     wait::wait_until("some rows of the second file", wait::EVENTUALLY, || night.count("night") as u64 > ROWS + 100);
     night.samba.kill();
     night.scene.site.condition("directory_unreadable", wait::EVENTUALLY);

@@ -107,9 +107,9 @@ impl Samba {
 
     /// A scanner opens a file and keeps it for so long, or until it is dropped; nobody can rename it meanwhile.
     pub fn scanner(&self, name: &str, seconds: u32) -> Process {
-        let mut command = Command::new("smbclient");
-        command.arg("-p").arg(self.port.to_string()).args(["-N", "//127.0.0.1/share", "-c"]);
-        command.arg(format!("open {name}; !sleep {seconds}"));
+        let mut command = Command::new("sh");
+        let client = format!("smbclient -p {} -N //127.0.0.1/share", self.port);
+        command.arg("-c").arg(format!("(echo open {name}; sleep {seconds}; echo quit) | {client}"));
         let log = self.directory.join("scanner.log");
         let process = Process::start("smbclient", &mut command, &log);
         wait::wait_until("the scanner has the file", wait::SOON, || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("fnum")));
