@@ -108,7 +108,7 @@ impl Samba {
     /// A scanner opens a file and keeps it for so long, or until it is dropped; nobody can rename it meanwhile.
     pub fn scanner(&self, name: &str, seconds: u32) -> Process {
         let mut command = Command::new("sh");
-        let client = format!("smbclient -p {} -N //127.0.0.1/share", self.port);
+        let client = format!("stdbuf -oL smbclient -p {} -N //127.0.0.1/share", self.port);
         command.arg("-c").arg(format!("(echo open {name}; sleep {seconds}; echo quit) | {client}"));
         let log = self.directory.join("scanner.log");
         let process = Process::start("smbclient", &mut command, &log);
