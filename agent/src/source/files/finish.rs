@@ -183,20 +183,21 @@ impl Finisher {
 
 fn clear_up(folder: &'static str, share: &Share, pulse: &Pulse, retention: Retention) {
     let listed = pulse.during("looking into done/ or failed/", || share.list(Path::new(folder), limits::FILES_PER_SCAN_MAX));
-    let mut files: Vec<(i64, u64, PathBuf)> = match listed {
+    let mut files: Vec<(i64, PathBuf, u64)> = match listed {
         Ok(names) => names
             .into_iter()
             .filter(|(_, stat)| stat.kind == Kind::File)
-            .map(|(name, stat)| (stat.changed.0.max(stat.seen.modified.0), stat.seen.size, Path::new(folder).join(name)))
+            .map(|(name, stat)| (stat.changed.0.max(stat.seen.modified.0), Path::new(folder).join(name), stat.seen.size))
             .collect(),
         Err(error) if is_gone(&error) => return,
         Err(error) => return tracing::warn!("{folder}/ cannot be cleared up: {error}"),
     };
+    // By name where the times are the same: a reason comes right behind its file.
     files.sort();
     let clock = clock::now();
     let oldest = clock.unix_ms / 1000 - i64::from(retention.days) * 86_400;
-    let mut bytes: u64 = files.iter().map(|(_, size, _)| size).sum();
-    for (time, size, path) in files {
+    let mut bytes: u64 = files.iter().map(|(_, _, size)| size).sum();
+    for (time, path, size) in files {
         // Age is believed only while the clock is.
         if bytes <= retention.bytes && (clock.suspect || time >= oldest) {
             break;
@@ -263,7 +264,7 @@ mod tests {
         finisher.retain(&share, &pulse, Retention { days: 1, bytes: 1000 });
         assert_eq!(names(), 4);
         finisher.retention_due = None;
-        finisher.retain(&share, &pulse, Retention { days: 1, bytes: 110 });
+        finisher.retain(&share, &pulse, Retention { days: 1, bytes: 104 });
         assert_eq!(names(), 2);
     }
 }
