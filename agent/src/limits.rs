@@ -160,6 +160,10 @@ pub const TRY_ROWS_MAX: u64 = 10_000;
 pub const TRY_ROWS_DEFAULT: u64 = 20;
 /// `siteward feeds try` shows its progress on a terminal with files above this.
 pub const TRY_PROGRESS_BYTES: u64 = 16 * MIB;
+/// The same for the one feed at a time that goes through a large file.
+pub const FILE_WIDE_RECORDS: usize = 2048;
+pub const FILE_WIDE_BYTES: usize = 512 * KIB as usize;
+pub const FILE_WIDE_BUNDLES: usize = 6;
 /// More pieces than this that are no records: the file is refused as a whole.
 pub const FILE_BAD_PIECES_MAX: u64 = 1000;
 /// After the spool refused: a round is tried again after this.
@@ -192,8 +196,10 @@ pub const SPOOL_BYTES_MIN: u64 = 16 * MIB;
 /// Default `spool.max_bytes` as percent of the volume.
 pub const SPOOL_VOLUME_PERCENT: u64 = 70;
 /// Most records and bytes in one committed batch.
-pub const BATCH_RECORDS_MAX: usize = 1024;
+pub const BATCH_RECORDS_MAX: usize = 8192;
 pub const BATCH_BYTES_MAX: u64 = 4 * MIB;
+/// A lane's encoded records are written and synced when there are so many bytes of them; this much is kept for the next.
+pub const FLUSH_BYTES: usize = 4 * MIB as usize;
 /// Appends waiting for the committer.
 pub const APPEND_QUEUE: usize = 1024;
 /// Largest encoded record header.
@@ -495,7 +501,8 @@ const _: () = {
     assert!(SEGMENT_BYTES_MIN >= RECORD_HEADER_BYTES_MAX as u64 * 4);
     assert!(SPOOL_BYTES_MIN / SEGMENTS_PER_SPOOL <= SEGMENT_BYTES_MIN);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 4 * FILE_NAME_CHARS_MAX + 512 < RECORD_HEADER_BYTES_MAX);
-    assert!(FILE_BUNDLE_RECORDS <= BATCH_RECORDS_MAX && FILE_BUNDLE_BYTES as u64 <= BATCH_BYTES_MAX);
+    assert!(FILE_BUNDLE_RECORDS <= FILE_WIDE_RECORDS && FILE_BUNDLE_BYTES <= FILE_WIDE_BYTES && FILE_BUNDLES <= FILE_WIDE_BUNDLES);
+    assert!(FILE_WIDE_RECORDS <= BATCH_RECORDS_MAX && FILE_WIDE_BYTES as u64 <= BATCH_BYTES_MAX);
     assert!(REPLY_BYTES_MAX + 128 <= STATE_VALUE_BYTES_MAX);
     assert!(2 * DEDUPE_CHUNK_BYTES <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);

@@ -27,6 +27,7 @@ pub mod observer;
 pub mod pki;
 pub mod plain_log;
 pub mod process;
+pub mod samba;
 pub mod scene;
 pub mod sender;
 pub mod sim;

@@ -81,6 +81,24 @@ impl Process {
         status_kib(self.id(), "VmHWM:")
     }
 
+    /// Processor time it used so far, in user and kernel mode, to a hundredth of a second; 0 once it ended.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2)).into_iter().flatten();
+        let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+        ticks as f64 / 100.0
+    }
+
+    /// SIGSTOP to it and what it started: all is there and does not answer, until [`Process::resume`].
+    pub fn pause(&self) {
+        descendants(self.id()).into_iter().chain([self.id()]).for_each(|pid| send(pid, Signal::STOP));
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        descendants(self.id()).into_iter().chain([self.id()]).for_each(|pid| send(pid, Signal::CONT));
+    }
+
     pub fn log_tail(&self) -> String {
         tail(&self.log)
     }

@@ -147,6 +147,13 @@ impl Chunks {
         }
     }
 
+    /// Takes the next records, all of them without an identity.
+    pub fn cover(&mut self, first: u64, last: u64, incarnation: Incarnation) {
+        self.push(first, incarnation, None, &[]);
+        let (_, chunk) = self.done.last_mut().expect("the record before is in it");
+        chunk.through = last;
+    }
+
     /// Covers a record without an entry if it follows the last one; begins no chunk, because that could hide a part of one that exists.
     pub fn extend(&mut self, seq: u64, incarnation: Incarnation) {
         if let Some((_, chunk)) = self.done.last_mut().filter(|(_, c)| c.through + 1 == seq && c.incarnation == incarnation) {

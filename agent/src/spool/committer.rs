@@ -43,8 +43,13 @@ pub struct Committer {
     lanes: [LaneWriter; 3],
     state: SharedState,
     /// Random bytes for nonces, drawn in bulk.
-    random: Vec<u8>,
+    random: Box<[u8; RANDOM_BYTES]>,
+    /// So many of them are not used yet, at the front.
+    random_left: usize,
 }
+
+/// Random bytes drawn at once.
+const RANDOM_BYTES: usize = 4096;
 
 /// One message of a flush, between `put` and the sync.
 struct Pending {
@@ -77,8 +82,7 @@ impl Pending {
 /// What a flush will become if its sync succeeds.
 #[derive(Default)]
 struct Scratch {
-    heads: BTreeMap<FeedId, Mark>,
-    places: BTreeMap<FeedId, FilePlace>,
+    heads: BTreeMap<FeedId, Ahead>,
     pending: Vec<Pending>,
     /// Whole-message fingerprints in this flush, to find duplicates among themselves.
     seen: HashMap<(FeedId, Fingerprint), usize>,
@@ -88,43 +92,52 @@ struct Scratch {
     repeats: Vec<(usize, usize)>,
 }
 
+/// A feed as it will be.
+#[derive(Clone, Copy)]
+struct Ahead {
+    mark: Mark,
+    /// Its newest place in a file in this flush.
+    place: Option<FilePlace>,
+}
+
 type Answer = Result<Durable, AppendError>;
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
         let lanes = last.map(|last| LaneWriter { open: None, last });
-        Self { shared, lanes, state, random: Vec::new() }
+        Self { shared, lanes, state, random: Box::new([0; RANDOM_BYTES]), random_left: 0 }
     }
 
     /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
-    pub fn commit(&mut self, batch: Vec<Message>) -> Vec<Answer> {
+    pub fn commit(&mut self, mut batch: Vec<Message>) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
-        let mut lanes: [Vec<(usize, Message)>; 3] = Default::default();
-        for (slot, message) in batch.into_iter().enumerate() {
+        let mut lanes: [Vec<usize>; 3] = Default::default();
+        for (slot, message) in batch.iter().enumerate() {
             let lane = self.shared.index().feeds.get(&message.feed).filter(|feed| feed.configured).map(|feed| feed.lane);
             let bytes = message.body.len() as u64;
             match lane {
-                None => answers[slot] = Some(Err(AppendError::UnknownFeed(message.feed))),
+                None => answers[slot] = Some(Err(AppendError::UnknownFeed(message.feed.clone()))),
                 Some(_) if bytes > self.shared.message_bytes_max => answers[slot] = Some(Err(AppendError::TooLarge { bytes })),
                 Some(_) if message.reply.len() > limits::REPLY_BYTES_MAX => {
                     answers[slot] = Some(Err(AppendError::TooLarge { bytes: message.reply.len() as u64 }));
                 }
-                Some(lane) => lanes[lane.index()].push((slot, message)),
+                Some(lane) => lanes[lane.index()].push(slot),
             }
         }
-        for (lane, messages) in Lane::ALL.into_iter().zip(lanes) {
-            if !messages.is_empty() {
-                self.commit_lane(lane, messages, &mut answers);
+        for (lane, slots) in Lane::ALL.into_iter().zip(lanes) {
+            if !slots.is_empty() {
+                self.commit_lane(lane, &mut batch, &slots, &mut answers);
             }
         }
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(AppendError::Store("the batch was not finished".into())))).collect()
     }
 
-    fn commit_lane(&mut self, lane: Lane, messages: Vec<(usize, Message)>, answers: &mut [Option<Answer>]) {
+    fn commit_lane(&mut self, lane: Lane, batch: &mut [Message], slots: &[usize], answers: &mut [Option<Answer>]) {
         let mut scratch = Scratch::default();
-        for (slot, message) in messages {
+        for &slot in slots {
+            let message = &batch[slot];
             let fingerprint =
-                message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, what_it_stands_for(&message)));
+                message.identity.as_ref().map(|id| self.shared.key.fingerprint(&message.feed, id, what_it_stands_for(message)));
             let in_flush = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied());
             if let Some(found) = in_flush.filter(|_| !self.takes_resends(&message.feed)) {
                 scratch.repeats.push((slot, found));
@@ -143,11 +156,15 @@ impl Committer {
                     }
                 },
             };
-            if let Err(error) = check_identity(&message, fingerprint, known, &scratch) {
+            if let Err(error) = check_identity(message, fingerprint, known, &scratch) {
                 answers[slot] = Some(Err(error));
                 continue;
             }
             let bytes = record_bytes_max(message.reply.len(), message.body.len());
+            let open = self.lanes[lane.index()].open.as_ref();
+            if open.is_some_and(|open| open.pending_bytes() >= limits::FLUSH_BYTES && open.has_room(bytes)) {
+                self.flush(lane, std::mem::take(&mut scratch), answers);
+            }
             if !self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
                 self.flush(lane, std::mem::take(&mut scratch), answers);
                 if let Err(error) = self.roll(lane, bytes) {
@@ -155,11 +172,13 @@ impl Committer {
                     continue;
                 }
             }
-            if let Err(error) = self.check_follows(&message, &scratch) {
+            if let Err(error) = self.check_follows(message, &scratch) {
                 answers[slot] = Some(Err(error));
                 continue;
             }
-            self.put(lane, slot, &message, fingerprint, known, &mut scratch);
+            self.put(lane, slot, message, fingerprint, known, &mut scratch);
+            // It is encoded; a large one is not held twice until the disk is done.
+            batch[slot].body = Payload::new(bytes::Bytes::new());
         }
         self.flush(lane, scratch, answers);
     }
@@ -171,7 +190,7 @@ impl Committer {
     /// A record of a file is stored only behind the one before it: where that one was refused, this one is, or a row would be lost.
     fn check_follows(&self, message: &Message, scratch: &Scratch) -> Result<(), AppendError> {
         let Origin::File(file) = &message.origin else { return Ok(()) };
-        let pending = scratch.places.get(&message.feed).copied();
+        let pending = scratch.heads.get(&message.feed).and_then(|ahead| ahead.place);
         let before = pending.or_else(|| self.shared.index().feeds.get(&message.feed)?.files.map(|progress| progress.place));
         if before == file.follows {
             return Ok(());
@@ -188,7 +207,7 @@ impl Committer {
     fn put(&mut self, lane: Lane, slot: usize, message: &Message, print: Option<Fingerprint>, known: Seen, scratch: &mut Scratch) {
         let feed = message.feed.clone();
         let before = match scratch.heads.get(&feed) {
-            Some(mark) => *mark,
+            Some(ahead) => ahead.mark,
             None => self.shared.index().feeds.get(&feed).expect("checked when the batch was split").head,
         };
         let nonce = self.nonce();
@@ -231,10 +250,10 @@ impl Committer {
         };
         let open = self.lanes[lane.index()].open.as_mut().expect("rolled before");
         open.put(header, message.reply.expose(), message.body.expose());
-        scratch.heads.insert(feed.clone(), mark);
         let place = message.origin.place();
-        if let Some(place) = place {
-            scratch.places.insert(feed.clone(), place);
+        match scratch.heads.get_mut(&feed) {
+            Some(ahead) => *ahead = Ahead { mark, place: place.or(ahead.place) },
+            None => drop(scratch.heads.insert(feed.clone(), Ahead { mark, place })),
         }
         if let Some(print) = print {
             scratch.seen.insert((feed.clone(), print), scratch.pending.len());
@@ -245,12 +264,13 @@ impl Committer {
     }
 
     fn nonce(&mut self) -> Nonce {
-        if self.random.len() < 16 {
-            self.random.resize(4096, 0);
-            getrandom::fill(&mut self.random).expect("the kernel gives random numbers once it has started");
+        if self.random_left < 16 {
+            getrandom::fill(&mut *self.random).expect("the kernel gives random numbers once it has started");
+            self.random_left = RANDOM_BYTES;
         }
-        let rest = self.random.split_off(self.random.len() - 16);
-        Nonce(rest.try_into().expect("split at 16"))
+        self.random_left -= 16;
+        let nonce: [u8; 16] = self.random[self.random_left..][..16].try_into().expect("16 of them");
+        Nonce(nonce)
     }
 
     /// Makes the pending records of a lane durable and answers them, or fails them.
@@ -291,26 +311,33 @@ impl Committer {
     fn adopt(&mut self, lane: Lane, ordinal: u64, durable_end: u64, scratch: Scratch, answers: &mut [Option<Answer>]) {
         {
             let mut index = self.shared.index();
-            for (feed, mark) in &scratch.heads {
-                index.feeds.get_mut(feed).expect("feeds are never removed while open").head = *mark;
+            for (feed, ahead) in &scratch.heads {
+                let known = index.feeds.get_mut(feed).expect("feeds are never removed while open");
+                known.head = ahead.mark;
+                if let Some(place) = ahead.place {
+                    let newest = scratch.pending.iter().rev().find(|pending| pending.place.is_some() && pending.feed == *feed);
+                    debug_assert_eq!(newest.and_then(|pending| pending.place), Some(place), "places come in order");
+                    known.files = newest.and_then(Pending::files);
+                }
             }
             let segment = index.segment(lane, ordinal).expect("an open segment is never released");
             segment.durable_end = durable_end;
             for pending in &scratch.pending {
                 segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms, pending.files());
             }
-            for pending in scratch.pending.iter().filter(|pending| pending.place.is_some()) {
-                index.feeds.get_mut(&pending.feed).expect("feeds are never removed while open").files = pending.files();
-            }
         }
         self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
         let incarnation = self.shared.index().incarnation;
-        let remembered = scratch.pending.iter().map(|pending| Remembered {
-            feed: pending.feed.clone(),
-            fingerprint: pending.fingerprint,
-            seq: pending.mark.seq,
+        // Records of a file have no identity of a sender's; they come as one.
+        let is_bare = |pending: &Pending| pending.fingerprint.is_none() && pending.reply.is_empty();
+        let runs = scratch.pending.chunk_by(|a, b| is_bare(a) && is_bare(b) && a.feed == b.feed && a.mark.seq + 1 == b.mark.seq);
+        let remembered = runs.filter_map(|run| run.first().zip(run.last())).map(|(first, last)| Remembered {
+            feed: last.feed.clone(),
+            fingerprint: last.fingerprint,
+            first: first.mark.seq,
+            seq: last.mark.seq,
             incarnation,
-            reply: pending.reply.clone(),
+            reply: last.reply.clone(),
         });
         state::lock(&self.state).remember(remembered);
         self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);

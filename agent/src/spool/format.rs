@@ -292,16 +292,16 @@ pub struct RecordLayout {
 /// associated data: the range of prefix and header in `out`.
 pub fn put_record_header(out: &mut Vec<u8>, id: &SegmentId, header: &RecordHeaderV1, sealed_len: usize) -> Range<usize> {
     let start = out.len();
-    let payload = postcard_bytes(header);
-    assert!(payload.len() <= limits::RECORD_HEADER_BYTES_MAX, "the parts of a header are bounded");
+    let mut buffer = [0; limits::RECORD_HEADER_BYTES_MAX];
+    let payload = &*postcard::to_slice(header, &mut buffer).expect("the parts of a header are bounded");
     out.extend_from_slice(&RECORD_MAGIC);
     out.extend_from_slice(&(payload.len() as u16).to_le_bytes());
     out.push(RECORD_V1);
     out.push(0);
     out.extend_from_slice(&(sealed_len as u32).to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed(id), &out[start..]), &payload);
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed(id), &out[start..]), payload);
     out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&payload);
+    out.extend_from_slice(payload);
     start..out.len()
 }
 

@@ -79,18 +79,17 @@ impl Segment {
 
     /// Takes a record into the spans.
     pub fn note(&mut self, feed: &FeedId, seq: u64, chain: Chain, received_at_ms: i64, files: Option<FileProgress>) {
-        self.spans
-            .entry(feed.clone())
-            .and_modify(|span| {
-                span.first = span.first.min(seq);
-                if seq >= span.last {
-                    span.last = seq;
-                    span.chain = chain;
-                }
-                span.files = newest(span.files, files);
-                span.count += 1;
-            })
-            .or_insert(Span { first: seq, last: seq, count: 1, chain, first_received_ms: received_at_ms, files });
+        if let Some(span) = self.spans.get_mut(feed) {
+            span.first = span.first.min(seq);
+            if seq >= span.last {
+                span.last = seq;
+                span.chain = chain;
+            }
+            span.files = newest(span.files, files);
+            span.count += 1;
+            return;
+        }
+        self.spans.insert(feed.clone(), Span { first: seq, last: seq, count: 1, chain, first_received_ms: received_at_ms, files });
     }
 }
 

@@ -3,6 +3,8 @@
 //! One secret of 32 bytes per spool. From it come, by HKDF-SHA-256, a subkey per segment (so that two segments never share a key and a nonce)
 //! and a key for fingerprints (so that the state database cannot be searched by guessing messages). Bodies are sealed with
 //! XChaCha20-Poly1305; the record header is associated data; the 24-byte nonce is the record's random 16 bytes and its offset in the segment.
+//! It is put together of its two parts, HChaCha20 (a key for each body) and ChaCha20-Poly1305, so that the second can be the one that is written
+//! for the machine: bodies are short, and sealing them is most of what a record costs.
 //! A place in a segment is written at most once, so a nonce is used at most once even if the random bytes were bad.
 //!
 //! `auto` keeps the key beside the spool (`spool.key`, mode 0600): that protects a disk that is sent in for repair without the file, not a
@@ -10,10 +12,10 @@
 
 use std::path::{Path, PathBuf};
 
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
+use chacha20::{R20, hchacha};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce as ShortNonce, Tag, UnboundKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -108,7 +110,7 @@ impl SpoolKey {
         let mut subkey = Zeroizing::new([0u8; KEY_BYTES]);
         let info = [&b"siteward segment v1 "[..], &segment.0].concat();
         expand(&self.secret, &info, &mut *subkey);
-        Sealer(Box::new(XChaCha20Poly1305::new((&*subkey).into())))
+        Sealer(subkey)
     }
 
     pub fn fingerprint(&self, feed: &FeedId, identity: &MessageIdentity, body: &[u8]) -> Fingerprint {
@@ -183,7 +185,7 @@ fn read_secret_file(path: &Path) -> Result<SpoolKey, KeyError> {
 }
 
 /// Seals and opens the bodies of one segment.
-pub struct Sealer(Box<XChaCha20Poly1305>);
+pub struct Sealer(Zeroizing<[u8; KEY_BYTES]>);
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -195,30 +197,57 @@ impl std::fmt::Debug for Sealer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokenSeal;
 
-fn nonce24(nonce: &Nonce, offset: u64) -> XNonce {
-    let mut bytes = [0u8; 24];
-    bytes[..16].copy_from_slice(&nonce.0);
-    bytes[16..].copy_from_slice(&offset.to_le_bytes());
-    bytes.into()
-}
-
 impl Sealer {
+    /// Key and nonce of ChaCha20-Poly1305 for the body at this place: the first 16 of XChaCha20's 24 bytes make the key, the last 8 the nonce.
+    fn parts(&self, nonce: &Nonce, offset: u64) -> (LessSafeKey, ShortNonce) {
+        let key = Zeroizing::new(<[u8; KEY_BYTES]>::from(hchacha::<R20>((&*self.0).into(), (&nonce.0).into())));
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &*key).expect("a key of its length");
+        let mut short = [0u8; 12];
+        short[4..].copy_from_slice(&offset.to_le_bytes());
+        (LessSafeKey::new(key), ShortNonce::assume_unique_for_key(short))
+    }
+
     /// Encrypts `body` in place; the tag is returned.
     pub fn seal(&self, nonce: &Nonce, offset: u64, header: &[u8], body: &mut [u8]) -> [u8; SEAL_BYTES] {
-        let tag = self.0.encrypt_inout_detached(&nonce24(nonce, offset), header, body.into());
-        tag.expect("a body is far below the cipher's limit of 256 GiB").into()
+        let (key, short) = self.parts(nonce, offset);
+        let tag = key.seal_in_place_separate_tag(short, Aad::from(header), body);
+        let tag = tag.expect("a body is far below the cipher's limit of 256 GiB");
+        tag.as_ref().try_into().expect("a tag has 16 bytes")
     }
 
     /// Decrypts in place what `seal` made.
     pub fn open(&self, nonce: &Nonce, offset: u64, header: &[u8], body: &mut [u8], tag: &[u8]) -> Result<(), BrokenSeal> {
         let tag = Tag::try_from(tag).map_err(|_| BrokenSeal)?;
-        self.0.decrypt_inout_detached(&nonce24(nonce, offset), header, body.into(), &tag).map_err(|_| BrokenSeal)
+        let (key, short) = self.parts(nonce, offset);
+        key.open_in_place_separate_tag(short, Aad::from(header), tag, body, 0..).map(drop).map_err(|_| BrokenSeal)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is on disk is XChaCha20-Poly1305 as everybody else has it.
+    #[test]
+    fn the_seal_is_that_of_the_cipher_it_is_named_after() {
+        use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce, aead::AeadInOut as _};
+        let sealer = SpoolKey::from_bytes([3; 32]).sealer(&SegmentId([1; 16]));
+        let theirs = XChaCha20Poly1305::new((&*sealer.0).into());
+        for len in (0..300).chain([1000, 4096, 65_537]) {
+            let body: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let (nonce, offset) = (Nonce([len as u8; 16]), len as u64 * 7919);
+            let mut nonce24 = [0; 24];
+            nonce24[..16].copy_from_slice(&nonce.0);
+            nonce24[16..].copy_from_slice(&offset.to_le_bytes());
+            let header = &body[..len / 3];
+            let (mut a, mut b) = (body.clone(), body.clone());
+            let tag = sealer.seal(&nonce, offset, header, &mut a);
+            let other = theirs.encrypt_inout_detached(&XNonce::from(nonce24), header, b.as_mut_slice().into()).unwrap();
+            assert!(a == b && tag[..] == other[..], "{len}");
+            sealer.open(&nonce, offset, header, &mut a, &tag).unwrap();
+            assert!(a == body, "{len}");
+        }
+    }
 
     #[test]
     fn a_body_opens_only_under_its_own_header_place_and_segment() {

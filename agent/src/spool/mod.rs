@@ -55,7 +55,7 @@ use std::sync::{Arc, Mutex};
 pub use committer::Committer;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
 pub use quarantine::{Listed as QuarantineListed, Row};
-pub use queue::{Appender, Appending, Closer};
+pub use queue::{Appender, Appending, Closer, Wide};
 pub use reader::Reader;
 
 use crate::config::settings::KeySource;

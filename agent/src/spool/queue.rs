@@ -4,6 +4,7 @@
 //! batches grow by themselves (group commit), at rest a message waits for nobody. Between batches it reads the dedupe window back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,6 +41,19 @@ enum Request {
 pub struct Appender {
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+    /// Somebody has the wide way.
+    is_wide_taken: Arc<AtomicBool>,
+}
+
+/// The right to have many records under way at once, which is what a large file needs to be fast. One feed has it at a time, so that the memory
+/// stays bounded whatever the number of feeds (I4).
+#[derive(Debug)]
+pub struct Wide(Arc<AtomicBool>);
+
+impl Drop for Wide {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Records of files on their way to the disk.
@@ -75,6 +89,12 @@ impl Appender {
         let (answer, answered) = oneshot::channel();
         self.requests.blocking_send(Request::Files { messages, answer }).map_err(|_| AppendError::Stopping)?;
         Ok(Appending(answered))
+    }
+
+    /// The right to have many records under way, unless somebody has it.
+    pub fn widen(&self) -> Option<Wide> {
+        let was_taken = self.is_wide_taken.swap(true, Ordering::AcqRel);
+        (!was_taken).then(|| Wide(Arc::clone(&self.is_wide_taken)))
     }
 
     /// How far a file feed is durable.
@@ -181,7 +201,8 @@ pub(super) fn start(
     let (sender, requests) = mpsc::channel(limits::APPEND_QUEUE);
     let worker = Worker { committer, shared: Arc::clone(&shared), quarantine, requests };
     let thread = std::thread::Builder::new().name("committer".into()).spawn(move || worker.run())?;
-    Ok((Appender { requests: sender.clone(), shared }, RenewHandle { requests: sender.clone() }, Closer { requests: sender, thread }))
+    let appender = Appender { requests: sender.clone(), shared, is_wide_taken: Arc::default() };
+    Ok((appender, RenewHandle { requests: sender.clone() }, Closer { requests: sender, thread }))
 }
 
 impl Worker {
@@ -260,14 +281,25 @@ impl Worker {
         if batch.is_empty() {
             return;
         }
-        let feeds: Vec<(FeedId, i64)> = batch.iter().map(|message| (message.feed.clone(), message.received_at_ms)).collect();
-        let outcomes = self.committer.commit(batch);
-        for (outcome, (feed, received_at_ms)) in outcomes.iter().zip(feeds) {
-            match outcome {
-                Ok(durable) if durable.is_duplicate() => self.shared.board.count_duplicate(&feed, received_at_ms),
-                Ok(_) => self.shared.board.count_captured(&feed, received_at_ms),
-                Err(_) => {}
+        // Neighbours of one feed are counted together: a file has thousands of them.
+        let mut feeds: Vec<(FeedId, i64, usize)> = Vec::new();
+        for message in &batch {
+            match feeds.last_mut() {
+                Some((feed, received_at_ms, count)) if *feed == message.feed => {
+                    *received_at_ms = message.received_at_ms;
+                    *count += 1;
+                }
+                _ => feeds.push((message.feed.clone(), message.received_at_ms, 1)),
             }
+        }
+        let outcomes = self.committer.commit(batch);
+        let mut rest = &outcomes[..];
+        for (feed, received_at_ms, count) in feeds {
+            let (mine, others) = rest.split_at(count);
+            rest = others;
+            let duplicates = mine.iter().flatten().filter(|durable| durable.is_duplicate()).count();
+            let stored = mine.iter().flatten().count() - duplicates;
+            self.shared.board.count(&feed, stored as u64, duplicates as u64, received_at_ms);
         }
         let mut outcomes = outcomes.into_iter();
         for Waiting { records, answer } in answers {

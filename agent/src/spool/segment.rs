@@ -79,6 +79,11 @@ impl Writer {
         self.durable + self.pending.len() as u64 + bytes <= self.capacity
     }
 
+    /// Encoded, not written yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
     pub fn durable_end(&self) -> u64 {
         self.durable
     }
@@ -108,7 +113,7 @@ impl Writer {
         self.durable += self.pending.len() as u64;
         self.pending.clear();
         // One large message must not hold its memory for the life of the segment.
-        self.pending.shrink_to(crate::limits::MIB as usize);
+        self.pending.shrink_to(crate::limits::FLUSH_BYTES);
         Ok(self.durable)
     }
 

@@ -46,11 +46,13 @@ pub enum Known {
     },
 }
 
-/// A record to remember; one without a fingerprint is only covered.
+/// A record to remember; those without a fingerprint are only covered, and neighbours of them come as one.
 #[derive(Debug)]
 pub struct Remembered {
     pub feed: FeedId,
     pub fingerprint: Option<Fingerprint>,
+    /// The first of those that come as one; else the same as `seq`.
+    pub first: u64,
     pub seq: u64,
     pub incarnation: Incarnation,
     pub reply: Payload,
@@ -312,7 +314,10 @@ impl State {
         let mut feeds: BTreeMap<FeedId, Chunks> = BTreeMap::new();
         for record in self.unsaved.drain(..) {
             let chunks = feeds.entry(record.feed).or_default();
-            chunks.push(record.seq, record.incarnation, record.fingerprint, record.reply.expose());
+            match record.fingerprint {
+                Some(print) => chunks.push(record.seq, record.incarnation, Some(print), record.reply.expose()),
+                None => chunks.cover(record.first, record.seq, record.incarnation),
+            }
         }
         let saved = guarded("remembering", || feeds.into_iter().try_for_each(|(feed, chunks)| chunk::put(&db, &feed, chunks)));
         if let Err(error) = saved {

@@ -216,15 +216,13 @@ impl Board {
         &self.notes
     }
 
-    pub fn count_duplicate(&self, feed: &FeedId, received_at_ms: i64) {
-        let counters = self.feed(feed);
-        counters.duplicates.fetch_add(1, Ordering::Relaxed);
-        counters.last_message_ms.store(received_at_ms, Ordering::Relaxed);
-    }
-
-    pub fn count_captured(&self, feed: &FeedId, received_at_ms: i64) {
-        let counters = self.feed(feed);
-        counters.captured.fetch_add(1, Ordering::Relaxed);
-        counters.last_message_ms.store(received_at_ms, Ordering::Relaxed);
+    /// Messages that are durable now, and such as were before; `received_at_ms`: of the newest.
+    pub fn count(&self, feed: &FeedId, captured: u64, duplicates: u64, received_at_ms: i64) {
+        if captured + duplicates > 0 {
+            let counters = self.feed(feed);
+            counters.captured.fetch_add(captured, Ordering::Relaxed);
+            counters.duplicates.fetch_add(duplicates, Ordering::Relaxed);
+            counters.last_message_ms.store(received_at_ms, Ordering::Relaxed);
+        }
     }
 }

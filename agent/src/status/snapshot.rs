@@ -296,7 +296,7 @@ pub(super) mod tests {
         board.set_uplink(UplinkState::Connected, "mqtts://hub.example.org:8883", Some("connection refused".to_owned()));
         board.raise(Code::SpoolKeyBesideSpool, "", "the spool key lies beside the spool");
         board.raise(Code::ListenerDown, "or-usage", "port 2575 is in use");
-        board.count_captured(&name("or-usage"), clock::RELEASED_AT_MS);
+        board.count(&name("or-usage"), 1, 0, clock::RELEASED_AT_MS);
         let mut snapshot = build(&name("st-marys"), &name("st-marys-gw1"), &board, &view(), Some(7200), NOW);
         snapshot.uptime_s = 90_061;
         snapshot.version = "0.1.0".to_owned();

@@ -168,36 +168,43 @@ impl Finisher {
         Ok(())
     }
 
-    /// Removes from done/ what is older or more than the feed keeps.
+    /// Removes from done/ and failed/ what is older or more than the feed keeps, each by itself.
     pub fn retain(&mut self, share: &Share, pulse: &Pulse, retention: Retention) {
         let now = Instant::now();
         if self.retention_due.is_some_and(|due| now < due) {
             return;
         }
         self.retention_due = Some(now + limits::RETENTION_INTERVAL);
-        let listed = pulse.during("looking into done/", || share.list(Path::new(DONE), limits::FILES_PER_SCAN_MAX));
-        let mut files: Vec<(i64, u64, PathBuf)> = match listed {
-            Ok(names) => names
-                .into_iter()
-                .filter(|(_, stat)| stat.kind == Kind::File)
-                .map(|(name, stat)| (stat.changed.0.max(stat.seen.modified.0), stat.seen.size, Path::new(DONE).join(name)))
-                .collect(),
-            Err(error) if is_gone(&error) => return,
-            Err(error) => return tracing::warn!("done/ cannot be cleared up: {error}"),
-        };
-        files.sort();
-        let clock = clock::now();
-        let oldest = clock.unix_ms / 1000 - i64::from(retention.days) * 86_400;
-        let mut bytes: u64 = files.iter().map(|(_, size, _)| size).sum();
-        for (time, size, path) in files {
-            // Age is believed only while the clock is.
-            if bytes <= retention.bytes && (clock.suspect || time >= oldest) {
-                break;
-            }
-            bytes -= size;
-            if let Err(error) = pulse.during("clearing up done/", || share.remove(&path)) {
-                tracing::warn!("a file in done/ cannot be removed: {error}");
-            }
+        for folder in [DONE, FAILED] {
+            clear_up(folder, share, pulse, retention);
+        }
+    }
+}
+
+fn clear_up(folder: &'static str, share: &Share, pulse: &Pulse, retention: Retention) {
+    let listed = pulse.during("looking into done/ or failed/", || share.list(Path::new(folder), limits::FILES_PER_SCAN_MAX));
+    let mut files: Vec<(i64, PathBuf, u64)> = match listed {
+        Ok(names) => names
+            .into_iter()
+            .filter(|(_, stat)| stat.kind == Kind::File)
+            .map(|(name, stat)| (stat.changed.0.max(stat.seen.modified.0), Path::new(folder).join(name), stat.seen.size))
+            .collect(),
+        Err(error) if is_gone(&error) => return,
+        Err(error) => return tracing::warn!("{folder}/ cannot be cleared up: {error}"),
+    };
+    // By name where the times are the same: a reason comes right behind its file.
+    files.sort();
+    let clock = clock::now();
+    let oldest = clock.unix_ms / 1000 - i64::from(retention.days) * 86_400;
+    let mut bytes: u64 = files.iter().map(|(_, _, size)| size).sum();
+    for (time, path, size) in files {
+        // Age is believed only while the clock is.
+        if bytes <= retention.bytes && (clock.suspect || time >= oldest) {
+            break;
+        }
+        bytes -= size;
+        if let Err(error) = pulse.during("clearing up done/ or failed/", || share.remove(&path)) {
+            tracing::warn!("a file in {folder}/ cannot be removed: {error}");
         }
     }
 }
@@ -241,5 +248,23 @@ mod tests {
         assert_eq!(names(), ["a", "b", "c"]);
         Finisher::new(&Completion::Settled).retain(&share, &pulse, Retention { days: 1, bytes: 30 });
         assert_eq!(names().len(), 1);
+    }
+
+    #[test]
+    fn refused_files_go_as_those_that_are_done_with_their_reasons() {
+        let directory = tempfile::tempdir().unwrap();
+        let (share, pulse) = (Share::open(directory.path()).unwrap(), Pulse::default());
+        let mut finisher = Finisher::new(&Completion::Settled);
+        for name in ["a", "b"] {
+            std::fs::write(directory.path().join(name), vec![b'x'; 100]).unwrap();
+            finisher.refuse(&share, &pulse, Path::new(name), &FileFingerprint([1; 32]), "why").unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let names = || share.list(Path::new(FAILED), 10).unwrap().len();
+        finisher.retain(&share, &pulse, Retention { days: 1, bytes: 1000 });
+        assert_eq!(names(), 4);
+        finisher.retention_due = None;
+        finisher.retain(&share, &pulse, Retention { days: 1, bytes: 104 });
+        assert_eq!(names(), 2);
     }
 }

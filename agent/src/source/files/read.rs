@@ -25,7 +25,7 @@ use crate::clock;
 use crate::limits;
 use crate::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Message, Origin, Payload, Stage};
 use crate::source::split::{Piece, PieceKind, SplitLimits, SplitSettings, Splitter, State, Verdict};
-use crate::spool::{AppendError, Appender, Appending, QuarantineError, Row};
+use crate::spool::{AppendError, Appender, Appending, QuarantineError, Row, Wide};
 
 /// Why a pass ended early.
 #[derive(Debug)]
@@ -141,17 +141,27 @@ pub struct Sender<'a> {
     under_way: VecDeque<Appending>,
     /// The place of the last record handed over.
     follows: Option<FilePlace>,
+    /// Held from the moment when this is found to be a large file.
+    wide: Option<Wide>,
+}
+
+/// What a bundle may hold, and how many are under way.
+struct Ways {
+    records: usize,
+    bytes: usize,
+    bundles: usize,
 }
 
 impl<'a> Sender<'a> {
     /// `progress`: the feed's, now.
     pub fn new(appender: &'a Appender, progress: Option<FilePlace>) -> Self {
-        Self { appender, bundle: Vec::new(), bundle_bytes: 0, under_way: VecDeque::new(), follows: progress }
+        Self { appender, bundle: Vec::new(), bundle_bytes: 0, under_way: VecDeque::new(), follows: progress, wide: None }
     }
 
     /// Takes one record. The newest is never handed over before the next one comes, or [`Sender::finish`].
     fn push(&mut self, message: Message) -> Result<(), Broken> {
-        if self.bundle.len() >= limits::FILE_BUNDLE_RECORDS || self.bundle_bytes + message.body.len() > limits::FILE_BUNDLE_BYTES {
+        let ways = self.ways();
+        if self.bundle.len() >= ways.records || self.bundle_bytes + message.body.len() > ways.bytes {
             self.hand_over()?;
         }
         self.bundle_bytes += message.body.len();
@@ -160,11 +170,22 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    fn ways(&self) -> Ways {
+        match self.wide {
+            None => Ways { records: limits::FILE_BUNDLE_RECORDS, bytes: limits::FILE_BUNDLE_BYTES, bundles: limits::FILE_BUNDLES },
+            Some(_) => Ways { records: limits::FILE_WIDE_RECORDS, bytes: limits::FILE_WIDE_BYTES, bundles: limits::FILE_WIDE_BUNDLES },
+        }
+    }
+
     fn hand_over(&mut self) -> Result<(), Broken> {
         if self.bundle.is_empty() {
             return Ok(());
         }
-        let most = if self.bundle_bytes > limits::FILE_BUNDLE_BYTES { 0 } else { limits::FILE_BUNDLES - 1 };
+        if self.under_way.len() == limits::FILE_BUNDLES && self.wide.is_none() {
+            self.wide = self.appender.widen();
+        }
+        let ways = self.ways();
+        let most = if self.bundle_bytes > ways.bytes { 0 } else { ways.bundles - 1 };
         while self.under_way.len() > most {
             self.wait_for_one()?;
         }

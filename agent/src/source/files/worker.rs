@@ -153,6 +153,7 @@ impl Worker {
                 let text =
                     format!("nothing is mounted for {}; nothing is read, moved or forgotten until the share is back", path.display());
                 self.report.directory(Code::ShareMissing, Some(text));
+                self.try_again_when_back();
                 return None;
             }
         }
@@ -176,9 +177,15 @@ impl Worker {
             Err(error) => {
                 let text = format!("{} cannot be read: {error}; it is tried again", path.display());
                 self.report.directory(Code::DirectoryUnreadable, Some(text));
+                self.try_again_when_back();
                 None
             }
         }
+    }
+
+    /// What could not be read was the share's fault as likely as not: it is not waited for once the share is back.
+    fn try_again_when_back(&mut self) {
+        self.aside.retain(|_, aside| aside.until.is_none());
     }
 
     /// Opens the list of files, or makes durable what it owes.

@@ -16,11 +16,11 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::codes;
 use super::settings::{CsvSettings, SplitLimits};
 use super::verdict::Notes;
 use super::window::{Cut, Preamble, Taken, Window, over_cut};
-use crate::limits::{CSV_HEADER_BYTES_MAX, CSV_RESCAN_FACTOR};
+use super::{PieceKind, codes};
+use crate::limits::{CSV_HEADER_BYTES_MAX, CSV_RESCAN_FACTOR, SPLIT_COPY_BYTES};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -78,7 +78,12 @@ pub(super) struct Csv {
     /// Line number of the row in progress, from 0.
     line: u64,
     rescans_left: u64,
+    /// Where records are put together: a few hundred share a block, which goes with the last of them.
+    block: BytesMut,
 }
+
+/// Below what the allocator gives back to the system at once.
+const BLOCK_BYTES: usize = 32 * 1024;
 
 impl Csv {
     pub(super) fn new(settings: CsvSettings, limits: &SplitLimits) -> Self {
@@ -104,6 +109,7 @@ impl Csv {
             torn: false,
             line: 0,
             rescans_left: CSV_RESCAN_FACTOR * limits.record_bytes as u64,
+            block: BytesMut::new(),
         }
     }
 
@@ -224,6 +230,12 @@ impl Csv {
     fn row(&mut self, w: &mut Window, notes: &mut Notes, row: Option<u64>) -> Option<Cut> {
         let columns = self.delimiters + 1;
         self.begin();
+        if !w.is_dropping() && self.columns == Some(columns) && !self.header.is_empty() {
+            let ordinary = self.ordinary_row(w, row);
+            if ordinary.is_some() {
+                return ordinary;
+            }
+        }
         let (start, whole) = match w.take() {
             Taken::Over { range, head } => {
                 if self.columns.is_none() && self.settings.header {
@@ -260,6 +272,25 @@ impl Csv {
         let mut cut = w.record_cut(start, record.freeze(), row);
         cut.range = start..end;
         Some(cut)
+    }
+
+    /// The record of a small row that is as it should be, without a copy of the row in between; `None` for any other.
+    fn ordinary_row(&mut self, w: &mut Window, row: Option<u64>) -> Option<Cut> {
+        let whole = w.record();
+        let (start, bytes) = (w.at() - whole.len() as u64, &whole[..length(whole)]);
+        let len = self.header.len() + bytes.len();
+        if len > SPLIT_COPY_BYTES.min(w.limits().record_bytes) || !bytes.is_ascii() || bytes.trim_ascii().is_empty() {
+            return None;
+        }
+        if self.block.capacity() < len {
+            self.block = BytesMut::with_capacity(BLOCK_BYTES);
+        }
+        self.block.put_slice(&self.header);
+        self.block.put_slice(bytes);
+        let range = start..start + bytes.len() as u64;
+        let record = self.block.split().freeze();
+        w.skip();
+        Some(Cut { range, row, kind: PieceKind::Record(record) })
     }
 
     fn take_header(&mut self, w: &Window, notes: &mut Notes, start: u64, whole: &Bytes) -> Option<Cut> {
