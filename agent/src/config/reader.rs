@@ -183,6 +183,12 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// PEM blocks: text with line breaks.
+pub(super) fn pem(value: &DeValue<'_>) -> Result<String, String> {
+    let text = value.as_str().ok_or_else(|| format!("must be PEM text in triple quotes, {}", is_a(value)))?;
+    Ok(text.to_owned())
+}
+
 pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let array = value.as_array().ok_or_else(|| format!("must be a list of texts in brackets, {}", is_a(value)))?;
     let read =

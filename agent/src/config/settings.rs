@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::about::About;
 pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
@@ -14,6 +15,7 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub spool: SpoolSettings,
     pub uplink: UplinkSettings,
+    pub trust: TrustSettings,
     pub feeds: Vec<FeedSettings>,
 }
 
@@ -21,6 +23,8 @@ pub struct Settings {
 pub struct GatewaySettings {
     pub site: Name,
     pub id: Name,
+    /// Labels by which documents may mean this gateway among others.
+    pub groups: Vec<Name>,
     /// IANA name, checked against the compiled-in data.
     pub timezone: String,
     pub control_socket: PathBuf,
@@ -36,6 +40,18 @@ pub struct SpoolSettings {
     pub message_bytes_max: u64,
 }
 
+/// Who may sign documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustSettings {
+    /// PEM files; empty: no document is taken.
+    pub keys: Vec<PathBuf>,
+    /// How many of them have to sign.
+    pub threshold: usize,
+    /// A second set, for what the first must not do.
+    pub recovery_keys: Vec<PathBuf>,
+    pub recovery_threshold: usize,
+}
+
 /// Where the spool key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
@@ -48,8 +64,10 @@ pub enum KeySource {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkSettings {
-    /// In order of preference.
+    /// Those of the local file, in order of preference; always in rotation.
     pub endpoints: Vec<Endpoint>,
+    /// Those that a document adds; they are preferred to the local ones.
+    pub added: Vec<AddedEndpoint>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<TlsKeySource>,
@@ -84,6 +102,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// An endpoint that a document adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedEndpoint {
+    pub endpoint: Endpoint,
+    /// Certificates its own is checked against; `None`: those of `uplink.ca`.
+    pub ca_pem: Option<String>,
+}
+
 /// What settles a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
@@ -106,6 +132,7 @@ pub struct FeedSettings {
     pub lane: Lane,
     pub stage: Stage,
     pub charset: charset::Rule,
+    pub about: About,
     pub source: SourceSettings,
 }
 
