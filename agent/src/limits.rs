@@ -274,6 +274,9 @@ pub const EVENT_OVERHEAD_BYTES: usize = 4 * KIB as usize;
 pub const PARK_MIN: Duration = Duration::from_secs(5);
 pub const PARK_MAX: Duration = Duration::from_secs(300);
 
+/// Marks per feed of when its unsettled records came (16 bytes each).
+pub const ARRIVAL_MARKS_MAX: usize = 256;
+
 // ---- forward ----
 
 /// Published bytes not yet acknowledged by the broker. Each lane may have one outcome in flight whatever its size; at worst this and three
@@ -399,6 +402,8 @@ pub const REMARK_CHARS_MAX: usize = 200;
 /// Trial of a document: default and permitted range.
 pub const TRIAL_DEFAULT: Duration = Duration::from_mins(15);
 pub const TRIAL_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
+/// Shortest passphrase of a new signing key.
+pub const PASSPHRASE_CHARS_MIN: usize = 12;
 /// Endpoints that a document may add.
 pub const ENDPOINTS_ADDED_MAX: usize = 8;
 /// Permitted range of a feed's `delivery_objective`.

@@ -25,14 +25,14 @@ pub const DOCUMENT_TYPE: &str = "application/vnd.siteward.config.v1+toml";
 
 /// An envelope as read: nothing in it is verified.
 #[derive(Debug)]
-pub(super) struct Envelope {
+pub(crate) struct Envelope {
     pub payload_type: String,
     pub payload: Vec<u8>,
     pub signatures: Vec<Signature>,
 }
 
 #[derive(Debug)]
-pub(super) struct Signature {
+pub(crate) struct Signature {
     /// Lower case; empty where none was given.
     pub key_id: String,
     pub bytes: Vec<u8>,
@@ -55,7 +55,7 @@ struct WrittenSignature {
 }
 
 /// Reads an envelope.
-pub(super) fn read(bytes: &[u8]) -> Result<Envelope, Refusal> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Envelope, Refusal> {
     if bytes.len() > DOCUMENT_BYTES_MAX {
         return Err(Refusal::TooLarge { bytes: bytes.len() });
     }

@@ -37,6 +37,8 @@ mod validate;
 mod written;
 
 #[cfg(test)]
+mod document_tests;
+#[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
 mod tests;

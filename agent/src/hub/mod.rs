@@ -13,6 +13,7 @@
 //! - [`index`]: 32 bytes on disk per record.
 //! - [`line`]: a line of the output; [`output`]: the file; [`snapshot`]: the ledger beside it.
 //! - [`intake`]: the verdict on a publish; [`desk`]: takes arrivals in batches through all of these; rebuilds the account from the output.
+//! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
 //! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
@@ -20,12 +21,14 @@
 pub mod account;
 #[cfg(test)]
 mod account_tests;
+pub mod config;
 pub mod connection;
 #[cfg(test)]
 mod connection_tests;
 pub mod desk;
 pub mod index;
 pub mod intake;
+pub mod keys;
 pub mod ledger;
 pub mod line;
 #[cfg(test)]

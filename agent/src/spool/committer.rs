@@ -294,6 +294,9 @@ impl Committer {
             for pending in &scratch.pending {
                 segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms, pending.files());
             }
+            for pending in &scratch.pending {
+                index.arrivals.entry(pending.feed.clone()).or_default().note(pending.mark.seq, pending.received_at_ms);
+            }
             for pending in scratch.pending.iter().filter(|pending| pending.place.is_some()) {
                 index.feeds.get_mut(&pending.feed).expect("feeds are never removed while open").files = pending.files();
             }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::condition::{Code, Condition};
 use crate::clock;
+use crate::config::about::About;
 use crate::record::FeedId;
 use crate::source::mllp::registry::Registry;
 use crate::source::tap::Tap;
@@ -28,6 +29,8 @@ pub struct FeedCounters {
     pub last_message_ms: AtomicI64,
     /// Of a directory feed.
     files: Mutex<Option<FilesView>>,
+    /// What the feed says about itself.
+    about: Mutex<About>,
     /// Who is connected; here so that it outlives a listener that is opened again.
     pub registry: Arc<Registry>,
     /// Who watches the feed's messages live.
@@ -51,6 +54,14 @@ impl FeedCounters {
         let mut files = locked(&self.files);
         let last = view.last.or_else(|| files.take().and_then(|before| before.last));
         *files = Some(FilesView { last, ..view });
+    }
+
+    pub fn describe(&self, about: About) {
+        *locked(&self.about) = about;
+    }
+
+    pub fn about(&self) -> About {
+        locked(&self.about).clone()
     }
 
     pub fn files(&self) -> Option<FilesView> {
