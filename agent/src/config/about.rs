@@ -106,3 +106,42 @@ fn date(value: &DeValue<'_>) -> Result<Date, String> {
     }
     text.parse().map_err(|_| "is not a day; write one like \"2028-06-30\"".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_text;
+    use crate::config::tests::{faults, with};
+
+    #[test]
+    fn a_feed_says_what_it_is_asked_and_no_nonsense() {
+        let all = "owner = \"OR desk\"\ncriticality = \"high\"\ndelivery_objective = \"15m\"\ndata_class = \"phi\"\ncontract_version = \"2.1\"\n\
+                   sunset = 2028-06-30\n[feed.mllp]";
+        let settings = parse_text("siteward.toml".as_ref(), &with("[feed.mllp]", all)).unwrap();
+        let about = About {
+            owner: Some("OR desk".into()),
+            criticality: Some(Criticality::High),
+            delivery_objective: Some(Duration::from_mins(15)),
+            data_class: Some(DataClass::Phi),
+            contract_version: Some("2.1".into()),
+            sunset: Some(jiff::civil::date(2028, 6, 30)),
+        };
+        assert_eq!(settings.feeds[0].about, about);
+        for (line, told) in [
+            ("sunset = \"30 June\"", "is not a day"),
+            ("sunset = 2028-06-30T00:00:00Z", "is not a day"),
+            ("sunset = 7", "is not a day"),
+            ("delivery_objective = \"0s\"", "is out of range"),
+            ("criticality = 1", "must be \"high\" or \"medium\" or \"low\""),
+        ] {
+            let found = faults(&with("[feed.mllp]", &format!("{line}\n[feed.mllp]")));
+            assert!(found.contains(told) && !found.contains('\n'), "{found}");
+        }
+        for (index, (word, meaning)) in Criticality::WORDS.into_iter().enumerate() {
+            assert_eq!((meaning.as_str(), meaning as usize), (word, index));
+        }
+        for (index, (word, meaning)) in DataClass::WORDS.into_iter().enumerate() {
+            assert_eq!((meaning.as_str(), meaning as usize), (word, index));
+        }
+    }
+}

@@ -174,6 +174,7 @@ fn a_document_replaces_the_feeds_and_adds_endpoints_and_nothing_else() {
     assert_eq!((header.revision, header.trial, header.confirm), (42, limits::TRIAL_DEFAULT, ConfirmBy::PeersReturn));
     assert_eq!(header.selector, Selector::Gateway(Name::new("st-marys-gw1").unwrap()));
     let settings = effective(&local(), Some(&document), Files::NotChecked, None).unwrap();
+    assert_eq!(Identity { version: Version(0, 5, 0), ..Identity::of(&settings.gateway) }, us(), "groups are of the bootstrap");
     assert_eq!(settings.feeds.iter().map(|feed| feed.id.as_str()).collect::<Vec<_>>(), ["or-usage"], "a faulty local feed does not matter");
     assert_eq!(settings.trust.keys, [Path::new("/etc/siteward/trust/a.pub"), Path::new("/etc/siteward/trust/b.pub")]);
     let sound = LOCAL.replace("lane = \"nonsense\"", "forward = \"raw\"\nphi = \"allowed\"\nmllp = { listen = \"127.0.0.1:9\" }");
