@@ -86,8 +86,8 @@ enum Config {
 #[derive(Debug, clap::Args)]
 struct Broker {
     /// The broker: mqtts://host:port, or mqtt://host:port without TLS.
-    #[arg(long, value_name = "URL", value_parser = parse_endpoint)]
-    broker: Endpoint,
+    #[arg(long = "broker", value_name = "URL", value_parser = parse_endpoint)]
+    endpoint: Endpoint,
     /// Certificates of the CA that signed the broker's certificate (PEM). Required for mqtts.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -101,7 +101,7 @@ struct Broker {
 
 impl Broker {
     fn tls(self) -> Result<Option<TlsFiles>, &'static str> {
-        match (self.broker.tls, self.ca) {
+        match (self.endpoint.tls, self.ca) {
             (true, Some(ca)) => Ok(Some(TlsFiles { ca, cert: self.cert, key: self.key })),
             (true, None) => Err("an mqtts:// broker needs --ca FILE, the CA that signed its certificate"),
             (false, _) => Ok(None),
@@ -200,7 +200,7 @@ fn sign(linted: &config::Linted, files: &[PathBuf], out: &Path) -> Result<(), St
 }
 
 fn push(broker: Broker, site: Name, gateway: Name, client_id: String, file: &Path) -> Result<(), String> {
-    let endpoint = broker.broker.clone();
+    let endpoint = broker.endpoint.clone();
     let push = config::Push { broker: endpoint, tls: broker.tls()?, client_id, site, gateway };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(config::push(&push, file))?;
@@ -209,7 +209,7 @@ fn push(broker: Broker, site: Name, gateway: Name, client_id: String, file: &Pat
 }
 
 fn run(args: Receive) -> ExitCode {
-    let endpoint = args.broker.broker.clone();
+    let endpoint = args.broker.endpoint.clone();
     let tls = match args.broker.tls() {
         Ok(tls) => tls,
         Err(why) => {

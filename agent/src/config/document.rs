@@ -127,7 +127,7 @@ fn schema_version(table: &DeTable<'_>, file: &Path, text: &str) -> Result<(), Re
         section.read(&mut faults, "schema_version", whole).required(&mut faults, &place, "schema_version", "write schema_version = 1");
     match version {
         Some(at) if at.value != SCHEMA_VERSION => {
-            let line = text.as_bytes()[..at.place.offset].iter().filter(|b| **b == b'\n').count() + 1;
+            let line = text.as_bytes()[..at.place.offset].split(|b| *b == b'\n').count();
             Err(Refusal::SchemaVersion { file: file.display().to_string(), line })
         }
         Some(_) => Ok(()),

@@ -43,7 +43,7 @@ fn check_anchors(keys: &Field<Vec<String>>, base: &Path, f: &mut FaultList) {
     for (index, file) in at.value.iter().enumerate() {
         match super::trust::anchor(&base.join(file)) {
             Ok(anchor) if seen.contains(&anchor) => {
-                f.add(&at.place, format!("entry {} holds a key that is listed already; remove one", index + 1))
+                f.add(&at.place, format!("entry {} holds a key that is listed already; remove one", index + 1));
             }
             Ok(anchor) => seen.push(anchor),
             Err(why) => f.add(&at.place, format!("entry {} {why}", index + 1)),

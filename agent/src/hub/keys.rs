@@ -142,7 +142,7 @@ pub fn open(file: &Path, passphrase: &Passphrase) -> Result<(Signer, bool), Stri
     let text = std::str::from_utf8(&bytes).map_err(|_| told("is not a key in PEM".to_owned()))?;
     if text.trim_start().starts_with(BEGIN) {
         let passphrase = passphrase.read(&format!("passphrase of {}: ", file.display()))?;
-        let pkcs8 = unseal(text, &passphrase).map_err(|why| told(why.to_owned()))?;
+        let pkcs8 = unseal(text, &passphrase).map_err(told)?;
         return Ok((Signer::from_pkcs8(&pkcs8).map_err(told)?, true));
     }
     let foreign = |_| told("is neither a sealed key of siteward-hub nor a private key in PEM (-----BEGIN PRIVATE KEY-----)".to_owned());

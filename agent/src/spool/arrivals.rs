@@ -73,11 +73,11 @@ mod tests {
         let mut arrivals = Arrivals::default();
         assert_eq!(arrivals.oldest(), None);
         for seq in 1..=100 {
-            arrivals.note(seq, 10_000 + seq as i64 * 250);
+            arrivals.note(seq, 10_000 + seq.cast_signed() * 250);
         }
         for settled in 1..100 {
             arrivals.settle(settled, 100);
-            let came = 10_000 + (settled as i64 + 1) * 250;
+            let came = 10_000 + (settled.cast_signed() + 1) * 250;
             let told = arrivals.oldest().unwrap();
             assert!(told <= came && came - told < STEP_MS, "{settled}: {told} for {came}");
         }
@@ -90,13 +90,13 @@ mod tests {
         const HEAD: u64 = 7 * 24 * 3600;
         let mut arrivals = Arrivals::default();
         for seq in 1..=HEAD {
-            arrivals.note(seq, seq as i64 * 1000);
+            arrivals.note(seq, seq.cast_signed() * 1000);
             assert!(arrivals.marks.len() <= ARRIVAL_MARKS_MAX);
         }
         for settled in (0..HEAD).step_by(1013) {
             arrivals.settle(settled, HEAD);
-            let (came, told) = ((settled as i64 + 1) * 1000, arrivals.oldest().unwrap());
-            assert!(told <= came && came - told <= HEAD as i64 * 1000 / 50, "{settled}: {told} for {came}");
+            let (came, told) = ((settled.cast_signed() + 1) * 1000, arrivals.oldest().unwrap());
+            assert!(told <= came && came - told <= HEAD.cast_signed() * 1000 / 50, "{settled}: {told} for {came}");
         }
     }
 
