@@ -75,6 +75,9 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
+    for feed in &settings.feeds {
+        board.feed(&feed.id).describe(feed.about.clone());
+    }
     systemd::status("opening the spool");
     let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());

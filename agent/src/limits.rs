@@ -289,6 +289,9 @@ pub const EVENT_OVERHEAD_BYTES: usize = 4 * KIB as usize;
 pub const PARK_MIN: Duration = Duration::from_secs(5);
 pub const PARK_MAX: Duration = Duration::from_secs(300);
 
+/// Marks per feed of when its unsettled records came (16 bytes each).
+pub const ARRIVAL_MARKS_MAX: usize = 256;
+
 // ---- forward ----
 
 /// Published bytes not yet acknowledged by the broker. Each lane may have one outcome in flight whatever its size; at worst this and three
@@ -402,6 +405,24 @@ pub const BLOCKING_THREADS_MAX: usize = 16;
 pub const CONFIG_BYTES_MAX: u64 = MIB;
 /// A file of certificates or a key.
 pub const TLS_FILE_BYTES_MAX: u64 = MIB;
+/// A configuration document, in its envelope; how deep the envelope's JSON may be nested and how many signatures it may carry.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * KIB as usize;
+pub const ENVELOPE_DEPTH_MAX: usize = 8;
+pub const ENVELOPE_SIGNATURES_MAX: usize = 16;
+/// Trust anchors of either kind, labels of a gateway, and gateway groups that one document may name.
+pub const TRUST_KEYS_MAX: usize = 16;
+pub const GROUPS_MAX: usize = 32;
+/// Longest author, reason, owner and the like: they are kept in the history and shown.
+pub const REMARK_CHARS_MAX: usize = 200;
+/// Trial of a document: default and permitted range.
+pub const TRIAL_DEFAULT: Duration = Duration::from_mins(15);
+pub const TRIAL_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
+/// Shortest passphrase of a new signing key.
+pub const PASSPHRASE_CHARS_MIN: usize = 12;
+/// Endpoints that a document may add.
+pub const ENDPOINTS_ADDED_MAX: usize = 8;
+/// Permitted range of a feed's `delivery_objective`.
+pub const DELIVERY_OBJECTIVE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(30 * 24));
 /// Longest path of a unix socket (`sun_path` without its closing zero).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// One request on the control socket.

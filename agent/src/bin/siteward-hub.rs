@@ -1,12 +1,15 @@
 //! `siteward-hub`: the hub side, for central IT.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use siteward::config::settings::Endpoint;
+use siteward::hub::config;
+use siteward::hub::keys::{self, Passphrase};
 use siteward::hub::receive::{self, Options, parse_endpoint};
+use siteward::record::Name;
 use siteward::uplink::tls::TlsFiles;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,15 +27,67 @@ struct Cli {
 enum Command {
     /// Receive events from a broker into a file of JSON lines; verify, deduplicate, confirm.
     Receive(Receive),
+    /// Make keys that sign documents.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Check, sign and publish configuration documents.
+    #[command(subcommand)]
+    Config(Config),
     /// Print the version.
     Version,
 }
 
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Make an Ed25519 pair: NAME.key, sealed with a passphrase, and NAME.pub for [trust] keys of the gateways. The passphrase is the first line
+    /// of the file that SITEWARD_HUB_PASSPHRASE_FILE names, else it is asked for.
+    Generate {
+        /// A directory that is there.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Config {
+    /// Check a document as a gateway would, and list every fault.
+    Lint {
+        file: PathBuf,
+        /// The gateway's own configuration file, to check against it.
+        #[arg(long, value_name = "FILE")]
+        bootstrap: Option<PathBuf>,
+    },
+    /// Sign a document; it is checked first.
+    Sign {
+        file: PathBuf,
+        /// Private key: of `keys generate`, or PEM (PKCS#8). Once for each signature.
+        #[arg(long, value_name = "FILE", required = true)]
+        key: Vec<PathBuf>,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Publish a signed document for one gateway (retained).
+    Push {
+        #[command(flatten)]
+        broker: Broker,
+        #[arg(long)]
+        site: Name,
+        #[arg(long)]
+        gateway: Name,
+        /// Our name at the broker.
+        #[arg(long, value_name = "ID", default_value = "siteward-hub-config")]
+        client_id: String,
+        file: PathBuf,
+    },
+}
+
 #[derive(Debug, clap::Args)]
-struct Receive {
+struct Broker {
     /// The broker: mqtts://host:port, or mqtt://host:port without TLS.
-    #[arg(long, value_name = "URL", value_parser = parse_endpoint)]
-    broker: Endpoint,
+    #[arg(long = "broker", value_name = "URL", value_parser = parse_endpoint)]
+    endpoint: Endpoint,
     /// Certificates of the CA that signed the broker's certificate (PEM). Required for mqtts.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -42,6 +97,22 @@ struct Receive {
     /// Its private key (PEM).
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+}
+
+impl Broker {
+    fn tls(self) -> Result<Option<TlsFiles>, &'static str> {
+        match (self.endpoint.tls, self.ca) {
+            (true, Some(ca)) => Ok(Some(TlsFiles { ca, cert: self.cert, key: self.key })),
+            (true, None) => Err("an mqtts:// broker needs --ca FILE, the CA that signed its certificate"),
+            (false, _) => Ok(None),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Receive {
+    #[command(flatten)]
+    broker: Broker,
     /// Where events go; the ledger and the index are kept beside it. It holds message content.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -59,6 +130,10 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     match cli.command {
         Command::Receive(args) => run(args),
+        Command::Keys(Keys::Generate { out, name }) => told(keys::generate(&out, &name, &Passphrase::usual()).map(|id| {
+            println!("{id}  {name}.pub");
+        })),
+        Command::Config(command) => configure(command),
         Command::Version => {
             println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -66,18 +141,85 @@ fn main() -> ExitCode {
     }
 }
 
+/// The end of a command: a failure goes to stderr.
+fn told(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("siteward-hub: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(command: Config) -> ExitCode {
+    match command {
+        // Faults are in the form of compilers: file first.
+        Config::Lint { file, bootstrap } => match lint(&file, bootstrap.as_deref()) {
+            Ok(linted) => {
+                println!("{}: good; revision {}", file.display(), linted.document.header.revision);
+                ExitCode::SUCCESS
+            }
+            Err(faults) => {
+                eprintln!("{faults}");
+                ExitCode::from(78)
+            }
+        },
+        Config::Sign { file, key, out } => match lint(&file, None) {
+            Ok(linted) => told(sign(&linted, &key, &out)),
+            Err(faults) => {
+                eprintln!("{faults}");
+                ExitCode::from(78)
+            }
+        },
+        Config::Push { broker, site, gateway, client_id, file } => told(push(broker, site, gateway, client_id, &file)),
+    }
+}
+
+fn lint(file: &Path, bootstrap: Option<&Path>) -> Result<config::Linted, String> {
+    let linted = config::lint(file, bootstrap)?;
+    for warning in &linted.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(linted)
+}
+
+fn sign(linted: &config::Linted, files: &[PathBuf], out: &Path) -> Result<(), String> {
+    let mut signers = Vec::with_capacity(files.len());
+    for file in files {
+        let (signer, sealed) = keys::open(file, &Passphrase::usual())?;
+        if !sealed {
+            eprintln!("warning: {}: is not sealed with a passphrase; whoever copies it can sign", file.display());
+        }
+        signers.push(signer);
+    }
+    let envelope = config::sign(linted, &signers)?;
+    std::fs::write(out, envelope).map_err(|error| format!("{}: cannot be written: {error}", out.display()))?;
+    println!("{}: revision {}, {} signatures", out.display(), linted.document.header.revision, signers.len());
+    Ok(())
+}
+
+fn push(broker: Broker, site: Name, gateway: Name, client_id: String, file: &Path) -> Result<(), String> {
+    let endpoint = broker.endpoint.clone();
+    let push = config::Push { broker: endpoint, tls: broker.tls()?, client_id, site, gateway };
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(config::push(&push, file))?;
+    println!("{}: published for {}", file.display(), push.gateway);
+    Ok(())
+}
+
 fn run(args: Receive) -> ExitCode {
-    let tls = match (args.broker.tls, args.ca) {
-        (true, Some(ca)) => Some(TlsFiles { ca, cert: args.cert, key: args.key }),
-        (true, None) => {
-            eprintln!("siteward-hub: an mqtts:// broker needs --ca FILE, the CA that signed its certificate");
+    let endpoint = args.broker.endpoint.clone();
+    let tls = match args.broker.tls() {
+        Ok(tls) => tls,
+        Err(why) => {
+            eprintln!("siteward-hub: {why}");
             return ExitCode::from(78);
         }
-        (false, _) => None,
     };
     let print = args.once_idle.is_some();
     let once_idle = args.once_idle.map(Duration::from_secs);
-    let options = Options { endpoint: args.broker, tls, out: args.out, client_id: args.client_id, once_idle };
+    let options = Options { endpoint, tls, out: args.out, client_id: args.client_id, once_idle };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -42,6 +42,11 @@ impl FaultList {
         self.add(place, text);
         None
     }
+    /// Takes out what was found in sections of this name.
+    pub fn forget(&mut self, section: &str) {
+        let inside = |path: &str| path.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        self.0.retain(|(place, _)| !inside(&place.path));
+    }
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

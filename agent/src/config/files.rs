@@ -19,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::fault::{FaultList, Place};
-use super::merged::{Merged, MllpTls};
+use super::merged::{Feed, Merged, MllpTls};
 use super::reader::{At, Field};
 use super::settings::KeySource;
 use super::validate::key_source;
@@ -33,15 +33,37 @@ pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f:
     check_authorities(&uplink.ca, base, f);
     check_pair(uplink.cert.given(), (&uplink.key, &uplink.credential), base, credentials, f);
     spool_key(merged, base, credentials, f);
-    for at in merged.feeds.iter().filter_map(|feed| feed.expect.as_ref()?.holidays_file.given()) {
+    check_feeds(&merged.feeds, base, credentials, f);
+    for keys in [&merged.trust.keys, &merged.trust.recovery_keys] {
+        check_anchors(keys, base, f);
+    }
+}
+
+fn check_anchors(keys: &Field<Vec<String>>, base: &Path, f: &mut FaultList) {
+    let Some(at) = keys.given() else { return };
+    let mut seen: Vec<super::trust::Anchor> = Vec::new();
+    for (index, file) in at.value.iter().enumerate() {
+        match super::trust::anchor(&base.join(file)) {
+            Ok(anchor) if seen.contains(&anchor) => {
+                f.add(&at.place, format!("entry {} holds a key that is listed already; remove one", index + 1));
+            }
+            Ok(anchor) => seen.push(anchor),
+            Err(why) => f.add(&at.place, format!("entry {} {why}", index + 1)),
+        }
+    }
+}
+
+/// What the feeds refer to.
+pub(super) fn check_feeds(feeds: &[Feed], base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
+    for at in feeds.iter().filter_map(|feed| feed.expect.as_ref()?.holidays_file.given()) {
         if let Err(why) = read_holidays(&base.join(&at.value)) {
             f.add(&at.place, why);
         }
     }
-    for tls in merged.feeds.iter().filter_map(|feed| feed.mllp.as_ref()?.tls.as_ref()) {
+    for tls in feeds.iter().filter_map(|feed| feed.mllp.as_ref()?.tls.as_ref()) {
         check_listener(tls, base, credentials, f);
     }
-    for http in merged.feeds.iter().filter_map(|feed| feed.http.as_ref()) {
+    for http in feeds.iter().filter_map(|feed| feed.http.as_ref()) {
         if let Some(tls) = &http.tls {
             check_listener(tls, base, credentials, f);
         }
@@ -134,10 +156,23 @@ pub(crate) fn read_secret(path: &Path, kind: Secret) -> Result<Zeroizing<Vec<u8>
     Ok(bytes)
 }
 
+/// Reads a file that anybody may read, but not everybody may write.
+pub(super) fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let bytes = read(path)?;
+    let mode = std::fs::metadata(path).map_err(|error| format!("names a file that cannot be read: {error}"))?.permissions().mode();
+    if mode & 0o002 != 0 {
+        return Err(format!("names a file that everybody on this machine can change (mode {:04o}); run chmod o-w on it", mode & 0o7777));
+    }
+    Ok(bytes)
+}
+
 /// The certificates of a PEM file; at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read(path)?;
-    match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
+    certificates_of(&read(path)?)
+}
+
+fn certificates_of(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>() {
         Ok(list) if !list.is_empty() => Ok(list),
         _ => Err("names a file that is not a PEM certificate (-----BEGIN CERTIFICATE-----)".to_owned()),
     }
@@ -145,8 +180,13 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The trust anchors of a PEM file.
 pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    authorities_of(&read(path)?)
+}
+
+/// The same from PEM text; the error speaks of a file all the same.
+pub(crate) fn authorities_of(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    for (index, certificate) in certificates(path)?.into_iter().enumerate() {
+    for (index, certificate) in certificates_of(pem)?.into_iter().enumerate() {
         let damaged = |_| format!("names a file whose certificate {} is damaged; make the file again", index + 1);
         store.add(certificate).map_err(damaged)?;
     }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::about;
 use super::directory;
 use super::expect;
 use super::fault::{FaultList, Place};
@@ -20,6 +21,7 @@ pub(super) struct Merged {
     pub gateway: Gateway,
     pub spool: Spool,
     pub uplink: Uplink,
+    pub trust: Trust,
     pub feeds: Vec<Feed>,
 }
 
@@ -30,6 +32,17 @@ pub(super) struct Gateway {
     pub timezone: Option<At<String>>,
     /// Default: `control.sock` in the spool.
     pub control_socket: Field<PathBuf>,
+    /// Default: none.
+    pub groups: Field<Vec<String>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Trust {
+    /// Default: nobody is trusted.
+    pub keys: Field<Vec<String>>,
+    pub threshold: Option<At<u64>>,
+    pub recovery_keys: Field<Vec<String>>,
+    pub recovery_threshold: Option<At<u64>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +82,7 @@ pub(super) struct Feed {
     /// Default: MSH-18, else what the bytes look like.
     pub charset: Field<String>,
     pub charset_force: Option<At<bool>>,
+    pub about: about::Written,
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Merged>,
     pub http: Option<http::Merged>,
@@ -131,6 +145,7 @@ pub(super) fn merge(written: Written, f: &mut FaultList) -> Merged {
         gateway: gateway(written.gateway, f),
         spool: spool(written.spool),
         uplink: uplink(written.uplink, f),
+        trust: trust(written.trust),
         feeds: written.feeds.into_iter().map(|w| feed(w, f)).collect(),
     }
 }
@@ -142,6 +157,17 @@ fn gateway(w: written::Gateway, f: &mut FaultList) -> Gateway {
         id: w.id.required(f, at, "id", "name this gateway, like \"st-marys-gw1\"; no two gateways of a hub may share a name"),
         timezone: w.timezone.required(f, at, "timezone", "name the zone of the site's clocks, like \"America/New_York\""),
         control_socket: w.control_socket,
+        groups: w.groups,
+    }
+}
+
+fn trust(w: written::Trust) -> Trust {
+    let at = &w.place;
+    Trust {
+        keys: w.keys,
+        threshold: w.threshold.or(1, at, "threshold"),
+        recovery_keys: w.recovery_keys,
+        recovery_threshold: w.recovery_threshold.or(1, at, "recovery_threshold"),
     }
 }
 
@@ -172,7 +198,7 @@ fn uplink(w: written::Uplink, f: &mut FaultList) -> Uplink {
     }
 }
 
-fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
+pub(super) fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
     let at = &w.place;
     Feed {
         id: w.id.required(f, at, "id", "name the feed, like \"or-usage\""),
@@ -184,6 +210,7 @@ fn feed(w: written::Feed, f: &mut FaultList) -> Feed {
         timezone: w.timezone,
         charset: w.charset,
         charset_force: w.charset_force.or(false, at, "charset_force"),
+        about: w.about,
         mllp: w.mllp.map(|m| mllp(m, f)),
         directory: w.directory.map(|d| directory::merge(d, f)),
         http: w.http.map(|h| http::merge(h, f)),

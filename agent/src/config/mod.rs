@@ -14,22 +14,32 @@
 //!
 //! Relative paths are taken from the directory of the file, so that `check` in a shell and the service mean the same.
 
+pub mod about;
 mod answers;
 pub mod cases;
+pub mod diff;
 mod directory;
+pub mod document;
 mod endpoint;
+pub(crate) mod envelope;
 mod expect;
 mod fault;
 pub(crate) mod files;
+mod forbidden;
+pub mod header;
 mod http;
 mod listener;
 mod merged;
 mod network;
 mod reader;
+pub mod refusal;
 pub mod settings;
+pub mod trust;
 mod validate;
 mod written;
 
+#[cfg(test)]
+mod document_tests;
 #[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
@@ -97,6 +107,25 @@ fn parse(file: &Path, text: &str, files: Files, credentials: Option<&Path>) -> R
     }
     match validate::validate(&merged, &base, &mut faults) {
         Some(settings) => Ok(settings),
+        None => Err(faults.into_faults(file, text)),
+    }
+}
+
+/// The local file without its feeds, whose faults are not looked at; and whether it allows connections without TLS.
+fn bootstrap(file: &Path, text: &str, look: Files, credentials: Option<&Path>) -> Result<(Settings, bool), Faults> {
+    let document = document(file, text)?;
+    let base = base(file);
+    let mut faults = FaultList::default();
+    let mut written = written::read(document.get_ref(), &mut faults);
+    faults.forget("feed");
+    written.feeds.clear();
+    let merged = merged::merge(written, &mut faults);
+    if look == Files::Checked {
+        files::check(&merged, &base, credentials, &mut faults);
+    }
+    let allow_plaintext = merged.uplink.allow_plaintext.as_ref().is_some_and(|at| at.value);
+    match validate::validate(&merged, &base, &mut faults) {
+        Some(settings) => Ok((settings, allow_plaintext)),
         None => Err(faults.into_faults(file, text)),
     }
 }

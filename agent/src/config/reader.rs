@@ -109,7 +109,7 @@ impl<'t, 'i> Section<'t, 'i> {
     pub fn sections(&mut self, faults: &mut FaultList, key: &'static str) -> Vec<Section<'t, 'i>> {
         let Some((value, place)) = self.find(key) else { return Vec::new() };
         let DeValue::Array(array) = value.get_ref() else {
-            faults.add(&place, format!("must be written as [[{key}]], once for each"));
+            faults.add(&place, format!("must be written as [[{}]], once for each", place.path));
             return Vec::new();
         };
         let mut inner = Vec::with_capacity(array.len());
@@ -180,6 +180,12 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
                 .to_owned(),
         );
     }
+    Ok(text.to_owned())
+}
+
+/// PEM blocks: text with line breaks.
+pub(super) fn pem(value: &DeValue<'_>) -> Result<String, String> {
+    let text = value.as_str().ok_or_else(|| format!("must be PEM text in triple quotes, {}", is_a(value)))?;
     Ok(text.to_owned())
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::about::About;
 pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
@@ -11,24 +12,27 @@ pub use crate::source::files::DirectorySettings;
 pub use crate::source::http::HttpSettings;
 use crate::status::cadence::Expect;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub gateway: GatewaySettings,
     pub spool: SpoolSettings,
     pub uplink: UplinkSettings,
+    pub trust: TrustSettings,
     pub feeds: Vec<FeedSettings>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySettings {
     pub site: Name,
     pub id: Name,
+    /// Labels by which documents may mean this gateway among others.
+    pub groups: Vec<Name>,
     /// IANA name, checked against the compiled-in data.
     pub timezone: String,
     pub control_socket: PathBuf,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolSettings {
     pub path: PathBuf,
     /// `None`: 70 % of the volume, found out when the spool is opened.
@@ -36,6 +40,18 @@ pub struct SpoolSettings {
     pub key: KeySource,
     /// Largest message of any feed, in bytes.
     pub message_bytes_max: u64,
+}
+
+/// Who may sign documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustSettings {
+    /// PEM files; empty: no document is taken.
+    pub keys: Vec<PathBuf>,
+    /// How many of them have to sign.
+    pub threshold: usize,
+    /// A second set, for what the first must not do.
+    pub recovery_keys: Vec<PathBuf>,
+    pub recovery_threshold: usize,
 }
 
 /// Where the spool key comes from.
@@ -48,10 +64,12 @@ pub enum KeySource {
     File(PathBuf),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkSettings {
-    /// In order of preference.
+    /// Those of the local file, in order of preference; always in rotation.
     pub endpoints: Vec<Endpoint>,
+    /// Those that a document adds; they are preferred to the local ones.
+    pub added: Vec<AddedEndpoint>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<TlsKeySource>,
@@ -86,6 +104,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// An endpoint that a document adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedEndpoint {
+    pub endpoint: Endpoint,
+    /// Certificates its own is checked against; `None`: those of `uplink.ca`.
+    pub ca_pem: Option<String>,
+}
+
 /// What settles a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
@@ -102,26 +128,27 @@ pub enum OnNoSubscriber {
     Accept,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedSettings {
     pub id: FeedId,
     pub lane: Lane,
     pub stage: Stage,
     pub charset: charset::Rule,
+    pub about: About,
     pub source: SourceSettings,
     /// `None`: nothing is expected, silence is no matter.
     pub expect: Option<ExpectSettings>,
 }
 
 /// When a feed is expected to bring something.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectSettings {
     pub expect: Expect,
     /// Dates beside those of `expect`, one per line.
     pub holidays_file: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // one per feed, made at start
 pub enum SourceSettings {
     Mllp(MllpSettings),
@@ -129,7 +156,7 @@ pub enum SourceSettings {
     Http(Box<HttpSettings>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MllpSettings {
     pub listen: SocketAddr,
     pub on_store_failure: OnStoreFailure,

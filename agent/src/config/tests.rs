@@ -271,7 +271,7 @@ siteward.toml:11: feed[1].id: is the id of another feed (feed[0].id); give each 
 siteward.toml:14: feed[1].mllp.listen: is an address another feed listens on (feed[0].mllp.listen); give each feed its own port
 siteward.toml:15: feed[2].forward: must be "raw" in this version: "event" (the default) and "both" need profiles, which do not exist yet
 siteward.toml:15: feed[2]: has no source; add [feed.mllp] with listen = "0.0.0.0:2575", [feed.directory] with path and split, or [feed.http] with listen
-siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, mllp, directory, http, expect"#;
+siteward.toml:17: feed[2].extra: unknown key; known here: id, lane, stage, forward, phi, profile, timezone, charset, charset_force, owner, criticality, delivery_objective, data_class, contract_version, sunset, mllp, directory, http, expect"#;
     assert_eq!(faults(text), expected);
 }
 

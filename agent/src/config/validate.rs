@@ -8,17 +8,20 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::about;
 use super::answers;
 use super::directory;
 use super::endpoint;
 use super::expect;
 use super::fault::{FaultList, Place};
 use super::http;
+use super::header;
 use super::listener;
-use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Uplink};
+use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Trust, Uplink};
 use super::reader::{At, Field, nearest};
 use super::settings::{
-    Endpoint, FeedSettings, GatewaySettings, KeySource, MllpSettings, Settings, SourceSettings, SpoolSettings, TlsKeySource, UplinkSettings,
+    Endpoint, FeedSettings, GatewaySettings, KeySource, MllpSettings, Settings, SourceSettings, SpoolSettings, TlsKeySource, TrustSettings,
+    UplinkSettings,
 };
 use super::written::{Forward, Phi};
 use crate::limits;
@@ -29,12 +32,13 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     let gateway = gateway(&merged.gateway, &merged.spool, base, f);
     let spool = spool(&merged.spool, base, f);
     let uplink = uplink(&merged.uplink, base, f);
+    let trust = trust(&merged.trust, base, f);
     let zone = merged.gateway.timezone.as_ref().map(|at| at.value.as_str());
     let feeds = feeds(&merged.feeds, zone, base, f);
     if !f.is_empty() {
         return None;
     }
-    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, feeds: feeds? })
+    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, trust: trust?, feeds: feeds? })
 }
 
 fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option<GatewaySettings> {
@@ -42,7 +46,39 @@ fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option
     let id = name(m.id.as_ref(), f);
     let timezone = m.timezone.as_ref().and_then(|at| timezone(at, f));
     let control_socket = control_socket(m, spool, base, f);
-    Some(GatewaySettings { site: site?, id: id?, timezone: timezone?, control_socket: control_socket? })
+    let groups = match &m.groups {
+        Field::Given(at) => header::groups(at, f),
+        Field::Bad => None,
+        Field::Absent => Some(Vec::new()),
+    };
+    Some(GatewaySettings { site: site?, id: id?, groups: groups?, timezone: timezone?, control_socket: control_socket? })
+}
+
+fn trust(m: &Trust, base: &Path, f: &mut FaultList) -> Option<TrustSettings> {
+    let keys = quorum(&m.keys, m.threshold.as_ref(), base, f);
+    let recovery = quorum(&m.recovery_keys, m.recovery_threshold.as_ref(), base, f);
+    let ((keys, threshold), (recovery_keys, recovery_threshold)) = (keys?, recovery?);
+    Some(TrustSettings { keys, threshold, recovery_keys, recovery_threshold })
+}
+
+/// Keys and how many of them it takes.
+fn quorum(keys: &Field<Vec<String>>, threshold: Option<&At<u64>>, base: &Path, f: &mut FaultList) -> Option<(Vec<PathBuf>, usize)> {
+    let threshold = threshold?;
+    let at = match keys {
+        Field::Given(at) => at,
+        Field::Bad => return None,
+        Field::Absent if threshold.value == 1 => return Some((Vec::new(), 1)),
+        Field::Absent => return f.refuse(&threshold.place, "stands without the keys it counts; list them, or remove it"),
+    };
+    if at.value.is_empty() || at.value.len() > limits::TRUST_KEYS_MAX {
+        return f.refuse(&at.place, format!("must list 1 to {} files of public keys (PEM)", limits::TRUST_KEYS_MAX));
+    }
+    let files: Vec<PathBuf> = at.value.iter().map(|file| base.join(file)).collect();
+    if files.iter().enumerate().any(|(index, file)| files[..index].contains(file)) {
+        return f.refuse(&at.place, "lists a file twice; remove one");
+    }
+    let threshold = ranged(Some(threshold), 1..=files.len() as u64, "1 to the number of keys listed", f)?;
+    Some((files, threshold as usize))
 }
 
 /// Where the running agent listens for `status`.
@@ -93,7 +129,7 @@ pub(super) fn key_source(text: &str, base: &Path) -> Result<KeySource, &'static 
     }
 }
 
-fn credential_name(name: &str) -> bool {
+pub(super) fn credential_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(plain)
 }
@@ -120,6 +156,7 @@ fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> 
     let receipt_timeout = ranged(m.receipt_timeout.as_ref(), within(limits::RECEIPT_TIMEOUT_RANGE), "\"1s\" to \"1h\"", f);
     Some(UplinkSettings {
         endpoints: endpoints?,
+        added: Vec::new(),
         ca: m.ca.given().map(|at| base.join(&at.value)),
         cert: m.cert.given().map(|at| base.join(&at.value)),
         key,
@@ -173,7 +210,7 @@ fn endpoints(m: &Uplink, f: &mut FaultList) -> Option<Vec<Endpoint>> {
     (!faulty).then_some(endpoints)
 }
 
-fn feeds(written: &[Feed], zone: Option<&str>, base: &Path, f: &mut FaultList) -> Option<Vec<FeedSettings>> {
+pub(super) fn feeds(written: &[Feed], zone: Option<&str>, base: &Path, f: &mut FaultList) -> Option<Vec<FeedSettings>> {
     if let Some(extra) = written.get(limits::FEEDS_MAX) {
         f.add(&extra.place, format!("is one feed too many; a gateway has at most {}", limits::FEEDS_MAX));
     }
@@ -243,7 +280,8 @@ fn feed(m: &Feed, zone: Option<&str>, base: &Path, f: &mut FaultList) -> Option<
     let zone = if m.timezone.is_absent() { zone } else { m.timezone.given().map(|at| at.value.as_str()) };
     let expect = m.expect.as_ref().map(|expect| expect::validate(expect, zone, base, f));
     let (lane, stage) = (m.lane.as_ref()?.value, m.stage.as_ref()?.value);
-    Some(FeedSettings { id: id?, lane, stage, charset: charset?, source: source?, expect: expect::flat(expect)? })
+    let about = about::validate(&m.about, f);
+    Some(FeedSettings { id: id?, lane, stage, charset: charset?, about, source: source?, expect: expect::flat(expect)? })
 }
 
 /// The one source of a feed.

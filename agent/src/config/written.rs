@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::about;
 use super::directory;
 use super::expect;
 use super::fault::{FaultList, Place};
@@ -18,6 +19,7 @@ pub(super) struct Written {
     pub gateway: Gateway,
     pub spool: Spool,
     pub uplink: Uplink,
+    pub trust: Trust,
     pub feeds: Vec<Feed>,
 }
 
@@ -28,6 +30,16 @@ pub(super) struct Gateway {
     pub id: Field<String>,
     pub timezone: Field<String>,
     pub control_socket: Field<PathBuf>,
+    pub groups: Field<Vec<String>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Trust {
+    pub place: Place,
+    pub keys: Field<Vec<String>>,
+    pub threshold: Field<u64>,
+    pub recovery_keys: Field<Vec<String>>,
+    pub recovery_threshold: Field<u64>,
 }
 
 #[derive(Debug)]
@@ -81,6 +93,7 @@ pub(super) struct Feed {
     pub timezone: Field<String>,
     pub charset: Field<String>,
     pub charset_force: Field<bool>,
+    pub about: about::Written,
     pub mllp: Option<Mllp>,
     pub directory: Option<directory::Written>,
     pub http: Option<http::Written>,
@@ -129,6 +142,7 @@ pub(super) fn read(document: &DeTable<'_>, faults: &mut FaultList) -> Written {
         gateway: gateway(root.section(faults, "gateway"), faults),
         spool: spool(root.section(faults, "spool"), faults),
         uplink: uplink(root.section(faults, "uplink"), faults),
+        trust: trust(root.section(faults, "trust"), faults),
         feeds: root.sections(faults, "feed").into_iter().map(|section| feed(section, faults)).collect(),
     };
     root.finish(faults);
@@ -142,9 +156,22 @@ fn gateway(mut s: Section<'_, '_>, f: &mut FaultList) -> Gateway {
         id: s.read(f, "id", text),
         timezone: s.read(f, "timezone", text),
         control_socket: s.read(f, "control_socket", path),
+        groups: s.read(f, "groups", texts),
     };
     s.finish(f);
     gateway
+}
+
+fn trust(mut s: Section<'_, '_>, f: &mut FaultList) -> Trust {
+    let trust = Trust {
+        place: s.place.clone(),
+        keys: s.read(f, "keys", texts),
+        threshold: s.read(f, "threshold", whole),
+        recovery_keys: s.read(f, "recovery_keys", texts),
+        recovery_threshold: s.read(f, "recovery_threshold", whole),
+    };
+    s.finish(f);
+    trust
 }
 
 fn spool(mut s: Section<'_, '_>, f: &mut FaultList) -> Spool {
@@ -177,7 +204,7 @@ fn uplink(mut s: Section<'_, '_>, f: &mut FaultList) -> Uplink {
     uplink
 }
 
-fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
+pub(super) fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
     let stages = Stage::ALL.map(|stage| (stage.as_str(), stage));
     let feed = Feed {
         place: s.place.clone(),
@@ -190,6 +217,7 @@ fn feed(mut s: Section<'_, '_>, f: &mut FaultList) -> Feed {
         timezone: s.read(f, "timezone", text),
         charset: s.read(f, "charset", text),
         charset_force: s.read(f, "charset_force", flag),
+        about: about::read(&mut s, f),
         mllp: s.has("mllp").is_some().then(|| s.section(f, "mllp")).map(|section| mllp(section, f)),
         directory: s.has("directory").is_some().then(|| s.section(f, "directory")).map(|section| directory::read(section, f)),
         http: s.has("http").is_some().then(|| s.section(f, "http")).map(|section| http::read(section, f)),

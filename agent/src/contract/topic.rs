@@ -27,6 +27,10 @@ impl Topics {
     pub fn status(&self) -> String {
         format!("{}/status", self.prefix)
     }
+    /// Retained: the document that the gateway is to run.
+    pub fn desired(&self) -> String {
+        format!("{}/config/desired", self.prefix)
+    }
     pub fn receipt(&self) -> String {
         format!("{}/receipt", self.prefix)
     }

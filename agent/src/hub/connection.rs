@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rumqttc::Outgoing as Sent;
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubAck, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, Publish, SubAck, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -200,7 +200,7 @@ impl Poll {
                         return why;
                     }
                 }
-                Ok(Err(error)) => return self.reason(&error),
+                Ok(Err(error)) => return reason(&self.bridge, &error),
                 Err(_) => return "the broker does not answer though the line is up; check the broker".into(),
             }
         }
@@ -261,28 +261,66 @@ impl Poll {
         let answer = Publish { qos, pkid, ..Publish::default() };
         self.deliveries.send(Delivery { arrival, answer, _bytes: permit }).await.map_err(|_| ())
     }
+}
 
-    /// A sentence; rumqttc's own texts are not shown where they could carry a packet (I7).
-    fn reason(&self, error: &ConnectionError) -> String {
-        if let Some(End::Tls(error)) = self.bridge.end() {
-            return chain(&*error);
-        }
-        match error {
-            ConnectionError::ConnectionRefused(code) => format!("the broker refuses us ({code:?}); check certificate and access list"),
-            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
-                format!("the broker disconnected us ({reason_code:?})")
-            }
-            ConnectionError::MqttState(StateError::ConnFail { reason }) => format!("the broker refuses us ({reason:?})"),
-            ConnectionError::MqttState(StateError::Deserialization(_)) => "the broker sent what is not MQTT 5".into(),
-            ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker does not answer pings".into(),
-            _ => match self.bridge.end() {
-                Some(End::Lost(error)) => format!("the connection was lost: {error}"),
-                Some(End::Closed) => "the broker closed the connection".into(),
-                Some(End::Disconnected(code)) => format!("the broker disconnected us (reason 0x{code:02x})"),
-                Some(End::Tls(_)) | None => "the connection ended".into(),
-            },
-        }
+/// A sentence; rumqttc's own texts are not shown where they could carry a packet (I7).
+fn reason(bridge: &Bridge, error: &ConnectionError) -> String {
+    if let Some(End::Tls(error)) = bridge.end() {
+        return chain(&*error);
     }
+    match error {
+        ConnectionError::ConnectionRefused(code) => format!("the broker refuses us ({code:?}); check certificate and access list"),
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
+            format!("the broker disconnected us ({reason_code:?})")
+        }
+        ConnectionError::MqttState(StateError::ConnFail { reason }) => format!("the broker refuses us ({reason:?})"),
+        ConnectionError::MqttState(StateError::Deserialization(_)) => "the broker sent what is not MQTT 5".into(),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker does not answer pings".into(),
+        _ => match bridge.end() {
+            Some(End::Lost(error)) => format!("the connection was lost: {error}"),
+            Some(End::Closed) => "the broker closed the connection".into(),
+            Some(End::Disconnected(code)) => format!("the broker disconnected us (reason 0x{code:02x})"),
+            Some(End::Tls(_)) | None => "the connection ended".into(),
+        },
+    }
+}
+
+/// Connects without a session, publishes one retained message, waits for its acknowledgement and disconnects. The error is a sentence.
+pub(super) async fn publish(
+    endpoint: &Endpoint,
+    tls: Option<&TlsFiles>,
+    (client_id, directory): (&str, &Path),
+    (topic, payload): (String, Vec<u8>),
+    deadline: Instant,
+) -> Result<(), String> {
+    let tls = tls.filter(|_| endpoint.tls).map(tls::client_config).transpose().map_err(|error| chain(&error))?;
+    let bridge = bridge::open(endpoint, tls, directory, deadline).await.map_err(|error| chain(&error))?;
+    let mut options = options(client_id, &bridge)?;
+    options.set_clean_start(true).set_session_expiry_interval(Some(0));
+    let (client, mut events) = AsyncClient::new(options, 8);
+    let asked = |_| "the publish cannot be sent; please report this".to_owned();
+    let exchange = async {
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    client.try_publish(topic.clone(), QoS::AtLeastOnce, true, payload.clone()).map_err(asked)?;
+                }
+                Ok(Event::Incoming(Packet::PubAck(answer))) => match answer.reason {
+                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => client.try_disconnect().map_err(asked)?,
+                    other => {
+                        return Err(format!("{endpoint}: the broker refuses the publish on {topic} ({other:?}); check its access list"));
+                    }
+                },
+                Ok(Event::Outgoing(Sent::Disconnect)) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return Err(format!("{endpoint}: {}", reason(&bridge, &error))),
+            }
+        }
+    };
+    let done = timeout_at(deadline, exchange).await;
+    drop(events);
+    bridge.finish(Instant::now() + BRIDGE_LINGER).await;
+    done.unwrap_or_else(|_| Err(format!("{endpoint}: does not answer; check that the port speaks MQTT 5")))
 }
 
 fn granted(suback: &SubAck) -> Result<(), String> {

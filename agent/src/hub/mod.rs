@@ -14,6 +14,7 @@
 //! - [`line`]: a line of the output; [`output`]: the file; [`snapshot`]: the ledger beside it.
 //! - [`intake`]: the verdict on a publish; [`desk`]: takes arrivals in batches through all of these; rebuilds the account from the output.
 //! - [`gateways`]: what the gateways say of themselves, for the log.
+//! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
 //! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
@@ -21,6 +22,7 @@
 pub mod account;
 #[cfg(test)]
 mod account_tests;
+pub mod config;
 pub mod connection;
 #[cfg(test)]
 mod connection_tests;
@@ -28,6 +30,7 @@ pub mod desk;
 pub mod gateways;
 pub mod index;
 pub mod intake;
+pub mod keys;
 pub mod ledger;
 pub mod line;
 #[cfg(test)]

@@ -63,11 +63,11 @@ pub enum ReceiveError {
 /// that one which was left behind is used again), where that makes a path short enough for a socket and the directory is ours alone; else
 /// among the temporary files.
 #[derive(Debug)]
-struct RuntimeDirectory(PathBuf);
+pub(super) struct RuntimeDirectory(PathBuf);
 
 impl RuntimeDirectory {
     /// Call with the output locked: nobody else uses the directory beside it.
-    fn new(out: &Path) -> Result<Self, ReceiveError> {
+    pub(super) fn new(out: &Path) -> Result<Self, ReceiveError> {
         let make = |path: &Path| std::fs::DirBuilder::new().mode(0o700).create(path);
         let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
         let mut beside = out.as_os_str().to_owned();
@@ -78,6 +78,10 @@ impl RuntimeDirectory {
         }
         let path = given.unwrap_or_else(std::env::temp_dir).join(format!("siteward-hub-{}", Incarnation(random())));
         make(&path).map(|()| Self(path.clone())).map_err(|source| ReceiveError::Directory { path, source })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

@@ -71,7 +71,7 @@ pub enum HttpSplit {
 }
 
 /// An HTTP feed, validated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
     pub listen: SocketAddr,
     pub split: HttpSplit,

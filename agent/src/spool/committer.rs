@@ -325,6 +325,9 @@ impl Committer {
             for pending in &scratch.pending {
                 segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms, pending.files());
             }
+            for pending in &scratch.pending {
+                index.arrivals.entry(pending.feed.clone()).or_default().note(pending.mark.seq, pending.received_at_ms);
+            }
         }
         self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
         let incarnation = self.shared.index().incarnation;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::arrivals::Arrivals;
 use super::disk::{Disk, DiskFile};
 use super::format::{PredecessorV1, SegmentHeaderV1, SegmentId};
 use super::heads::Heads;
@@ -153,6 +154,8 @@ impl Feed {
 pub struct Index {
     pub incarnation: Incarnation,
     pub feeds: BTreeMap<FeedId, Feed>,
+    /// Of each feed, when its unsettled records came.
+    pub arrivals: BTreeMap<FeedId, Arrivals>,
     pub lanes: [BTreeMap<u64, Segment>; 3],
     /// Ordinal of the next segment of each lane.
     pub next_ordinal: [u64; 3],
@@ -161,6 +164,23 @@ pub struct Index {
     /// The quota of the whole spool, and what of it segments may take: the rest belongs to heads, spare and quarantine.
     pub max_bytes: u64,
     pub segment_bytes_max: u64,
+}
+
+/// As far as the segments tell.
+pub fn arrivals(lanes: &[BTreeMap<u64, Segment>; 3], feeds: &BTreeMap<FeedId, Feed>) -> BTreeMap<FeedId, Arrivals> {
+    let spans = lanes.iter().flat_map(BTreeMap::values).flat_map(|segment| &segment.spans);
+    let mut firsts: Vec<(&FeedId, u64, i64)> = spans.map(|(feed, span)| (feed, span.first, span.first_received_ms)).collect();
+    firsts.sort_unstable();
+    let mut arrivals: BTreeMap<FeedId, Arrivals> = BTreeMap::new();
+    for (feed, seq, received_ms) in firsts {
+        arrivals.entry(feed.clone()).or_default().note(seq, received_ms);
+    }
+    for (id, feed) in feeds {
+        if let Some(arrivals) = arrivals.get_mut(id) {
+            arrivals.settle(feed.settled.seq, feed.head.seq);
+        }
+    }
+    arrivals
 }
 
 impl Index {

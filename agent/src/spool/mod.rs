@@ -20,6 +20,7 @@
 //!
 //! [`open`] takes the lock, recovers and starts the thread; [`open_with`] gives the same parts without thread and lock, on any [`disk::Disk`].
 
+mod arrivals;
 mod chunk;
 mod committer;
 mod delta;
@@ -302,6 +303,7 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
     }
     let index = Index {
         incarnation,
+        arrivals: index::arrivals(&segments, &feeds),
         feeds,
         lanes: segments,
         next_ordinal,

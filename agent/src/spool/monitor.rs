@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::arrivals::Arrivals;
 use super::index::{Index, Shared};
 use super::quarantine::{Listed, Quarantine};
 use crate::record::{FeedId, FileProgress, Incarnation, Lane};
@@ -43,6 +44,8 @@ pub struct FeedView {
     pub retired: bool,
     pub last_seq: u64,
     pub settled_seq: u64,
+    /// When its oldest unsettled record came, within about a second (within a segment's span for what was there at start).
+    pub oldest_received_ms: Option<i64>,
     /// The feed's current incarnation.
     pub incarnation: Incarnation,
     /// Its newest durable record that came from a file.
@@ -93,6 +96,7 @@ fn feed_views(index: &Index) -> Vec<FeedView> {
         retired: !feed.configured,
         last_seq: feed.head.seq,
         settled_seq: feed.settled.seq,
+        oldest_received_ms: if feed.head.seq > feed.settled.seq { index.arrivals.get(id).and_then(Arrivals::oldest) } else { None },
         incarnation: feed.head_position().incarnation,
         files: feed.files,
     });

@@ -250,6 +250,10 @@ impl Reader {
         if mark.seq > known.settled.seq && mark.seq <= known.head.seq {
             known.settled = mark;
             known.prune();
+            let head = known.head.seq;
+            if let Some(arrivals) = index.arrivals.get_mut(feed) {
+                arrivals.settle(mark.seq, head);
+            }
             self.marks_moved = true;
         }
     }

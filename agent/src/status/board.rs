@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::{Code, Condition};
 use crate::clock;
+use crate::config::about::About;
 use crate::record::FeedId;
 use crate::source::mllp::registry::Registry;
 use crate::source::tap::Tap;
@@ -34,6 +35,8 @@ pub struct FeedCounters {
     files: Mutex<Option<FilesView>>,
     /// Of a feed that says when it expects something.
     expected: Mutex<Option<ExpectedView>>,
+    /// What the feed says about itself.
+    about: Mutex<About>,
     /// Who is connected; here so that it outlives a listener that is opened again.
     pub registry: Arc<Registry>,
     /// Who watches the feed's messages live.
@@ -70,6 +73,14 @@ impl FeedCounters {
         let mut files = locked(&self.files);
         let last = view.last.or_else(|| files.take().and_then(|before| before.last));
         *files = Some(FilesView { last, ..view });
+    }
+
+    pub fn describe(&self, about: About) {
+        *locked(&self.about) = about;
+    }
+
+    pub fn about(&self) -> About {
+        locked(&self.about).clone()
     }
 
     pub fn files(&self) -> Option<FilesView> {

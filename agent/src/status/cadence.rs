@@ -41,7 +41,7 @@ pub use self::watch::{Expectation, parse_date, read_holidays, run};
 use crate::limits::{CADENCE_JUMP, CADENCE_MISSED_KEPT, CADENCE_START};
 
 /// What a feed expects; at least one of `every` and the calendar's `by` is there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expect {
     pub every: Option<Duration>,
     pub grace: Duration,

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use super::board::{Board, ExpectedView, FilesView};
 use super::condition::{Condition, Severity};
 use super::gauge::Gauge;
 use crate::clock::{self, WallTime};
+use crate::config::about::About;
 use crate::record::{Incarnation, Name};
 use crate::spool::{Monitor, SpoolView};
 
@@ -90,12 +91,53 @@ pub struct Feed {
     pub incarnation: Incarnation,
     /// RFC 3339; null for never since the agent started.
     pub last_message_at: Option<String>,
+    /// Null while nothing waits, and while the clock cannot be believed.
+    #[serde(default)]
+    pub oldest_age_s: Option<u64>,
+    /// Only of a feed that says something about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<AboutShown>,
     /// Only of a directory feed that has captured something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
     /// Only of a feed that says when it expects something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<ExpectedView>,
+}
+
+/// What a feed says about itself, and whether what was promised is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AboutShown {
+    pub owner: Option<String>,
+    pub criticality: Option<String>,
+    pub delivery_objective_s: Option<u64>,
+    /// `met` or `missed`: whether the oldest message that the hub has not confirmed is older. Null without an objective, and while that age
+    /// is not known.
+    pub objective: Option<String>,
+    pub data_class: Option<String>,
+    pub contract_version: Option<String>,
+    /// A day.
+    pub sunset: Option<String>,
+}
+
+impl AboutShown {
+    /// `waiting`: whether anything is unsettled; `age_s`: since when, where that is known.
+    fn of(about: About, waiting: bool, age_s: Option<u64>) -> Option<Self> {
+        if about == About::default() {
+            return None;
+        }
+        let age = if waiting { age_s } else { Some(0) };
+        let verdict = |(most, age): (Duration, u64)| if Duration::from_secs(age) <= most { "met" } else { "missed" }.to_owned();
+        Some(Self {
+            owner: about.owner,
+            criticality: about.criticality.map(|word| word.as_str().to_owned()),
+            delivery_objective_s: about.delivery_objective.map(|most| most.as_secs()),
+            objective: about.delivery_objective.zip(age).map(verdict),
+            data_class: about.data_class.map(|word| word.as_str().to_owned()),
+            contract_version: about.contract_version,
+            sunset: about.sunset.map(|day| day.to_string()),
+        })
+    }
 }
 
 /// Files of a directory feed; a name is shown only where the feed allows it.
@@ -156,16 +198,19 @@ pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_
         spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s, notes_dropped: board.notes().dropped() },
         config: Config { revision: None, state: "local".to_owned() },
         lanes: lanes(view, now),
-        feeds: feeds(board, view),
+        feeds: feeds(board, view, now),
         conditions,
     }
 }
 
+/// How long ago, where both times can be believed.
+fn age_s(received_ms: i64, now: WallTime) -> Option<u64> {
+    let believable = !now.suspect && received_ms >= clock::RELEASED_AT_MS;
+    believable.then(|| u64::try_from(now.unix_ms.saturating_sub(received_ms) / 1000).unwrap_or(0))
+}
+
 fn lanes(view: &SpoolView, now: WallTime) -> Vec<Lane> {
-    let age = |received_ms: i64| {
-        let believable = !now.suspect && received_ms >= clock::RELEASED_AT_MS;
-        believable.then(|| u64::try_from((now.unix_ms - received_ms) / 1000).unwrap_or(0))
-    };
+    let age = |received_ms: i64| age_s(received_ms, now);
     let lane = |lane: &crate::spool::LaneView| Lane {
         name: lane.lane.as_str().to_owned(),
         records: lane.records,
@@ -175,11 +220,13 @@ fn lanes(view: &SpoolView, now: WallTime) -> Vec<Lane> {
     view.lanes.iter().map(lane).collect()
 }
 
-fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
+fn feeds(board: &Board, view: &SpoolView, now: WallTime) -> Vec<Feed> {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let feed = |feed: &crate::spool::FeedView| {
         let counters = board.feed(&feed.id);
         let last_message_ms = counters.last_message_ms.load(Ordering::Relaxed);
+        let queued = feed.last_seq.saturating_sub(feed.settled_seq);
+        let oldest_age_s = feed.oldest_received_ms.and_then(|received_ms| age_s(received_ms, now));
         Feed {
             id: feed.id.clone(),
             lane: feed.lane.as_str().to_owned(),
@@ -188,7 +235,9 @@ fn feeds(board: &Board, view: &SpoolView) -> Vec<Feed> {
             connections_refused: count(&counters.connections_refused),
             captured: count(&counters.captured),
             released: count(&counters.released),
-            queued: feed.last_seq.saturating_sub(feed.settled_seq),
+            queued,
+            oldest_age_s,
+            about: AboutShown::of(counters.about(), queued > 0, oldest_age_s),
             duplicates: count(&counters.duplicates),
             quarantined: count(&counters.quarantined),
             refused: count(&counters.refused),
@@ -274,6 +323,7 @@ pub(super) mod tests {
                     retired: false,
                     last_seq: 10,
                     settled_seq: 7,
+                    oldest_received_ms: Some(clock::RELEASED_AT_MS),
                     incarnation: record::Incarnation([0xAB; 16]),
                     files: None,
                 },
@@ -283,6 +333,7 @@ pub(super) mod tests {
                     retired: true,
                     last_seq: 5,
                     settled_seq: 4,
+                    oldest_received_ms: None,
                     incarnation: record::Incarnation([0xAB; 16]),
                     files: None,
                 },
@@ -330,12 +381,12 @@ pub(super) mod tests {
             "feeds": [
                 {
                     "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "connections_refused": 0, "captured": 1, "released": 0, "queued": 3,
-                    "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 10, "incarnation": "abababababababababababababababab",
+                    "duplicates": 0, "quarantined": 0, "refused": 0, "oldest_age_s": 3600, "last_seq": 10, "incarnation": "abababababababababababababababab",
                     "last_message_at": "2026-11-01T00:00:00.000Z"
                 },
                 {
                     "id": "old", "lane": "bulk", "retired": true, "connections": 0, "connections_refused": 0, "captured": 0, "released": 0, "queued": 1,
-                    "duplicates": 0, "quarantined": 0, "refused": 0, "last_seq": 5, "incarnation": "abababababababababababababababab",
+                    "duplicates": 0, "quarantined": 0, "refused": 0, "oldest_age_s": null, "last_seq": 5, "incarnation": "abababababababababababababababab",
                     "last_message_at": null
                 }
             ],
@@ -353,6 +404,26 @@ pub(super) mod tests {
         let json = serde_json::to_value(example()).unwrap();
         assert_eq!(json, golden);
         assert_eq!(serde_json::from_value::<Snapshot>(json).unwrap(), example(), "and it reads back");
+    }
+
+    #[test]
+    fn a_feed_shows_what_it_says_about_itself_and_whether_its_objective_is_met() {
+        let shown = |minutes, waiting, age| {
+            let objective = Some(Duration::from_mins(minutes));
+            AboutShown::of(About { delivery_objective: objective, ..About::default() }, waiting, age).unwrap().objective
+        };
+        assert_eq!(shown(60, true, Some(3600)).as_deref(), Some("met"));
+        assert_eq!(shown(59, true, Some(3600)).as_deref(), Some("missed"));
+        assert_eq!(shown(1, false, None).as_deref(), Some("met"), "nothing waits");
+        assert_eq!(shown(1, true, None), None, "the clock cannot be believed");
+        assert_eq!(AboutShown::of(About::default(), true, None), None);
+        let board = Board::new([name("or-usage")]);
+        let about = About { owner: Some("OR desk".into()), sunset: Some(jiff::civil::date(2028, 6, 30)), ..About::default() };
+        board.feed(&name("or-usage")).describe(about);
+        let snapshot = build(&name("s"), &name("g"), &board, &view(), None, NOW);
+        let shown = serde_json::to_value(&snapshot.feeds[0].about).unwrap();
+        assert_eq!((shown["owner"].as_str(), shown["sunset"].as_str()), (Some("OR desk"), Some("2028-06-30")));
+        assert!(shown["objective"].is_null() && snapshot.feeds[1].about.is_none());
     }
 
     /// I10: a clock that stands in 1970 changes no figure but the ones it would make nonsense of.

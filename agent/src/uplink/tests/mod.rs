@@ -31,6 +31,7 @@ fn timing() -> Timing {
 
 fn settings(endpoints: Vec<Endpoint>, in_flight: usize) -> UplinkSettings {
     UplinkSettings {
+        added: Vec::new(),
         endpoints,
         ca: None,
         cert: None,

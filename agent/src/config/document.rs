@@ -1,0 +1,237 @@
+//! Configuration documents: from the bytes that arrived to the settings they would make. Pure: whoever calls brings the bytes, the anchors, the
+//! time and the local file.
+//!
+//! ```text
+//!  bytes ─ open ─► Document ─ judge ─► for us, new, in time ─ effective ─► Settings      nothing is applied here
+//!   │ size, envelope, type,      │ revision, selector,           │ bootstrap keys, secrets, every key of the schema,
+//!   │ signatures, UTF-8, TOML,   │ dates, version                │ merged with the bootstrap, validated whole
+//!   │ schema version, header     ▼                               ▼
+//!   └───────────────────────► Refusal: the first reason, in this order, with its code and a sentence
+//! ```
+//!
+//! 1. Nothing of the payload is parsed before its signatures are verified over the raw bytes.
+//! 2. [`open`] reads as much of the header as decides; a key that this version does not know is told by [`effective`], so that a document for
+//!    newer gateways is refused as such.
+//! 3. Dates are judged only by a clock that can be believed (I10): `now` is `None` otherwise.
+//! 4. [`effective`] takes everything but feeds and added endpoints from the bootstrap. A fault in the local file's own feeds does not matter
+//!    once a document replaces them.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use toml::de::DeTable;
+
+use super::envelope::DOCUMENT_TYPE;
+use super::fault::FaultList;
+use super::header::{self, Header, SCHEMA_VERSION, Selector, Version};
+use super::reader::{Section, pem, text, whole};
+use super::refusal::Refusal;
+use super::settings::{AddedEndpoint, GatewaySettings, Settings};
+use super::trust::{Anchors, Verified};
+use super::{Faults, Files, endpoint, files, forbidden, merged, validate, written};
+use crate::limits::ENDPOINTS_ADDED_MAX;
+use crate::record::Name;
+
+/// A document with good signatures and a readable header. Whether it is for us, and whether it is any good, is not said yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub header: Header,
+    /// SHA-256 of the payload.
+    pub digest: [u8; 32],
+    /// The TOML that was signed.
+    pub text: String,
+    /// Signed by the recovery keys.
+    pub recovery: bool,
+}
+
+impl Document {
+    /// What faults call it.
+    pub fn name(&self) -> PathBuf {
+        PathBuf::from(format!("document-{}.toml", self.header.revision))
+    }
+}
+
+/// Who a gateway is, as far as documents care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub gateway: Name,
+    pub groups: Vec<Name>,
+    pub version: Version,
+}
+
+impl Identity {
+    pub fn of(gateway: &GatewaySettings) -> Self {
+        Self { gateway: gateway.id.clone(), groups: gateway.groups.clone(), version: Version::ours() }
+    }
+}
+
+/// The local file.
+#[derive(Clone, Debug)]
+pub struct BootstrapText {
+    pub file: PathBuf,
+    pub text: String,
+}
+
+impl BootstrapText {
+    pub fn read(file: &Path) -> Result<Self, Faults> {
+        Ok(Self { file: file.to_owned(), text: super::read_file(file)? })
+    }
+}
+
+/// Verifies an envelope and reads the header of what is in it.
+pub fn open(envelope: &[u8], trust: &Anchors) -> Result<Document, Refusal> {
+    trust.verify(envelope, DOCUMENT_TYPE).and_then(read)
+}
+
+fn read(verified: Verified) -> Result<Document, Refusal> {
+    let recovery = verified.by_recovery();
+    read_payload(verified.into_payload(), recovery)
+}
+
+/// Reads an unsigned document, at the desk that writes it.
+#[cfg(any(test, feature = "hub"))]
+pub(crate) fn read_unsigned(payload: Vec<u8>) -> Result<Document, Refusal> {
+    read_payload(payload, false)
+}
+
+fn read_payload(payload: Vec<u8>, recovery: bool) -> Result<Document, Refusal> {
+    let digest = Sha256::digest(&payload).into();
+    let text = String::from_utf8(payload).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        Refusal::NotUtf8 { line: good.split(|b| *b == b'\n').count() }
+    })?;
+    let file = Path::new("document.toml");
+    let header = {
+        let table = super::document(file, &text).map_err(Refusal::NotToml)?;
+        schema_version(table.get_ref(), file, &text)?;
+        let mut faults = FaultList::default();
+        match header::read(&mut Section::root(table.get_ref()), &mut faults) {
+            Some(header) => header,
+            None => return Err(Refusal::Invalid(faults.into_faults(file, &text))),
+        }
+    };
+    Ok(Document { header, digest, text, recovery })
+}
+
+/// First of all keys: what the others mean depends on it.
+fn schema_version(table: &DeTable<'_>, file: &Path, text: &str) -> Result<(), Refusal> {
+    let mut faults = FaultList::default();
+    let mut root = Section::root(table);
+    if root.has("document").is_none() {
+        return Ok(()); // told with the header
+    }
+    let mut section = root.section(&mut faults, "document");
+    let place = section.place.clone();
+    let version =
+        section.read(&mut faults, "schema_version", whole).required(&mut faults, &place, "schema_version", "write schema_version = 1");
+    match version {
+        Some(at) if at.value != SCHEMA_VERSION => {
+            let line = text.as_bytes()[..at.place.offset].split(|b| *b == b'\n').count();
+            Err(Refusal::SchemaVersion { file: file.display().to_string(), line })
+        }
+        Some(_) => Ok(()),
+        None => Err(Refusal::Invalid(faults.into_faults(file, text))),
+    }
+}
+
+/// Whether a document is for this gateway, not older than what runs (`0`: the local file), in time, and not for a newer version. The same revision
+/// again passes; whoever keeps the digest of what runs tells whether it is the same document.
+pub fn judge(doc: &Document, who: &Identity, running_revision: u64, now: Option<Timestamp>) -> Result<(), Refusal> {
+    let header = &doc.header;
+    if header.revision < running_revision {
+        return Err(Refusal::OldRevision { running: running_revision, offered: header.revision });
+    }
+    let (key, is_ours) = match &header.selector {
+        Selector::Gateway(gateway) => ("gateway", *gateway == who.gateway),
+        Selector::Groups(groups) => ("groups", groups.iter().any(|group| who.groups.contains(group))),
+    };
+    if !is_ours {
+        return Err(Refusal::OtherGateway { key, gateway: who.gateway.to_string() });
+    }
+    if let Some(now) = now {
+        if let Some(not_before) = header.not_before.filter(|at| now < *at) {
+            return Err(Refusal::NotYet { not_before });
+        }
+        if let Some(expires) = header.expires.filter(|at| now >= *at) {
+            return Err(Refusal::Expired { expires });
+        }
+    }
+    match header.min_agent_version {
+        Some(need) if need > who.version => Err(Refusal::AgentTooOld { have: who.version, need }),
+        _ => Ok(()),
+    }
+}
+
+/// The settings that bootstrap and document make together; without a document, those of the local file alone.
+///
+/// `credentials`: where systemd hands credentials over, if it does.
+pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files, credentials: Option<&Path>) -> Result<Settings, Refusal> {
+    let Some(doc) = doc else { return super::parse(&bootstrap.file, &bootstrap.text, look, credentials).map_err(Refusal::Invalid) };
+    let name = doc.name();
+    let table = super::document(&name, &doc.text).map_err(Refusal::NotToml)?;
+    let table = table.get_ref();
+    let mut faults = FaultList::default();
+    forbidden::bootstrap_keys(table, &mut faults);
+    if !faults.is_empty() {
+        return Err(Refusal::BootstrapKey(faults.into_faults(&name, &doc.text)));
+    }
+    forbidden::secrets(table, &doc.text, &mut faults);
+    if !faults.is_empty() {
+        return Err(Refusal::SecretLiteral(faults.into_faults(&name, &doc.text)));
+    }
+    let local = super::bootstrap(&bootstrap.file, &bootstrap.text, look, credentials).map_err(Refusal::Invalid)?;
+    let (mut settings, allow_plaintext) = local;
+    let base = super::base(&bootstrap.file);
+    let mut root = Section::root(table);
+    header::read(&mut root, &mut faults);
+    let mut uplink = root.section(&mut faults, "uplink");
+    let added = uplink.sections(&mut faults, "endpoint").into_iter().map(|s| added(s, allow_plaintext, &mut faults)).collect::<Vec<_>>();
+    if added.len() > ENDPOINTS_ADDED_MAX {
+        faults.add(
+            &uplink.place.missing("endpoint"),
+            format!("comes more than {ENDPOINTS_ADDED_MAX} times; a document adds at most so many"),
+        );
+    }
+    uplink.finish(&mut faults);
+    let sections = root.sections(&mut faults, "feed");
+    let feeds: Vec<written::Feed> = sections.into_iter().map(|section| written::feed(section, &mut faults)).collect();
+    root.finish(&mut faults);
+    let feeds: Vec<merged::Feed> = feeds.into_iter().map(|feed| merged::feed(feed, &mut faults)).collect();
+    if look == Files::Checked {
+        files::check_feeds(&feeds, &base, credentials, &mut faults);
+    }
+    let feeds = validate::feeds(&feeds, Some(&settings.gateway.timezone), &base, &mut faults);
+    match (feeds, added.into_iter().collect::<Option<Vec<_>>>()) {
+        (Some(feeds), Some(added)) if faults.is_empty() => {
+            settings.feeds = feeds;
+            settings.uplink.added = added;
+            Ok(settings)
+        }
+        _ => Err(Refusal::Invalid(faults.into_faults(&name, &doc.text))),
+    }
+}
+
+/// `[[uplink.endpoint]]`
+fn added(mut s: Section<'_, '_>, allow_plaintext: bool, f: &mut FaultList) -> Option<AddedEndpoint> {
+    let place = s.place.clone();
+    let url = s.read(f, "url", text).required(f, &place, "url", "give the broker's address, like \"mqtts://hub2.example.org:8883\"");
+    let ca = s.read(f, "ca_pem", pem);
+    s.finish(f);
+    let url = url?;
+    let endpoint = match endpoint::parse(&url.value) {
+        Ok(endpoint) if endpoint.tls || allow_plaintext => endpoint,
+        Ok(_) => return f.refuse(&url.place, "has no TLS; use mqtts:// (the gateway's own file does not allow less)"),
+        Err(why) => return f.refuse(&url.place, why),
+    };
+    let ca_pem = match ca.given() {
+        Some(at) if !endpoint.tls => return f.refuse(&at.place, "stands beside an mqtt:// address, which has no certificate; remove it"),
+        Some(at) => match files::authorities_of(at.value.as_bytes()) {
+            Ok(_) => Some(at.value.clone()),
+            Err(why) => return f.refuse(&at.place, why.replacen("names a file", "is text", 1)),
+        },
+        None if ca.is_absent() => None,
+        None => return None,
+    };
+    Some(AddedEndpoint { endpoint, ca_pem })
+}
