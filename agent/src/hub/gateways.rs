@@ -30,7 +30,7 @@ pub struct Changed {
 
 impl Gateways {
     /// Takes a status and logs what is new in it.
-    pub fn heard(&mut self, site: Name, gateway: Name, state: GatewayState) {
+    pub fn heard(&mut self, site: &Name, gateway: &Name, state: GatewayState) {
         let version = foreign(&state.version);
         let Changed { state, raised, over } = self.take(site.clone(), gateway.clone(), state);
         match state {

@@ -51,7 +51,7 @@ impl Desk {
                 Ok(checkpoint) => (Some(key(checkpoint.feed())), self.checkpoint(&key(checkpoint.feed()), &checkpoint)?),
                 Err(malformed) => (None, Err(malformed)),
             },
-            Kind::Status => (None, parse(payload).map(|state| self.gateways.heard(site, gateway, state))),
+            Kind::Status => (None, parse(payload).map(|state| self.gateways.heard(&site, &gateway, state))),
             Kind::Receipt => (None, Err("a receipt is ours to send".into())),
         };
         if let Err(reason) = taken {

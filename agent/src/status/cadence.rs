@@ -185,17 +185,14 @@ impl Cadence {
     /// Ties what was remembered to the monotonic clock, and notices a clock that was set.
     fn place(&mut self, now: Reading) {
         if self.last.at.is_none() {
-            match self.last.recorded.filter(|recorded| *recorded <= now.wall) {
-                Some(recorded) => {
-                    let age = Duration::try_from(now.wall.duration_since(recorded)).unwrap_or_default();
-                    self.last.at = Some(now.since_start.saturating_sub(age));
-                    self.last.before_start = age.saturating_sub(now.since_start);
-                }
+            if let Some(recorded) = self.last.recorded.filter(|recorded| *recorded <= now.wall) {
+                let age = Duration::try_from(now.wall.duration_since(recorded)).unwrap_or_default();
+                self.last.at = Some(now.since_start.saturating_sub(age));
+                self.last.before_start = age.saturating_sub(now.since_start);
+            } else {
                 // In the future, or at a time nobody knows: as late as it can have been.
-                None => {
-                    let at = if self.last.is_arrival { now.since_start } else { Duration::ZERO };
-                    (self.last.at, self.last.recorded) = (Some(at), None);
-                }
+                let at = if self.last.is_arrival { now.since_start } else { Duration::ZERO };
+                (self.last.at, self.last.recorded) = (Some(at), None);
             }
         }
         let Some(before) = self.before else { return };

@@ -37,6 +37,7 @@ pub struct Remembered {
 
 impl Remembered {
     /// As the journal knows it: the time of the newest record.
+    #[must_use]
     pub fn or_newer(self, record: Option<Timestamp>) -> Self {
         match record {
             Some(at) if self.arrived.is_none_or(|arrived| at > arrived) && !self.undated => {
@@ -52,7 +53,7 @@ mod milliseconds {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, clippy::ref_option, reason = "serde asks so")]
+    #[expect(clippy::ref_option, reason = "serde asks so")]
     pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
         at.map(Timestamp::as_millisecond).serialize(serializer)
     }

@@ -150,10 +150,9 @@ fn a_clock_change_fires_a_deadline_once() {
         ("Europe/Berlin", 150, "2026-10-24T20:00:00Z", "2026-10-25T01:30:00Z"),
         ("America/Santiago", 10, "2026-09-05T23:00:00Z", "2026-09-06T04:00:00Z"), // the gap is at midnight
     ] {
-        let mut bench = Bench::new(by(zone, &[minute], Duration::ZERO), before);
         // An arrival two days before, as of today's clock: the window is empty.
         let old = Remembered { arrived: Some(at(before).checked_sub(50 * HOUR).unwrap()), ..Remembered::default() };
-        bench = Bench::started(by(zone, &[minute], Duration::ZERO), at(before), old, Duration::ZERO);
+        let mut bench = Bench::started(by(zone, &[minute], Duration::ZERO), at(before), old, Duration::ZERO);
         for _ in 0..9 * 60 * 6 {
             bench.pass(Duration::from_secs(10));
         }

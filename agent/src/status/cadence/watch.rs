@@ -167,7 +167,11 @@ impl Watch {
     }
 
     fn turn(&mut self, now: Reading, board: &Board) -> bool {
-        self.feeds.iter_mut().fold(false, |changed, feed| feed.turn(now, board) || changed)
+        let mut changed = false;
+        for feed in &mut self.feeds {
+            changed |= feed.turn(now, board);
+        }
+        changed
     }
 
     /// Blocks.
