@@ -24,7 +24,7 @@ pub const DAY: Minute = 1440;
 /// Dates without expectations.
 pub type Holidays = Arc<BTreeSet<Date>>;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calendar {
     pub zone: TimeZone,
     /// Monday first.
