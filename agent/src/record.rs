@@ -226,6 +226,11 @@ bytes_as_hex!(
     Chain,
     32
 );
+bytes_as_hex!(
+    /// SHA-256 over the text of a configuration document.
+    DocumentDigest,
+    32
+);
 
 impl Digest {
     pub fn of(nonce: &Nonce, body: &[u8]) -> Self {
