@@ -28,12 +28,12 @@ use crate::source::slots::LargeFrameSlots;
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
 use crate::spool::{self, Appender, Closer, Spool};
-use crate::status::board::Board;
+use crate::status::board::{Board, ConfigView};
 use crate::status::condition::Code;
 use crate::status::control::ControlSocket;
 use crate::status::desk::Desk;
 use crate::status::snapshot::{self, Reporter};
-use crate::{clock, systemd};
+use crate::{clock, config, systemd};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -72,6 +72,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
+    board.set_config(ConfigView::local(&config::show::render(&settings)));
     systemd::status("opening the spool");
     let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
@@ -82,6 +83,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
         recent: Arc::clone(&recent),
         resends: Arc::clone(&resends),
         feeds: settings.feeds.clone(),
+        rollout: None,
     };
     let forwarder =
         Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;

@@ -25,6 +25,7 @@ mod merged;
 mod network;
 mod reader;
 pub mod settings;
+pub mod show;
 mod validate;
 mod written;
 

@@ -63,6 +63,8 @@ pub struct Stored {
 pub struct Store {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
+    /// The directory above, while our name in it may not be durable.
+    unsynced: Option<PathBuf>,
     /// Documents that a durable ledger names.
     named: BTreeSet<DocumentDigest>,
 }
@@ -72,14 +74,14 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> Result<(Self, Stored), StoreError> {
         let directory = spool.join(DIRECTORY);
         disk.create_dir(&directory).map_err(failed("making", &directory))?;
-        // Best effort: the ledger is written again before anything rests on it, and that says whether the disk takes it.
-        let _ = disk.sync_dir(spool).and_then(|()| disk.sync_dir(&directory));
+        // Where that fails it is done before the next ledger counts; the machine writes one before anything is said.
+        let unsynced = disk.sync_dir(spool).and_then(|()| disk.sync_dir(&directory)).is_err().then(|| spool.to_owned());
         let names = disk.list(&directory).map_err(failed("listing", &directory))?;
         let of =
             |ending: &str| -> Vec<DocumentDigest> { names.iter().filter_map(|name| name.strip_suffix(ending)?.parse().ok()).collect() };
         let (proven, unproven) = (of(PROVEN), of(CANDIDATE));
         let has_file = names.iter().any(|name| name == LEDGER);
-        let mut store = Self { disk, directory, named: BTreeSet::new() };
+        let mut store = Self { disk, directory, unsynced, named: BTreeSet::new() };
         let ledger = if has_file { store.read_ledger() } else { None };
         let is_damaged = ledger.is_none() && (has_file || !proven.is_empty() || !unproven.is_empty());
         if let Some(ledger) = &ledger {
@@ -127,6 +129,10 @@ impl Store {
             self.keep(digest, envelope)?;
         }
         self.write(ledger)?;
+        if let Some(spool) = &self.unsynced {
+            self.disk.sync_dir(spool).map_err(failed("syncing", spool))?;
+            self.unsynced = None;
+        }
         self.named = ledger.named().collect();
         self.tidy(ledger);
         self.make_reserves();
