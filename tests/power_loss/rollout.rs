@@ -5,12 +5,11 @@
 //! that may be taken. After an end the rollout must stand on the last ledger that was durable, or on one that was being written.
 
 use harness::sim::{Errno, Op, Rng, SimDisk};
-use siteward::limits::{HISTORY_KEPT, ROLLOUT_RETRIES_MAX};
+use siteward::limits::ROLLOUT_RETRIES_MAX;
 use siteward::record::{DocumentDigest, FeedId};
-use siteward::rollout::facts::{Proof, UplinkEvidence};
-use siteward::rollout::ledger::{Ledger, Stage, Standing};
+use siteward::rollout::facts::UplinkEvidence;
+use siteward::rollout::ledger::Ledger;
 use siteward::rollout::machine::RunState;
-use siteward::rollout::report::{Surroundings, reported};
 use siteward::rollout::{
     Action, ConfirmBy, Evidence, Facts, FeedFault, Found, Generation, Input, Machine, Memory, Meta, Now, Offer, Stamp, Store, Stored,
     Verdict,
@@ -19,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use super::Check;
+
+#[path = "rollout_rules.rs"]
+mod rules;
 
 pub(super) const ROOT: &str = "/var/lib/siteward";
 pub(super) const TRIAL_MS: u64 = 60_000;
@@ -248,85 +250,6 @@ impl World {
             Action::Persist { .. } => unreachable!("executed by the caller"),
         }
         Ok(())
-    }
-
-    // ---- what must hold ----
-
-    /// The last ledger of which the store said that it is kept.
-    fn is_durable(&self, holds: impl Fn(&Ledger) -> bool, what: &str) -> Check {
-        require(self.durable.as_ref().is_some_and(holds), || format!("{what}: {:?}", self.durable))
-    }
-
-    /// No power cut could take it away, nor a document that it names.
-    fn is_kept(&self, ledger: &Ledger) -> Check {
-        let path = self.config("ledger");
-        let unsynced = self.disk.unsynced(&path);
-        require(unsynced.is_empty(), || format!("said to be kept, and not synced: {unsynced:?}"))?;
-        let on_disk = Ledger::decode(&self.disk.contents(&path));
-        require(on_disk.as_ref() == Some(ledger), || format!("said to be kept, and it is another: {on_disk:?}"))
-    }
-
-    fn check_report(&mut self) -> Check {
-        let (machine, _) = self.machine.as_ref().expect("running");
-        let wall = Stamp { unix_ms: 0, suspect: true };
-        let gateway = FeedId::new("gw").expect("a name");
-        let around = Surroundings { gateway, effective_digest: None, retired_feeds: Vec::new(), wall };
-        let Some(report) = reported(machine, around) else { return Ok(()) };
-        let running = report.running.revision;
-        self.is_durable(|ledger| ledger.committed.revision() == running, "reported as running, and not on disk")?;
-        if let Some(tried) = report.tried
-            && tried.state == "committed"
-        {
-            let is_proven =
-                |ledger: &Ledger| ledger.standing == Standing::Proven && ledger.committed.revision() == tried.revision.unwrap_or(0);
-            self.is_durable(is_proven, "reported as committed, and not so on disk")?;
-        }
-        Ok(())
-    }
-
-    /// Whether a step from the ledger that holds to this one may be taken, judged by what the model knows.
-    fn may_be_written(&mut self, next: &Ledger) -> Check {
-        let before = self.ledger().clone();
-        require(next.history.len() <= HISTORY_KEPT, || "the history grows".to_owned())?;
-        require(next.highest_tried >= before.highest_tried && next.highest_command >= before.highest_command, || {
-            "a mark goes back".into()
-        })?;
-        if let (Some(candidate), None) = (&next.candidate, &before.candidate) {
-            require(candidate.stage == Stage::Staged, || "a trial out of nothing".to_owned())?;
-            require(candidate.facts.revision > before.committed.revision(), || "an older revision is tried".to_owned())?;
-        }
-        let satisfied = |uplink, proof| match uplink {
-            Some(UplinkEvidence::Up { endpoint_is_new, acked_after_change }) => {
-                acked_after_change && (endpoint_is_new || proof == Proof::AnyEndpoint)
-            }
-            _ => false,
-        };
-        if next.committed == before.committed {
-            if let (Standing::Local(proof), Standing::Proven) = (before.standing, next.standing) {
-                require(satisfied(self.last_idle, proof), || "proven by nothing".to_owned())?;
-            }
-            return Ok(());
-        }
-        match before.candidate {
-            Some(candidate) if next.committed == Generation::Document(candidate.facts.clone()) => {
-                let shadow = &self.shadow;
-                let evidence = shadow.last.as_ref().ok_or("committed without evidence")?;
-                let peers = candidate.facts.confirm == ConfirmBy::Bound || evidence.waiting_for_peers.is_empty();
-                require(evidence.listeners_bound && evidence.directories_readable && peers, || "committed and not working".to_owned())?;
-                require(candidate.stage == Stage::Trial, || "committed without a trial".to_owned())?;
-                let acked = if candidate.proof == Proof::AnyEndpoint { shadow.acked } else { shadow.acked_by_added };
-                let is_kept = !candidate.uplink_was_up && self.ms >= shadow.started + TRIAL_MS;
-                let may = if next.standing == Standing::Proven { acked } else { is_kept };
-                require(may, || format!("committed as {:?} and not confirmed: {shadow:?}", next.standing))?;
-                self.proven.insert(candidate.facts.revision);
-                self.commits += 1;
-                Ok(())
-            }
-            _ => {
-                require(before.previous.as_ref() == Some(&next.committed), || "back to what was not before".to_owned())?;
-                require(next.standing == Standing::Proven && next.previous.is_none(), || "a rollback that can be rolled back".to_owned())
-            }
-        }
     }
 
     // ---- steps ----
