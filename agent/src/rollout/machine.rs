@@ -171,7 +171,7 @@ impl Machine {
 
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Action> {
         match input {
-            Input::Offered(offer) => self.offered(now, offer),
+            Input::Offered(offer) => self.offered(now, &offer),
             Input::Unusable { code, why } => self.unusable(now, code, why),
             Input::Applied { digest, result } => self.applied(now, digest, result),
             Input::Evidence(evidence) => self.evidence(now, evidence),
@@ -197,7 +197,7 @@ impl Machine {
     // ---- trial ----
 
     fn applied(&mut self, now: Now, digest: DocumentDigest, result: Result<(), FeedFault>) -> Vec<Action> {
-        if !self.candidate().is_some_and(|candidate| candidate.facts.digest == digest) {
+        if self.candidate().is_none_or(|candidate| candidate.facts.digest != digest) {
             return Vec::new();
         }
         let Phase::Applying { added, .. } = &self.phase else { return Vec::new() };

@@ -170,12 +170,12 @@ impl Store {
             _ => {}
         }
         match self.disk.create(path, len) {
-            Err(error) if is_full(&error) => self.from_reserve(path, len, reserve).map_err(|_| failed("making", path)(error)),
+            Err(error) if is_full(&error) => self.take_reserve(path, len, reserve).map_err(|_| failed("making", path)(error)),
             other => other.map_err(failed("making", path)),
         }
     }
 
-    fn from_reserve(&self, path: &Path, len: u64, reserve: &str) -> io::Result<Box<dyn DiskFile>> {
+    fn take_reserve(&self, path: &Path, len: u64, reserve: &str) -> io::Result<Box<dyn DiskFile>> {
         let reserve = self.directory.join(reserve);
         if self.disk.open_read(&reserve)?.len()? < len {
             return Err(io::ErrorKind::StorageFull.into());

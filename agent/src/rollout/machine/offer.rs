@@ -9,7 +9,7 @@ use super::{
 };
 
 impl Machine {
-    pub(super) fn offered(&mut self, now: Now, offer: Offer) -> Vec<Action> {
+    pub(super) fn offered(&mut self, now: Now, offer: &Offer) -> Vec<Action> {
         let facts = &offer.facts;
         if let Generation::Document(running) = &self.ledger.committed {
             if running.is(facts) {
@@ -41,8 +41,8 @@ impl Machine {
         }
         match offer.verdict.clone() {
             Verdict::Refused { code, why, memory } => self.refused(now, facts, code, why, memory),
-            Verdict::Good if self.is_idle() => self.stage(&offer),
-            Verdict::Good => self.wait(now, &offer),
+            Verdict::Good if self.is_idle() => self.stage(offer),
+            Verdict::Good => self.wait(now, offer),
         }
     }
 
