@@ -153,6 +153,7 @@ impl World {
         require(matches!(machine.run_state(), RunState::Local | RunState::Committed | RunState::CommittedLocal), || {
             "a trial at a start".into()
         })?;
+        require(facts_of(machine.ledger()).is_none(), || "a trial that goes on after a stop".to_owned())?;
         if let Some(facts) = committed.facts() {
             let kept = store.envelope(facts.digest).map_err(|error| format!("the committed document: {error}"))?;
             let known = self.documents.iter().find(|d| d.offer.facts.digest == facts.digest).expect("a document of ours");
