@@ -16,6 +16,10 @@ mod directed;
 mod files;
 #[path = "power_loss/history.rs"]
 mod history;
+#[path = "power_loss/rollout.rs"]
+mod rollout;
+#[path = "power_loss/rollout_directed.rs"]
+mod rollout_directed;
 #[path = "power_loss/steps.rs"]
 mod steps;
 

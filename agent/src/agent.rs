@@ -30,13 +30,13 @@ use crate::source::slots::LargeFrameSlots;
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
 use crate::spool::{self, Appender, Closer, Spool};
-use crate::status::board::Board;
+use crate::status::board::{Board, ConfigView};
 use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
 use crate::status::control::ControlSocket;
 use crate::status::desk::Desk;
 use crate::status::snapshot::{self, Reporter};
-use crate::{clock, systemd};
+use crate::{clock, config, systemd};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -78,6 +78,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     for feed in &settings.feeds {
         board.feed(&feed.id).describe(feed.about.clone());
     }
+    board.set_config(ConfigView::local(&config::show::render(&settings)));
     systemd::status("opening the spool");
     let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
@@ -89,6 +90,7 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
         recent: Arc::clone(&recent),
         resends: Arc::clone(&resends),
         feeds: settings.feeds.clone(),
+        rollout: None,
     };
     let forwarder =
         Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;

@@ -487,6 +487,11 @@ const _: () = {
     assert!(SEARCH_TIME_MAX.as_secs() * 2 < CONTROL_TIMEOUT.as_secs());
 };
 
+// ---- rollout ----
+
+mod rollout;
+pub use rollout::*;
+
 // ---- relations ----
 
 const _: () = {

@@ -231,6 +231,11 @@ bytes_as_hex!(
     FileFingerprint,
     32
 );
+bytes_as_hex!(
+    /// SHA-256 over the text of a configuration document.
+    DocumentDigest,
+    32
+);
 
 impl Digest {
     pub fn of(nonce: &Nonce, body: &[u8]) -> Self {

@@ -10,9 +10,11 @@
 
 mod ask;
 mod check;
+mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod feeds;
+mod lines;
 mod memory;
 mod messages;
 mod quarantine;
@@ -103,6 +105,9 @@ enum Command {
     /// Shows what was kept aside because it could not go on
     #[command(subcommand)]
     Quarantine(QuarantineAction),
+    /// Shows what is configured and what was, and goes back
+    #[command(subcommand)]
+    Config(ConfigAction),
     /// Shows everything at once on loopback: broker, hub, agent, a sample feed and a WAN outage
     #[cfg(feature = "demo")]
     Demo,
@@ -221,6 +226,29 @@ enum QuarantineAction {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum ConfigAction {
+    /// Prints the settings that hold, defaults included; no secrets
+    Show(ConfigFile),
+    /// Lists the last revisions and what became of them, the newest first
+    History {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compares the document that runs with the one before it
+    Diff(ConfigFile),
+    /// Ends a trial, or goes back to the configuration from before; the hub's same revision is not tried again
+    Rollback {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Why; kept in the history and reported
+        #[arg(long, value_name = "REASON")]
+        why: String,
+    },
+}
+
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// Configuration file
@@ -283,6 +311,10 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         }
         Command::Sniff { config, feed, count, timeout, json } => sniff::sniff(&config.config, &feed, count, timeout, json),
         Command::Quarantine(QuarantineAction::List { config, feed, json }) => quarantine::list(&config.config, feed, json),
+        Command::Config(ConfigAction::Show(at)) => config::show(&at.config),
+        Command::Config(ConfigAction::History { config, json }) => config::history(&config.config, json),
+        Command::Config(ConfigAction::Diff(at)) => config::compare(&at.config),
+        Command::Config(ConfigAction::Rollback { config, why }) => config::rollback(&config.config, &why),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run().map_err(Failure::Other),
         Command::Version => print(concat!("siteward ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -35,6 +35,7 @@ mod reader;
 pub mod refusal;
 pub mod settings;
 pub mod trust;
+pub mod show;
 mod validate;
 mod written;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::condition::{Code, Condition};
 use crate::clock;
 use crate::config::about::About;
-use crate::record::FeedId;
+use crate::record::{DocumentDigest, FeedId};
 use crate::source::mllp::registry::Registry;
 use crate::source::tap::Tap;
 use crate::spool::recent::{Note, Notes};
@@ -123,6 +123,39 @@ impl UplinkState {
     }
 }
 
+/// What is configured, and what became of the newest document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigView {
+    /// `None`: the local file alone.
+    pub revision: Option<u64>,
+    /// `local`, `staged`, `trial`, `committed_local` or `committed`.
+    pub state: String,
+    pub digest: Option<DocumentDigest>,
+    pub since: Option<String>,
+    pub tried: Option<ConfigTried>,
+    /// The effective configuration for people, without secrets.
+    pub text: Arc<str>,
+}
+
+impl ConfigView {
+    /// Of a gateway that has only its local file.
+    pub fn local(text: &str) -> Self {
+        Self { revision: None, state: "local".to_owned(), digest: None, since: None, tried: None, text: text.into() }
+    }
+}
+
+/// The newest document, as `status --json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigTried {
+    /// Null for what was no document of ours.
+    pub revision: Option<u64>,
+    /// `staged`, `trial`, `committed_local`, `committed`, `rolled_back` or `refused`.
+    pub state: String,
+    pub code: Option<String>,
+    pub reason: Option<String>,
+    pub at: String,
+}
+
 /// Shared by everyone in the agent.
 #[derive(Debug)]
 pub struct Board {
@@ -132,6 +165,7 @@ pub struct Board {
     /// Conditions that were raised or ended so far.
     changes: AtomicU64,
     uplink: Mutex<UplinkView>,
+    config: Mutex<ConfigView>,
     notes: Arc<Notes>,
 }
 
@@ -152,8 +186,17 @@ impl Board {
                 endpoint: String::new(),
                 last_error: None,
             }),
+            config: Mutex::new(ConfigView::local("")),
             notes: Arc::default(),
         })
+    }
+
+    pub fn set_config(&self, view: ConfigView) {
+        *locked(&self.config) = view;
+    }
+
+    pub fn config(&self) -> ConfigView {
+        locked(&self.config).clone()
     }
 
     pub fn uptime_s(&self) -> u64 {

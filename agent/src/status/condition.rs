@@ -123,6 +123,20 @@ conditions! {
     FeedSilent = "feed_silent", Error;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
+    /// A document was not taken; what ran before runs.
+    ConfigRefused = "config_refused", Warning;
+    /// A document is on trial.
+    ConfigTrial = "config_trial", Warning;
+    /// A document was tried, or ran, and was taken back.
+    ConfigRolledBack = "config_rolled_back", Error;
+    /// A document runs that the hub has not been reached with yet.
+    ConfigCommittedLocal = "config_committed_local", Warning;
+    /// The record of what is configured could not be read.
+    ConfigLedgerDamaged = "config_ledger_damaged", Error;
+    /// The document that runs is signed by nobody this gateway trusts now.
+    ConfigUnverified = "config_unverified", Error;
+    /// Since a document was committed much more goes to quarantine.
+    DocumentSuspect = "document_suspect", Error;
 }
 
 impl Code {

@@ -23,10 +23,11 @@ use crate::clock;
 use crate::config::nearest;
 use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::limits::{
-    ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, QUARANTINE_LISTED_MAX,
-    WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
+    ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, HISTORY_NAME_BYTES_MAX,
+    QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
 };
 use crate::record::FeedId;
+use crate::rollout;
 use crate::spool::Monitor;
 use crate::spool::recent::{Duplicate, Outcome, Recent};
 use crate::spool::resends::Resends;
@@ -41,6 +42,8 @@ pub struct Desk {
     pub recent: Arc<Recent>,
     pub resends: Arc<Resends>,
     pub feeds: Vec<FeedSettings>,
+    /// The owner of the ledger; `None` where no document can come.
+    pub rollout: Option<rollout::Handle>,
 }
 
 /// What the client is told instead of an answer.
@@ -72,6 +75,10 @@ impl Desk {
                 Answer::Later(Box::new(move || desk.quarantine(feed.as_ref())))
             }),
             Request::Get(Question::Watch(question)) => self.watch(question).map(Answer::Watch),
+            Request::Get(Question::Config {}) => Ok(Answer::Now(json!({ "text": &*self.board.config().text }).to_string())),
+            Request::Get(Question::ConfigHistory {}) => self.rollout(rollout::handle::Request::History),
+            Request::Get(Question::ConfigTexts {}) => self.rollout(rollout::handle::Request::Texts),
+            Request::Do(Order::ConfigRollback { by, why }) => self.config_rollback(&by, &why),
             Request::Do(Order::AcceptResend { feed, for_s }) => self.accept_resend(&feed, for_s).map(Answer::Now),
         };
         answer.unwrap_or_else(|why| Answer::Now(refusal(&why)))
@@ -235,6 +242,22 @@ impl Desk {
             Ok((entries, total)) => document(&QuarantineView { entries, total }),
             Err(error) => refusal(&format!("the quarantine directory cannot be read: {error}; check the disk")),
         }
+    }
+
+    fn rollout(&self, request: rollout::handle::Request) -> Result<Answer, Refusal> {
+        let handle =
+            self.rollout.clone().ok_or("this gateway takes no documents: its local file has no [trust]; it alone is configured")?;
+        Ok(Answer::Later(Box::new(move || handle.ask(request).map_or_else(|why| refusal(&why), |response| document(&response)))))
+    }
+
+    fn config_rollback(&self, by: &str, why: &str) -> Result<Answer, Refusal> {
+        if why.trim().is_empty() || by.trim().is_empty() {
+            return Err("say who asks and why; it is kept in the history and reported".to_owned());
+        }
+        let cut = |text: &str| text.chars().filter(|c| !c.is_control()).take(HISTORY_NAME_BYTES_MAX).collect();
+        let (who, why): (String, String) = (cut(by), cut(why));
+        tracing::warn!(who, "somebody asked for the configuration from before");
+        self.rollout(rollout::handle::Request::Rollback { who, why })
     }
 
     fn watch(&self, question: WatchQuestion) -> Result<Watching, Refusal> {

@@ -7,7 +7,9 @@
 //! {"get":"duplicates","feed":"or-usage"}
 //! {"get":"quarantine"}
 //! {"get":"watch","feed":"or-usage","count":3,"time_s":60}          answered by one line per message, see `watching`
+//! {"get":"config"}                                                 the effective configuration; also config_history, config_texts
 //! {"do":"accept_resend","feed":"or-usage","for_s":3600}
+//! {"do":"config_rollback","by":"kim","why":"wrong port"}
 //! ```
 //!
 //! `get` changes nothing; `do` changes how the agent behaves. Outside tools rely on these lines: variants and optional fields are added, never
@@ -49,6 +51,12 @@ pub enum Question {
     },
     /// The next messages of a feed as they come.
     Watch(WatchQuestion),
+    /// The effective configuration, as text.
+    Config {},
+    /// What became of the last revisions.
+    ConfigHistory {},
+    /// The documents that run now and ran before.
+    ConfigTexts {},
 }
 
 /// At most one of `control_id`, `seq` and `since_ms`.
@@ -86,6 +94,8 @@ pub struct WatchQuestion {
 pub enum Order {
     /// Takes messages of a feed that were seen before for new ones, for a while.
     AcceptResend { feed: String, for_s: u64 },
+    /// Ends a trial, or goes back to the configuration from before.
+    ConfigRollback { by: String, why: String },
 }
 
 impl Request {
@@ -107,6 +117,10 @@ mod tests {
         assert_eq!(read(r#"{"get":"feeds"}"#), Some(Request::Get(Question::Feeds { feed: None })));
         let resend = Order::AcceptResend { feed: "a".into(), for_s: 60 };
         assert_eq!(read(r#"{"do":"accept_resend","feed":"a","for_s":60}"#), Some(Request::Do(resend)));
+        assert_eq!(read(r#"{"get":"config"}"#), Some(Request::Get(Question::Config {})));
+        assert_eq!(read(r#"{"get":"config_history"}"#), Some(Request::Get(Question::ConfigHistory {})));
+        let rollback = Order::ConfigRollback { by: "kim".into(), why: "wrong port".into() };
+        assert_eq!(read(r#"{"do":"config_rollback","by":"kim","why":"wrong port"}"#), Some(Request::Do(rollback)));
         let messages = MessagesQuestion { feed: "a".into(), seq: Some(7), ..MessagesQuestion::default() };
         assert_eq!(read(r#"{"get":"messages","feed":"a","seq":7}"#), Some(Request::Get(Question::Messages(messages))));
         for unknown in [

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, ExpectedView, FilesView};
+use super::board::{Board, ConfigTried, ConfigView, ExpectedView, FilesView};
 use super::condition::{Condition, Severity};
 use super::gauge::Gauge;
 use crate::clock::{self, WallTime};
 use crate::config::about::About;
-use crate::record::{Incarnation, Name};
+use crate::record::{DocumentDigest, Incarnation, Name};
 use crate::spool::{Monitor, SpoolView};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,22 @@ pub struct Spool {
 pub struct Config {
     /// Revision of the document that runs; null where only the local file does.
     pub revision: Option<u64>,
+    /// `local`, `staged`, `trial`, `committed_local` or `committed`.
     pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<DocumentDigest>,
+    /// Since when that document is the one; RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The newest document there is something to say about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<ConfigTried>,
+}
+
+impl From<ConfigView> for Config {
+    fn from(view: ConfigView) -> Self {
+        Self { revision: view.revision, state: view.state, digest: view.digest, since: view.since, tried: view.tried }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,7 +211,7 @@ pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_
             last_error: uplink.last_error,
         },
         spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s, notes_dropped: board.notes().dropped() },
-        config: Config { revision: None, state: "local".to_owned() },
+        config: Config::from(board.config()),
         lanes: lanes(view, now),
         feeds: feeds(board, view, now),
         conditions,

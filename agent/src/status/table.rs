@@ -24,6 +24,10 @@ pub fn render(s: &Snapshot) -> String {
     }
     let revision = s.config.revision.map(|r| format!(", revision {r}")).unwrap_or_default();
     line(format!("config   {}{revision}", s.config.state));
+    if let Some(tried) = s.config.tried.as_ref().filter(|tried| tried.revision != s.config.revision) {
+        let name = tried.revision.map_or_else(|| "a document".to_owned(), |revision| format!("revision {revision}"));
+        line(format!("         {name}: {} at {}", tried.state, tried.at));
+    }
     line(String::new());
     if s.conditions.is_empty() {
         line("no conditions: all is well".to_owned());

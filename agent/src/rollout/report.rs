@@ -1,0 +1,188 @@
+//! What is said about the configuration: the retained report for the hub, the view on the board, the conditions. Pure but for the board.
+//!
+//! All three are made from the machine's durable facts. While the ledger on disk is behind nothing is reported ([`reported`] is `None`): the report
+//! that is out there stays true for what a restart would find.
+
+use serde::Serialize;
+
+use super::facts::{Meta, Stamp};
+use super::machine::{Machine, RunState, Tried};
+use crate::clock;
+use crate::record::{DocumentDigest, FeedId, Name};
+use crate::status::board::{Board, ConfigTried, ConfigView};
+use crate::status::condition::Code;
+
+/// Version of the reported JSON.
+pub const SCHEMA: u32 = 1;
+
+/// The payload of `config/reported`. Outside tools rely on it: fields are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reported {
+    pub schema: u32,
+    pub gateway: Name,
+    pub version: &'static str,
+    pub running: Running,
+    /// The document there is something newest to say about.
+    pub tried: Option<Attempt>,
+    /// Of the effective configuration, as it runs.
+    pub effective_digest: Option<DocumentDigest>,
+    pub retired_feeds: Vec<FeedId>,
+    /// RFC 3339.
+    pub time: String,
+    pub clock_suspect: bool,
+}
+
+/// What runs after any stop; while a trial is on, `tried` is what runs in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Running {
+    /// 0: the local file alone.
+    pub revision: u64,
+    pub digest: Option<DocumentDigest>,
+    pub since: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub document: Option<About>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    pub revision: Option<u64>,
+    pub digest: Option<DocumentDigest>,
+    /// `staged`, `trial`, `committed_local`, `committed`, `rolled_back` or `refused`.
+    pub state: &'static str,
+    pub code: Option<String>,
+    /// One sentence with feed and key path.
+    pub reason: Option<String>,
+    pub at: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub document: Option<About>,
+}
+
+/// Who wanted it, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct About {
+    pub author: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approver: Option<String>,
+    pub purpose: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+impl From<Meta> for About {
+    fn from(meta: Meta) -> Self {
+        Self { author: meta.author, approver: meta.approver, purpose: meta.reason, ticket: meta.ticket }
+    }
+}
+
+fn filled(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl From<Tried> for Attempt {
+    fn from(tried: Tried) -> Self {
+        Self {
+            revision: tried.revision,
+            digest: tried.digest,
+            state: tried.state,
+            code: filled(tried.code),
+            reason: filled(tried.reason),
+            at: clock::rfc3339(tried.at.unix_ms),
+            document: tried.meta.map(About::from),
+        }
+    }
+}
+
+/// What the machine does not know.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub gateway: Name,
+    pub effective_digest: Option<DocumentDigest>,
+    pub retired_feeds: Vec<FeedId>,
+    pub wall: Stamp,
+}
+
+/// The reported state; `None` while the ledger on disk is behind.
+pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
+    if machine.is_unsaved() {
+        return None;
+    }
+    let (committed, since) = machine.committed();
+    let facts = committed.facts();
+    Some(Reported {
+        schema: SCHEMA,
+        gateway: around.gateway,
+        version: env!("CARGO_PKG_VERSION"),
+        running: Running {
+            revision: committed.revision(),
+            digest: facts.map(|facts| facts.digest),
+            since: clock::rfc3339(since.unix_ms),
+            document: facts.map(|facts| About::from(facts.meta.clone())),
+        },
+        tried: machine.tried().map(Attempt::from),
+        effective_digest: around.effective_digest,
+        retired_feeds: around.retired_feeds,
+        time: clock::rfc3339(around.wall.unix_ms),
+        clock_suspect: around.wall.suspect,
+    })
+}
+
+/// For the status; `text` is the effective configuration as it is shown.
+pub fn config_view(machine: &Machine, text: &str) -> ConfigView {
+    let (committed, since) = machine.committed();
+    let tried = machine.tried().map(|tried| ConfigTried {
+        revision: tried.revision,
+        state: tried.state.to_owned(),
+        code: filled(tried.code),
+        reason: filled(tried.reason),
+        at: clock::rfc3339(tried.at.unix_ms),
+    });
+    ConfigView {
+        revision: committed.facts().map(|facts| facts.revision),
+        state: machine.run_state().as_str().to_owned(),
+        digest: committed.facts().map(|facts| facts.digest),
+        since: committed.facts().map(|_| clock::rfc3339(since.unix_ms)),
+        tried,
+        text: text.into(),
+    }
+}
+
+/// The conditions that hold.
+pub fn conditions(machine: &Machine) -> Vec<(Code, String)> {
+    let mut holding = Vec::new();
+    let running = match machine.committed().0.facts() {
+        Some(facts) => format!("revision {} runs", facts.revision),
+        None => "the local file runs".to_owned(),
+    };
+    if let Some(tried) = machine.tried() {
+        let name = tried.revision.map_or_else(|| "a document".to_owned(), |revision| format!("revision {revision}"));
+        let reason = &tried.reason;
+        match tried.state {
+            "refused" => holding.push((Code::ConfigRefused, format!("{name} was refused ({}): {reason}; {running}", tried.code))),
+            "rolled_back" => holding.push((Code::ConfigRolledBack, format!("{name} was taken back ({}): {reason}; {running}", tried.code))),
+            "trial" => holding.push((Code::ConfigTrial, format!("{name} is on trial; if it is not confirmed, {running} again"))),
+            _ => {}
+        }
+    }
+    if machine.run_state() == RunState::CommittedLocal {
+        let text = format!("{running}; everything here holds, the hub has not been reached with it yet");
+        holding.push((Code::ConfigCommittedLocal, text));
+    }
+    if machine.ledger_was_damaged() {
+        let text = format!("the ledger of the configuration could not be read at the start; {running}");
+        holding.push((Code::ConfigLedgerDamaged, text));
+    }
+    holding
+}
+
+/// Shows all of it on the board.
+pub fn show(machine: &Machine, board: &Board, text: &str) {
+    board.set_config(config_view(machine, text));
+    let holding = conditions(machine);
+    let all = [Code::ConfigRefused, Code::ConfigRolledBack, Code::ConfigTrial, Code::ConfigCommittedLocal, Code::ConfigLedgerDamaged];
+    for code in all {
+        match holding.iter().find(|(holds, _)| *holds == code) {
+            Some((_, text)) => board.raise(code, "", text.clone()),
+            None => board.clear(code, ""),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The rollout on a full disk and behind a damaged ledger: single histories, played out.
+
+use harness::sim::SimDisk;
+use siteward::rollout::facts::UplinkEvidence;
+use siteward::rollout::{Action, Evidence, Found, Generation, Input, Machine, Now, Offer, Stamp, Store, Verdict};
+use std::path::Path;
+
+use super::rollout::{ROOT, TRIAL_MS, World};
+
+/// I5, I6: a disk without a free byte still takes one document, and any number of ledgers.
+#[test]
+fn a_full_disk_takes_a_document_and_blocks_no_rollback() {
+    let disk = SimDisk::new(7, Path::new(ROOT));
+    let now = Now { mono_ms: 0, wall: Stamp { unix_ms: 0, suspect: true } };
+    let (mut store, _) = Store::open(disk.handle(), Path::new(ROOT)).expect("a healthy disk");
+    let (mut machine, actions) = Machine::boot(Found::Nothing, now);
+    siteward::rollout::carry_out(&mut machine, &mut store, now, actions, None);
+    disk.set_capacity(disk.used());
+    let mut world = World::new(7, 0);
+    let document = world.new_document();
+    let offer = Offer { verdict: Verdict::Good, ..document.offer };
+    let mut drive = |input| siteward::rollout::drive(&mut machine, &mut store, now, input, Some(&document.envelope));
+    assert_eq!(drive(Input::Offered(offer.clone())), [Action::Report, Action::Apply(offer.facts.clone())]);
+    assert_eq!(drive(Input::Applied { digest: offer.facts.digest, result: Ok(()) }), [Action::Report]);
+    let actions = drive(Input::RollbackAsked { who: "on site".into(), why: "because".into() });
+    assert_eq!((&actions[0], actions.last()), (&Action::Revert(Generation::Bootstrap), Some(&Action::Report)), "and it is written");
+    let (_, stored) = Store::open(disk.power_cut().handle(), Path::new(ROOT)).expect("a healthy disk");
+    assert_eq!(stored.ledger.as_ref(), Some(machine.ledger()));
+}
+
+/// I6, I9: a ledger that cannot be read costs its history; what runs is the newest document that was proven, never a candidate.
+#[test]
+fn a_damaged_ledger_leaves_the_files_to_say_what_was_proven() {
+    for proven in [true, false] {
+        let disk = SimDisk::new(8, Path::new(ROOT));
+        let now = |mono_ms| Now { mono_ms, wall: Stamp { unix_ms: 0, suspect: true } };
+        let (mut store, _) = Store::open(disk.handle(), Path::new(ROOT)).expect("a healthy disk");
+        let (mut machine, actions) = Machine::boot(Found::Nothing, now(0));
+        siteward::rollout::carry_out(&mut machine, &mut store, now(0), actions, None);
+        let mut world = World::new(8, 0);
+        world.wan_up = proven;
+        let document = world.new_document();
+        let offer = Offer { verdict: Verdict::Good, uplink_up: proven, endpoints_added: false, ..document.offer };
+        let uplink = if proven { UplinkEvidence::Up { endpoint_is_new: false, acked_after_change: true } } else { UplinkEvidence::Down };
+        let evidence = Evidence { listeners_bound: true, directories_readable: true, faults: vec![], waiting_for_peers: vec![], uplink };
+        let applied = Input::Applied { digest: offer.facts.digest, result: Ok(()) };
+        for (at, input) in [(0, Input::Offered(offer.clone())), (0, applied), (0, Input::Evidence(evidence)), (TRIAL_MS, Input::Tick)] {
+            siteward::rollout::drive(&mut machine, &mut store, now(at), input, Some(&document.envelope));
+        }
+        assert_eq!(machine.committed().0.revision(), offer.facts.revision);
+        disk.flip(&Path::new(ROOT).join("config/ledger"), 20, 3);
+        let (store, stored) = Store::open(disk.kill().handle(), Path::new(ROOT)).expect("a healthy disk");
+        assert!(stored.is_damaged && stored.ledger.is_none());
+        let found = (stored.proven, stored.unproven);
+        let digest = vec![offer.facts.digest];
+        assert_eq!(found, if proven { (digest, vec![]) } else { (vec![], digest) });
+        assert_eq!(store.envelope(offer.facts.digest).expect("kept"), document.envelope);
+    }
+}
