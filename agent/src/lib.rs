@@ -16,6 +16,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod log;
+pub mod rollout;
 pub mod status;
 pub mod systemd;
 

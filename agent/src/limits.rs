@@ -245,6 +245,15 @@ pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// Bound for errors that do not mend by themselves (bad credentials, banned, another agent with our id).
 pub const BACKOFF_SLOW: Duration = Duration::from_secs(600);
+/// A connection that made progress and lasted this long speaks for its endpoint; after a shorter one the next endpoint has its turn.
+pub const ENDPOINT_STEADY: Duration = Duration::from_mins(5);
+/// While connected to a less preferred endpoint: a first look for a better one after this, doubling to the second value while none can be
+/// dialled, to the third while one can but does not serve us.
+pub const RETURN_MIN: Duration = Duration::from_mins(1);
+pub const RETURN_DIAL_MAX: Duration = Duration::from_mins(5);
+pub const RETURN_MAX: Duration = Duration::from_hours(1);
+/// A connection that is left in order has this long for its last answers.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes we sent that the other side's TCP does not confirm for this long: the connection is dead.
 pub const UPLINK_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Unsent bytes the kernel may hold for the uplink; keeps what waits behind a slow line short without limiting a fast one.
@@ -273,6 +282,24 @@ pub const EVENT_OVERHEAD_BYTES: usize = 4 * KIB as usize;
 /// A feed parked by the broker's refusal is tried again after this, doubling to the second value.
 pub const PARK_MIN: Duration = Duration::from_secs(5);
 pub const PARK_MAX: Duration = Duration::from_secs(300);
+
+// ---- rollout's mail ----
+
+/// Largest signed document (or command) taken from the hub, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * KIB as usize;
+/// Documents and commands that wait for the rollout, beside one document in a place of its own.
+pub const MAIL_INBOUND: usize = 8;
+/// Orders of the rollout that wait for the forwarder.
+pub const MAIL_ORDERS: usize = 32;
+/// Results of commands and audit lines that wait for a connection or an answer, and the largest of them or of a reported state.
+pub const LETTERS_MAX: usize = 32;
+pub const LETTER_BYTES_MAX: usize = 128 * KIB as usize;
+
+/// Answers to commands remembered for redeliveries; longest author or reason of one.
+pub const COMMAND_RESULTS_KEPT: usize = 32;
+pub const COMMAND_TEXT_BYTES_MAX: usize = 1024;
+/// Longest time for which a command changes the log level.
+pub const LOG_LEVEL_TIME_MAX: Duration = Duration::from_hours(24);
 
 // ---- forward ----
 
@@ -471,5 +498,6 @@ const _: () = {
     assert!(IN_FLIGHT_RANGE.1 * 2 + 16 < u16::MAX as usize); // packet ids
     assert!(UNCONFIRMED_TOTAL / FEEDS_MAX >= CHECKPOINT_RECORDS as usize * 2);
     assert!(RECEIPT_BYTES_MAX < INCOMING_PACKET_BYTES_MAX as usize);
+    assert!(DOCUMENT_BYTES_MAX + 4 * (KIB as usize) < INCOMING_PACKET_BYTES_MAX as usize);
     assert!(LANE_SHARES[0] + LANE_SHARES[1] + LANE_SHARES[2] == 100);
 };

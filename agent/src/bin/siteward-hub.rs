@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 fn run(args: Receive) -> ExitCode {
     let tls = match (args.broker.tls, args.ca) {
-        (true, Some(ca)) => Some(TlsFiles { ca, cert: args.cert, key: args.key }),
+        (true, Some(ca)) => Some(TlsFiles { ca: ca.into(), cert: args.cert, key: args.key }),
         (true, None) => {
             eprintln!("siteward-hub: an mqtts:// broker needs --ca FILE, the CA that signed its certificate");
             return ExitCode::from(78);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::network::Network;
@@ -71,6 +72,46 @@ pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: bool,
+    pub origin: EndpointOrigin,
+    /// Certificates (PEM) that the broker's is checked against, in place of the bootstrap's `ca`.
+    pub ca: Option<Arc<str>>,
+    /// Who we are there, in place of the bootstrap's `cert` and `key`: a candidate on trial.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// Who listed an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointOrigin {
+    /// The local file; always in rotation.
+    Bootstrap,
+    /// A document.
+    Added,
+}
+
+/// The files of a client certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Endpoint {
+    /// One of the bootstrap, with its CA and credentials.
+    pub fn new(host: impl Into<String>, port: u16, tls: bool) -> Self {
+        Self { host: host.into(), port, tls, origin: EndpointOrigin::Bootstrap, ca: None, identity: None }
+    }
+
+    /// The same, listed by a document; `ca`: its own certificates (PEM).
+    #[must_use]
+    pub fn added(self, ca: Option<Arc<str>>) -> Self {
+        Self { origin: EndpointOrigin::Added, ca, ..self }
+    }
+
+    /// The same, reached with another certificate.
+    #[must_use]
+    pub fn with_identity(self, identity: ClientIdentity) -> Self {
+        Self { identity: Some(identity), ..self }
+    }
 }
 
 impl std::fmt::Display for Endpoint {

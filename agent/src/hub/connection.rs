@@ -169,7 +169,7 @@ fn options(client_id: &str, bridge: &Bridge) -> Result<MqttOptions, String> {
 
 /// What the hub subscribes to.
 fn filters() -> Vec<Filter> {
-    let names = ["event/+", "outcome/+", "checkpoint", "status"];
+    let names = ["event/+", "outcome/+", "checkpoint", "status", "config/reported", "command/result", "audit"];
     names.iter().map(|name| Filter::new(format!("{ROOT}/+/+/{name}"), QoS::AtLeastOnce)).collect()
 }
 
@@ -291,7 +291,8 @@ fn granted(suback: &SubAck) -> Result<(), String> {
         None if suback.return_codes.len() == filters().len() => Ok(()),
         None => Err("the broker's SUBACK does not answer every subscription".into()),
         Some(code) => Err(format!(
-            "the broker refuses a subscription ({code:?}); allow this client to read {ROOT}/+/+/(event/+|outcome/+|checkpoint|status)"
+            "the broker refuses a subscription ({code:?}); allow this client to read \
+             {ROOT}/+/+/(event/+|outcome/+|checkpoint|status|config/reported|command/result|audit)"
         )),
     }
 }

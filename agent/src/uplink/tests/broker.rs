@@ -26,7 +26,7 @@ impl Broker {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        Self { listener, endpoint: Endpoint { host: "127.0.0.1".into(), port, tls: false } }
+        Self { listener, endpoint: Endpoint::new("127.0.0.1", port, false) }
     }
 
     /// The next client, its CONNECT read.

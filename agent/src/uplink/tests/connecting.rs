@@ -47,7 +47,7 @@ async fn a_message_from_the_hub_is_passed_on() {
     let (_broker, mut client, mut site) = connected(10).await;
     client.send("siteward/v1/s/g/receipt", b"{}").await;
     match site.event().await {
-        UplinkEvent::Message { topic, payload } => {
+        UplinkEvent::Message { topic, payload, .. } => {
             assert_eq!((topic.as_str(), payload.as_ref()), ("siteward/v1/s/g/receipt", &b"{}"[..]));
         }
         other => panic!("{other:?}"),

@@ -2,6 +2,7 @@
 
 mod broker;
 mod connecting;
+mod endpoints;
 mod endings;
 mod publishing;
 mod tls;
@@ -26,6 +27,11 @@ fn timing() -> Timing {
         backoff_min: Duration::from_millis(5),
         backoff_max: Duration::from_millis(20),
         backoff_slow: Duration::from_millis(40),
+        steady: HANGS,
+        return_min: HANGS * 10,
+        return_dial_max: HANGS * 10,
+        return_max: HANGS * 10,
+        leave: HANGS,
     }
 }
 

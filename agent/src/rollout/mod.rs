@@ -1,0 +1,3 @@
+//! Remote configuration and remote commands.
+
+pub mod command;
