@@ -254,6 +254,12 @@ pub const RETURN_DIAL_MAX: Duration = Duration::from_mins(5);
 pub const RETURN_MAX: Duration = Duration::from_hours(1);
 /// A connection that is left in order has this long for its last answers.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the ends of the uplink's certificates are looked at.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_hours(1);
+/// How long before its end a certificate is told about, in days: each step once, the last two as an error.
+pub const CERTIFICATE_STEPS_DAYS: [i64; 4] = [60, 30, 7, 1];
+/// A candidate certificate must have been proven within this, else the old one stays alone.
+pub const CANDIDATE_TRIAL: Duration = Duration::from_mins(15);
 /// Bytes we sent that the other side's TCP does not confirm for this long: the connection is dead.
 pub const UPLINK_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Unsent bytes the kernel may hold for the uplink; keeps what waits behind a slow line short without limiting a fast one.

@@ -182,7 +182,10 @@ impl CommandDesk {
     fn judge(&self, payload: &[u8], highest: u64, about: &mut (Option<u64>, Option<VerbName>)) -> Result<Result<Command, Answer>, Refused> {
         let written: Written = serde_json::from_slice(payload).map_err(|error| {
             let place = (error.line(), error.column());
-            refused("malformed", format!("the command is not as the contract says (line {}, column {}); see `command` there", place.0, place.1))
+            refused(
+                "malformed",
+                format!("the command is not as the contract says (line {}, column {}); see `command` there", place.0, place.1),
+            )
         })?;
         if written.gateway != self.gateway.as_str() {
             return Err(refused("other_gateway", format!("the command is for another gateway; this one is {}", self.gateway)));
@@ -194,11 +197,17 @@ impl CommandDesk {
         }
         self.check_counter(written.counter, highest)?;
         if written.challenge != self.challenge.0 {
-            return Err(refused("old_challenge", "the command quotes another challenge than the current one; sign it again with the one reported"));
+            return Err(refused(
+                "old_challenge",
+                "the command quotes another challenge than the current one; sign it again with the one reported",
+            ));
         }
         for (name, text) in [("author", &written.author), ("reason", &written.reason)] {
             if text.trim().is_empty() || text.len() > COMMAND_TEXT_BYTES_MAX {
-                return Err(refused("malformed", format!("`{name}` must have 1 to {COMMAND_TEXT_BYTES_MAX} bytes; say who wants this and why")));
+                return Err(refused(
+                    "malformed",
+                    format!("`{name}` must have 1 to {COMMAND_TEXT_BYTES_MAX} bytes; say who wants this and why"),
+                ));
             }
         }
         let Some(name) = about.1 else {
@@ -236,7 +245,8 @@ impl CommandDesk {
 
     /// The accepted command could not be made durable: it was not executed and may come again.
     pub fn abandoned(&self, command: &Command, why: &str, highest: u64, now: WallTime) -> Answer {
-        let text = format!("the command was not executed, its counter could not be written: {why}; check the disk of the spool, send it again");
+        let text =
+            format!("the command was not executed, its counter could not be written: {why}; check the disk of the spool, send it again");
         self.answer((Some(command.counter), Some(command.verb.name())), Outcome::Refused, "not_durable", text, highest, now)
     }
 

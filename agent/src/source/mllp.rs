@@ -14,7 +14,7 @@
 //! its buffers. Connections are never closed for
 //! being idle unless the feed says so; TCP keepalive finds those whose peer is gone.
 
-mod certificate;
+pub(crate) mod certificate;
 mod connection;
 mod pause;
 mod peers;

@@ -88,6 +88,10 @@ conditions! {
     FeedCertificateInvalid = "feed_certificate_invalid", Error;
     /// The certificate of a listener ends soon, or has ended.
     FeedCertificateExpiring = "feed_certificate_expiring", Warning;
+    /// A certificate of the uplink ends within 60 days.
+    CertificateExpiring = "certificate_expiring", Warning;
+    /// A certificate of the uplink ends within 7 days, or has ended.
+    CertificateEnding = "certificate_ending", Error;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed's directory must be a mounted share, and nothing is mounted.

@@ -19,11 +19,14 @@
 //!
 //! Code map: `window` (tokens and packet ids, pure), `gate` (the lock both sides share), `mqtt`, `publisher` and `reason` (the only files
 //! that name rumqttc), `bridge`, `sniff`, `dial` and `tls` (the line), `patience` (is it still alive), `backoff` and `preference` (pure),
-//! `supervisor`.
+//! `supervisor`. Certificates: `credentials` and `csr` (a new one on trial), `expiry` (their end is watched).
 
 mod backoff;
 pub mod bridge;
+pub mod credentials;
+mod csr;
 mod dial;
+mod expiry;
 mod fault;
 mod gate;
 mod mqtt;

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::gate::{Gate, Live, Outlet};
 use super::queue::{self, Sender};
 use super::window::Window;
-use crate::config::settings::{Confirm, Endpoint, OnNoSubscriber, UplinkSettings};
 use super::{AckReason, Outgoing, Uplink, UplinkEvent};
+use crate::config::settings::{Confirm, Endpoint, OnNoSubscriber, UplinkSettings};
 use crate::limits::UPLINK_BYTES_MAX;
 
 /// The broker's end. Dropping it leaves the uplink without events.

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::backoff::{Pace, Progress, Retry, suspicious_wait};
 use super::dial;
+use super::expiry;
 use super::fault::{Fault, Kind};
 use super::gate::Gate;
 use super::mqtt::{self, Ended, How};
@@ -100,14 +101,21 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-pub(super) async fn run(context: Arc<Context>, mut wanted: watch::Receiver<Arc<UplinkSettings>>) {
+pub(super) async fn run(context: Arc<Context>, wanted: watch::Receiver<Arc<UplinkSettings>>) {
+    tokio::select! {
+        () = connections(&context, wanted.clone()) => {}
+        () = expiry::watch(wanted, context.board.clone()) => {}
+    }
+}
+
+async fn connections(context: &Arc<Context>, mut wanted: watch::Receiver<Arc<UplinkSettings>>) {
     let mut suspicion = Suspicion::default();
     let mut last_text = String::new();
     loop {
         let settings = Arc::clone(&wanted.borrow_and_update());
         let first = settings.endpoints.first().map(ToString::to_string).unwrap_or_default();
         context.board.set_uplink(UplinkState::Connecting, &first, None);
-        if !with_settings(&context, &settings, &mut wanted, (&mut suspicion, &mut last_text)).await {
+        if !with_settings(context, &settings, &mut wanted, (&mut suspicion, &mut last_text)).await {
             return;
         }
         for endpoint in &settings.endpoints {

@@ -2,8 +2,8 @@
 
 mod broker;
 mod connecting;
-mod endpoints;
 mod endings;
+mod endpoints;
 mod publishing;
 mod tls;
 
