@@ -48,10 +48,6 @@ impl Topics {
     pub fn audit(&self) -> String {
         format!("{}/audit", self.prefix)
     }
-    /// What the gateway subscribes to.
-    pub fn subscriptions(&self) -> Vec<String> {
-        vec![self.receipt(), self.desired(), self.command()]
-    }
     /// What a topic of this gateway is for.
     pub fn ours(&self, topic: &str) -> Option<Kind> {
         let rest = topic.strip_prefix(&self.prefix)?.strip_prefix('/')?;

@@ -96,7 +96,8 @@ impl Shell {
             // Neither name can hold a dot, so no two gateways meet in one client id; a slash would upset brokers' access patterns.
             client_id: format!("{}.{}", settings.gateway.site, settings.gateway.id),
             will: publisher.will(),
-            subscriptions: publisher.topics().subscriptions(),
+            subscriptions: vec![publisher.topics().receipt()],
+            optional: vec![publisher.topics().desired(), publisher.topics().command()],
             directory: settings.spool.path.join("run"),
         };
         let now = Instant::now();

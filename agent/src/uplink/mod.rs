@@ -152,8 +152,10 @@ pub struct UplinkIdentity {
     pub client_id: String,
     /// Topic and payload; retained.
     pub will: (String, Bytes),
-    /// Topic filters, QoS 1.
+    /// Topic filters, QoS 1, without which a connection is of no use.
     pub subscriptions: Vec<String>,
+    /// The same, but a broker whose access rules do not know them yet costs only what comes there.
+    pub optional: Vec<String>,
     /// For the bridge's sockets; made 0700. Its path should be short (a socket's name has about 100 bytes).
     pub directory: PathBuf,
 }

@@ -30,7 +30,7 @@ use super::queue::Gone;
 use super::reason::{self, Culprit};
 use super::supervisor::{Context, stopped, tls_files};
 use super::window::Window;
-use super::{AckReason, NotTaken, Outgoing, UplinkEvent, tls};
+use super::{AckReason, NotTaken, Outgoing, UplinkEvent, UplinkIdentity, tls};
 use crate::config::settings::{Endpoint, UplinkSettings};
 use crate::limits::{INCOMING_PACKET_BYTES_MAX, SESSION_EXPIRY, UPLINK_BYTES_MAX, UPLINK_RECEIVE_MAX};
 use crate::status::board::UplinkState;
@@ -158,11 +158,12 @@ impl<'a> Connection<'a> {
     /// Subscribes and waits for the grants. Messages the broker kept for the session may come first.
     async fn subscribe(&mut self, deadline: Instant) -> Result<(), Fault> {
         let endpoint = self.endpoint;
-        let filters = &self.context.identity.subscriptions;
-        if filters.is_empty() {
+        let UplinkIdentity { subscriptions, optional, .. } = &self.context.identity;
+        let count = subscriptions.len() + optional.len();
+        if count == 0 {
             return Ok(());
         }
-        let wanted = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        let wanted = subscriptions.iter().chain(optional).map(|filter| Filter::new(filter, QoS::AtLeastOnce));
         if self.client.try_subscribe_many(wanted).is_err() {
             return Err(Fault::refused(format!(
                 "{endpoint}: a subscription is not a valid topic filter; this is a fault in siteward, please report it"
@@ -171,11 +172,15 @@ impl<'a> Connection<'a> {
         loop {
             match next(&mut self.events, &self.bridge, endpoint, deadline).await? {
                 Event::Incoming(Packet::SubAck(suback)) => {
-                    let mut granted = filters.iter().zip(&suback.return_codes);
+                    let mut granted = subscriptions.iter().zip(&suback.return_codes);
                     if let Some(fault) = granted.find_map(|(filter, code)| reason::subscription(endpoint, filter, *code)) {
                         return Err(fault);
                     }
-                    if suback.return_codes.len() == filters.len() {
+                    if suback.return_codes.len() == count {
+                        let beyond = optional.iter().zip(&suback.return_codes[subscriptions.len()..]);
+                        for fault in beyond.filter_map(|(filter, code)| reason::subscription(endpoint, filter, *code)) {
+                            tracing::warn!("{}; until then nothing comes there, everything else goes on", fault.text);
+                        }
                         return Ok(());
                     }
                     return Err(Fault::passing(format!("{endpoint}: the broker's SUBACK does not answer every subscription")));

@@ -153,6 +153,10 @@ mod tests {
         assert!(matches!(uplink.event().await, UplinkEvent::Acked { token: 2, reason: AckReason::Success }));
         script.message("t", "x").await;
         assert!(matches!(uplink.event().await, UplinkEvent::Message { .. }));
+        let other = UplinkSettings { in_flight: 20, ..some_settings() };
+        uplink.replace(other.clone());
+        assert_eq!(**script.settings.borrow(), other);
+        assert_eq!(uplink.try_publish(outgoing(4)).unwrap_err().0, NotTaken::NoConnection, "nothing more on the old connection");
         script.down("gone").await;
         assert!(matches!(uplink.event().await, UplinkEvent::Down { .. }));
         assert_eq!(uplink.try_publish(outgoing(3)).unwrap_err().0, NotTaken::NoConnection);

@@ -38,6 +38,7 @@ impl Bench {
 #[test]
 fn a_letter_goes_though_the_lanes_have_used_up_their_window() {
     let mut bench = Bench::one(RULES, 500);
+    bench.answer_controls(AckReason::Success);
     bench.post(1, reported("a"));
     let letters = bench.letters();
     assert_eq!(letters.len(), 1);

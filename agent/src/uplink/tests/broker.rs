@@ -124,6 +124,17 @@ impl Client {
         }
     }
 
+    /// One answer for each filter.
+    pub(super) async fn answer_subscribe(&mut self, codes: &[SubscribeReasonCode]) {
+        match self.line.packet().await {
+            Some(Packet::Subscribe(subscribe)) => {
+                assert_eq!(subscribe.filters.len(), codes.len());
+                self.line.write(&Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes: codes.to_vec(), properties: None })).await;
+            }
+            other => panic!("not a SUBSCRIBE: {other:?}"),
+        }
+    }
+
     /// The next packet that is not a ping; `None` when the client has closed.
     pub(super) async fn packet(&mut self) -> Option<Packet> {
         self.line.packet().await

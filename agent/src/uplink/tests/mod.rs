@@ -53,6 +53,7 @@ fn identity(directory: &TempDir) -> UplinkIdentity {
         client_id: "st-marys-gw1".into(),
         will: ("siteward/v1/s/g/status".into(), Bytes::from_static(b"offline")),
         subscriptions: vec!["siteward/v1/s/g/receipt".into()],
+        optional: vec!["siteward/v1/s/g/command".into()],
         directory: directory.path().join("run"),
     }
 }
