@@ -128,6 +128,8 @@ pub(super) struct PostOffice {
     /// A document the rollout had no room for.
     waiting: Option<Inbound>,
     link: watch::Sender<Option<Endpoint>>,
+    /// Host and port of the connection that came up last.
+    last: Option<(String, u16)>,
     answers: HashMap<u64, oneshot::Sender<Delivered>>,
     next_id: u64,
 }
@@ -136,7 +138,7 @@ pub(super) fn mail() -> (Mail, PostOffice) {
     let (orders, taken) = mpsc::channel(MAIL_ORDERS);
     let (sender, inbound) = mpsc::channel(MAIL_INBOUND);
     let (link, standing) = watch::channel(None);
-    let office = PostOffice { orders: taken, inbound: sender, waiting: None, link, answers: HashMap::new(), next_id: 1 };
+    let office = PostOffice { orders: taken, inbound: sender, waiting: None, link, last: None, answers: HashMap::new(), next_id: 1 };
     (Mail { inbound, orders, link: standing }, office)
 }
 
@@ -167,8 +169,11 @@ impl PostOffice {
         }
     }
 
-    pub fn up(&mut self, endpoint: Endpoint) {
+    /// Connected; false: to another address than the time before, whose broker (and the hub behind it) need not have what that one has.
+    pub fn up(&mut self, endpoint: Endpoint) -> bool {
+        let address = (endpoint.host.clone(), endpoint.port);
         self.link.send_replace(Some(endpoint));
+        self.last.replace(address.clone()).is_none_or(|last| last == address)
     }
 
     pub fn down(&mut self) {
@@ -255,6 +260,18 @@ mod tests {
         office.up(endpoint.clone());
         office.answered(new, AckReason::Success);
         assert_eq!(second.await, Ok(Delivered { endpoint, reason: AckReason::Success }));
+    }
+
+    #[test]
+    fn another_address_is_another_broker_whatever_it_says_of_our_session() {
+        let (_mail, mut office) = mail();
+        let at = |host: &str| Endpoint::new(host, 8883, true);
+        assert!(office.up(at("a")), "the first is nobody's successor");
+        office.down();
+        assert!(office.up(at("a").added(None)));
+        assert!(!office.up(at("b")));
+        assert!(!office.up(at("a")));
+        assert!(office.up(at("a")));
     }
 
     #[test]

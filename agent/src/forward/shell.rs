@@ -314,7 +314,8 @@ impl Shell {
                 self.core.down();
             }
             UplinkEvent::Up { endpoint, window, packet_bytes_max, session_present } => {
-                self.office.up(endpoint);
+                // A session that waited elsewhere knows nothing of what was acknowledged since.
+                let session_present = self.office.up(endpoint) && session_present;
                 self.warned = false;
                 self.compare_limits(packet_bytes_max);
                 self.look_at_heads();
