@@ -90,7 +90,7 @@ conditions! {
     FeedCertificateExpiring = "feed_certificate_expiring", Warning;
     /// A certificate of the uplink ends within 60 days.
     CertificateExpiring = "certificate_expiring", Warning;
-    /// A certificate of the uplink ends within 7 days, or has ended.
+    /// A certificate of the uplink or of a listener ends within 7 days, or has ended.
     CertificateEnding = "certificate_ending", Error;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;

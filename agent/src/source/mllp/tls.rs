@@ -36,7 +36,7 @@ use super::seats::Seat;
 use crate::clock;
 use crate::config::files::{self, Secret};
 use crate::config::settings::{ClientSubject, ListenerTls, TlsKeySource};
-use crate::limits::{CERTIFICATE_NOTICE, LISTENER_TLS_INTERVAL, TLS_HANDSHAKE_TIMEOUT};
+use crate::limits::{CERTIFICATE_NOTICE, CERTIFICATE_STEPS_DAYS, LISTENER_TLS_INTERVAL, TLS_HANDSHAKE_TIMEOUT};
 use crate::record::FeedId;
 use crate::source::oddity::Oddity;
 use crate::status::board::Board;
@@ -242,16 +242,25 @@ impl Tls {
     fn tell_end(&self) {
         let now = clock::now();
         let Some(end) = self.current().loaded.not_after.filter(|_| !now.suspect) else { return };
-        match time_left(end, now.unix_ms / 1000) {
-            Some(text) => self.board.raise(Code::FeedCertificateExpiring, self.feed.as_str(), text),
-            None => self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str()),
+        let now = now.unix_ms / 1000;
+        let urgent = end.saturating_sub(now) <= CERTIFICATE_STEPS_DAYS[2] * 24 * 3600;
+        let (due, other) = if urgent {
+            (Code::CertificateEnding, Code::FeedCertificateExpiring)
+        } else {
+            (Code::FeedCertificateExpiring, Code::CertificateEnding)
+        };
+        match time_left(end, now) {
+            Some(text) => self.board.raise(due, self.feed.as_str(), text),
+            None => self.board.clear(due, self.feed.as_str()),
         }
+        self.board.clear(other, self.feed.as_str());
     }
 
     /// Ends its conditions; the listener has stopped.
     pub(super) fn clear(&self) {
         self.board.clear(Code::FeedCertificateInvalid, self.feed.as_str());
         self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str());
+        self.board.clear(Code::CertificateEnding, self.feed.as_str());
     }
 }
 
