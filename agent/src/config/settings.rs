@@ -76,7 +76,7 @@ pub struct Endpoint {
     /// Certificates (PEM) that the broker's is checked against, in place of the bootstrap's `ca`.
     pub ca: Option<Arc<str>>,
     /// Who we are there, in place of the bootstrap's `cert` and `key`: a candidate on trial.
-    pub identity: Option<ClientIdentity>,
+    pub identity: Option<Arc<ClientIdentity>>,
 }
 
 /// Who listed an endpoint.
@@ -110,7 +110,7 @@ impl Endpoint {
     /// The same, reached with another certificate.
     #[must_use]
     pub fn with_identity(self, identity: ClientIdentity) -> Self {
-        Self { identity: Some(identity), ..self }
+        Self { identity: Some(Arc::new(identity)), ..self }
     }
 }
 

@@ -5,10 +5,12 @@
 //!   enterprise CA: files ─────────────────────────────────── adopt ─────────────┘        └── not by the deadline: give_up, the old one stays
 //! ```
 //!
-//! 1. Key and request are made on the box; the key never leaves it. 2. A certificate must be for the candidate's key, or it is refused.
+//! 1. Key and request are made on the box; the key never leaves it.
+//! 2. A certificate must be for the candidate's key, or it is refused.
 //! 3. While the candidate is on trial every TLS endpoint stands twice in the rotation, first with the candidate, then as it was
-//! ([`with_candidate`]): one that is refused costs an attempt and no connection. 4. An acknowledged publish over an endpoint with the candidate
-//! proves it ([`Trial`]); one rename makes it current. 5. Without that by the deadline it is removed, and the reason told.
+//!    ([`with_candidate`]): one that is refused costs an attempt and no connection.
+//! 4. An acknowledged publish over an endpoint with the candidate proves it ([`Trial`]); one rename makes it current.
+//! 5. Without that by the deadline it is removed, and the reason told.
 //!
 //! Certificate and key lie in one file (`<spool>/tls/current.pem`, 0600), because two files cannot be replaced in one step: a crash in between
 //! would leave a key that does not fit. Each write is temp, sync, rename, sync of the directory. What a crash leaves is either the old or the
@@ -106,7 +108,9 @@ impl Credentials {
             both.push('\n');
         }
         // Only certificates: whatever else the text held stays outside.
-        certificates.iter().for_each(|certificate| both.push_str(&csr::pem("CERTIFICATE", certificate)));
+        for certificate in &certificates {
+            both.push_str(&csr::pem("CERTIFICATE", certificate));
+        }
         self.write(CANDIDATE, both.as_bytes())?;
         Ok(self.identity(CANDIDATE))
     }
@@ -217,7 +221,7 @@ impl Trial {
 
     /// The endpoint is reached with the candidate.
     pub fn uses(&self, endpoint: &Endpoint) -> bool {
-        endpoint.identity.as_ref() == Some(&self.identity)
+        endpoint.identity.as_deref() == Some(&self.identity)
     }
 
     /// `delivered`: the answer to a publish since the trial began; `last_error`: what the uplink said last.

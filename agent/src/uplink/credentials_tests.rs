@@ -20,7 +20,8 @@ fn certificate(key: &KeyPair) -> String {
 }
 
 fn candidate_key(credentials: &Credentials) -> KeyPair {
-    KeyPair::from_pem(&String::from_utf8(credentials.read(CANDIDATE_KEY).unwrap().unwrap().to_vec()).unwrap()).unwrap()
+    let pem = credentials.read(CANDIDATE_KEY).unwrap().unwrap();
+    KeyPair::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap()
 }
 
 #[test]

@@ -396,10 +396,11 @@ impl Leaving {
         }
         if let Some(farewell) = self.farewell.take() {
             // A full window gives it back for the next step; too large for the broker it stays unsaid.
-            self.farewell = match context.gate.with(|live| live.try_publish(farewell)) {
-                Some(Err((NotTaken::WindowFull, farewell))) => Some(farewell),
-                _ => None,
-            };
+            let left = context.gate.with(|live| match live.try_publish(farewell) {
+                Err((NotTaken::WindowFull, farewell)) => Some(farewell),
+                Ok(()) | Err(_) => None,
+            });
+            self.farewell = left.flatten();
         }
         if self.farewell.is_none() {
             disconnect_if_idle(context, client);

@@ -77,8 +77,8 @@ pub(super) fn tls_files(settings: &UplinkSettings, endpoint: &Endpoint) -> Resul
         (None, Some(path)) => CaSource::File(path.clone()),
         (None, None) => return Err(Fault::passing(format!("{endpoint}: TLS needs a CA file; set `ca` under [uplink]"))),
     };
-    if let Some(ClientIdentity { cert, key }) = endpoint.identity.clone() {
-        return Ok(TlsFiles { ca, cert: Some(cert), key: Some(key) });
+    if let Some(ClientIdentity { cert, key }) = endpoint.identity.as_deref() {
+        return Ok(TlsFiles { ca, cert: Some(cert.clone()), key: Some(key.clone()) });
     }
     let key = match key {
         None => None,
@@ -143,7 +143,8 @@ async fn with_settings(
         let steady = progressed && lasted.is_some_and(|lasted| lasted >= context.timing.steady);
         returning.ended(at, steady);
         let fault = match (how, left_for) {
-            (How::Stopped, _) => return false,
+            // Nobody but us could have asked to leave.
+            (How::Stopped, _) | (How::Left, None) => return false,
             (_, Some(Left::ForSettings)) => return true,
             (_, Some(Left::ForEndpoint(better))) => {
                 returning.attempted();
@@ -151,7 +152,6 @@ async fn with_settings(
                 continue;
             }
             (How::Fault(fault), None) => fault,
-            (How::Left, None) => return false, // nobody but us could have asked for it
         };
         let young = lasted.map(|lasted| lasted < context.timing.keep_alive);
         let (fault, twin) = suspicion.weigh(fault, young);

@@ -122,8 +122,8 @@ impl Verb {
                 let (feed, first, last) = range(args)?;
                 Self::DropQuarantine { feed, first, last }
             }
-            VerbName::Checkpoint => nothing(args).map(|()| Self::Checkpoint)?,
-            VerbName::Diagnose => nothing(args).map(|()| Self::Diagnose)?,
+            VerbName::Checkpoint => nothing(&args).map(|()| Self::Checkpoint)?,
+            VerbName::Diagnose => nothing(&args).map(|()| Self::Diagnose)?,
             VerbName::LogLevel => {
                 let OfLevel { level, for_s } = read(args, "level (info or debug), for_s")?;
                 Self::LogLevel { level, time: time(for_s, LOG_LEVEL_TIME_MAX)? }
@@ -164,7 +164,7 @@ fn read<T: DeserializeOwned>(args: Map<String, Value>, wanted: &str) -> Result<T
     serde_json::from_value(Value::Object(args)).map_err(|_| format!("`args` must hold {wanted} and nothing else"))
 }
 
-fn nothing(args: Map<String, Value>) -> Result<(), String> {
+fn nothing(args: &Map<String, Value>) -> Result<(), String> {
     if args.is_empty() { Ok(()) } else { Err("takes no `args`".into()) }
 }
 
