@@ -3,11 +3,15 @@
 //! A reader who asks "how much memory, disk or time can this take at worst?" finds the answer here. Limits that a site may set in its
 //! configuration have their default and their permitted range here; everything else is fixed.
 
+mod cadence;
 mod http;
+mod rollout;
 
 use std::time::Duration;
 
+pub use self::cadence::*;
 pub use self::http::*;
+pub use self::rollout::*;
 
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
@@ -405,24 +409,6 @@ pub const BLOCKING_THREADS_MAX: usize = 16;
 pub const CONFIG_BYTES_MAX: u64 = MIB;
 /// A file of certificates or a key.
 pub const TLS_FILE_BYTES_MAX: u64 = MIB;
-/// A configuration document, in its envelope; how deep the envelope's JSON may be nested and how many signatures it may carry.
-pub const DOCUMENT_BYTES_MAX: usize = 256 * KIB as usize;
-pub const ENVELOPE_DEPTH_MAX: usize = 8;
-pub const ENVELOPE_SIGNATURES_MAX: usize = 16;
-/// Trust anchors of either kind, labels of a gateway, and gateway groups that one document may name.
-pub const TRUST_KEYS_MAX: usize = 16;
-pub const GROUPS_MAX: usize = 32;
-/// Longest author, reason, owner and the like: they are kept in the history and shown.
-pub const REMARK_CHARS_MAX: usize = 200;
-/// Trial of a document: default and permitted range.
-pub const TRIAL_DEFAULT: Duration = Duration::from_mins(15);
-pub const TRIAL_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
-/// Shortest passphrase of a new signing key.
-pub const PASSPHRASE_CHARS_MIN: usize = 12;
-/// Endpoints that a document may add.
-pub const ENDPOINTS_ADDED_MAX: usize = 8;
-/// Permitted range of a feed's `delivery_objective`.
-pub const DELIVERY_OBJECTIVE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(30 * 24));
 /// Longest path of a unix socket (`sun_path` without its closing zero).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// One request on the control socket.
@@ -476,21 +462,11 @@ pub const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
 pub const QUARANTINE_LISTED_MAX: usize = 1000;
 pub const QUARANTINE_HEAD_BYTES: usize = KIB as usize;
 
-// ---- expected cadence ----
-
-mod cadence;
-pub use self::cadence::*;
-
 const _: () = {
     assert!(WATCHERS_MAX * 2 <= CONTROL_CLIENTS); // the status is always answered
     assert!(CASES_MAX * (CONTROL_ID_BYTES_MAX + 3) + 1024 < CONTROL_REQUEST_BYTES_MAX);
     assert!(SEARCH_TIME_MAX.as_secs() * 2 < CONTROL_TIMEOUT.as_secs());
 };
-
-// ---- rollout ----
-
-mod rollout;
-pub use rollout::*;
 
 // ---- relations ----
 
@@ -518,5 +494,6 @@ const _: () = {
     assert!(IN_FLIGHT_RANGE.1 * 2 + 16 < u16::MAX as usize); // packet ids
     assert!(UNCONFIRMED_TOTAL / FEEDS_MAX >= CHECKPOINT_RECORDS as usize * 2);
     assert!(RECEIPT_BYTES_MAX < INCOMING_PACKET_BYTES_MAX as usize);
+    assert!(DOCUMENT_BYTES_MAX + 4 * (KIB as usize) < INCOMING_PACKET_BYTES_MAX as usize);
     assert!(LANE_SHARES[0] + LANE_SHARES[1] + LANE_SHARES[2] == 100);
 };

@@ -102,7 +102,7 @@ struct Broker {
 impl Broker {
     fn tls(self) -> Result<Option<TlsFiles>, &'static str> {
         match (self.endpoint.tls, self.ca) {
-            (true, Some(ca)) => Ok(Some(TlsFiles { ca, cert: self.cert, key: self.key })),
+            (true, Some(ca)) => Ok(Some(TlsFiles { ca: ca.into(), cert: self.cert, key: self.key })),
             (true, None) => Err("an mqtts:// broker needs --ca FILE, the CA that signed its certificate"),
             (false, _) => Ok(None),
         }

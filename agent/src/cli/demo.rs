@@ -139,7 +139,7 @@ struct Hub {
 
 impl Hub {
     fn start(directory: &Path, broker: SocketAddr) -> Self {
-        let endpoint = Endpoint { host: broker.ip().to_string(), port: broker.port(), tls: false };
+        let endpoint = Endpoint::new(broker.ip().to_string(), broker.port(), false);
         let out = directory.join("events.jsonl");
         let options = Options { endpoint, tls: None, out, client_id: "demo-hub".into(), once_idle: None };
         let (observer, arrivals) = mpsc::channel(256);
@@ -229,7 +229,7 @@ impl Demo {
                 say(&format!("        hub ◄ {id} as record {seq} of feed {}", gateway::FEED));
                 self.received.push(id);
             }
-            (LineKind::Start | LineKind::Open, _) => {}
+            (LineKind::Start | LineKind::Open | LineKind::Reported | LineKind::CommandResult | LineKind::Audit, _) => {}
             (kind, _) => say(&format!("        hub ◄ {kind:?} at record {seq}")),
         }
     }

@@ -37,7 +37,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Changes {
     let mut changes = Changes {
         added: after.keys().filter(|id| !before.contains_key(*id)).cloned().collect(),
         removed: before.keys().filter(|id| !after.contains_key(*id)).cloned().collect(),
-        endpoints_changed: old.uplink.endpoints != new.uplink.endpoints || old.uplink.added != new.uplink.added,
+        endpoints_changed: old.uplink.endpoints != new.uplink.endpoints,
         ..Changes::default()
     };
     for (id, feed) in &after {
@@ -51,7 +51,6 @@ pub fn diff(old: &Settings, new: &Settings) -> Changes {
     }
     let mut uplink = old.uplink.clone();
     uplink.endpoints.clone_from(&new.uplink.endpoints);
-    uplink.added.clone_from(&new.uplink.added);
     changes.uplink_changed = uplink != new.uplink;
     changes
 }

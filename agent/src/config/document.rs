@@ -27,7 +27,7 @@ use super::fault::FaultList;
 use super::header::{self, Header, SCHEMA_VERSION, Selector, Version};
 use super::reader::{Section, pem, text, whole};
 use super::refusal::Refusal;
-use super::settings::{AddedEndpoint, GatewaySettings, Settings};
+use super::settings::{Endpoint, GatewaySettings, Settings};
 use super::trust::{Anchors, Verified};
 use super::{Faults, Files, endpoint, files, forbidden, merged, validate, written};
 use crate::limits::ENDPOINTS_ADDED_MAX;
@@ -205,7 +205,7 @@ pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files,
     match (feeds, added.into_iter().collect::<Option<Vec<_>>>()) {
         (Some(feeds), Some(added)) if faults.is_empty() => {
             settings.feeds = feeds;
-            settings.uplink.added = added;
+            settings.uplink.endpoints.splice(0..0, added);
             Ok(settings)
         }
         _ => Err(Refusal::Invalid(faults.into_faults(&name, &doc.text))),
@@ -213,7 +213,7 @@ pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files,
 }
 
 /// `[[uplink.endpoint]]`
-fn added(mut s: Section<'_, '_>, allow_plaintext: bool, f: &mut FaultList) -> Option<AddedEndpoint> {
+fn added(mut s: Section<'_, '_>, allow_plaintext: bool, f: &mut FaultList) -> Option<Endpoint> {
     let place = s.place.clone();
     let url = s.read(f, "url", text).required(f, &place, "url", "give the broker's address, like \"mqtts://hub2.example.org:8883\"");
     let ca = s.read(f, "ca_pem", pem);
@@ -224,14 +224,14 @@ fn added(mut s: Section<'_, '_>, allow_plaintext: bool, f: &mut FaultList) -> Op
         Ok(_) => return f.refuse(&url.place, "has no TLS; use mqtts:// (the gateway's own file does not allow less)"),
         Err(why) => return f.refuse(&url.place, why),
     };
-    let ca_pem = match ca.given() {
+    let ca = match ca.given() {
         Some(at) if !endpoint.tls => return f.refuse(&at.place, "stands beside an mqtt:// address, which has no certificate; remove it"),
         Some(at) => match files::authorities_of(at.value.as_bytes()) {
-            Ok(_) => Some(at.value.clone()),
+            Ok(_) => Some(at.value.as_str().into()),
             Err(why) => return f.refuse(&at.place, why.replacen("names a file", "is text", 1)),
         },
         None if ca.is_absent() => None,
         None => return None,
     };
-    Some(AddedEndpoint { endpoint, ca_pem })
+    Some(endpoint.added(ca))
 }

@@ -14,6 +14,7 @@ use super::document::{BootstrapText, Document, Identity, effective, judge, open}
 use super::envelope::{self, DOCUMENT_TYPE};
 use super::header::{ConfirmBy, Selector, Version};
 use super::refusal::Refusal;
+use super::settings::EndpointOrigin;
 use super::trust::{self, Anchor, Anchors};
 use super::{Files, parse_text};
 use crate::limits;
@@ -187,8 +188,9 @@ fn a_document_replaces_the_feeds_and_adds_endpoints_and_nothing_else() {
     let plain = GOOD.replace("[[feed]]", "[[uplink.endpoint]]\nurl = \"mqtts://hub2.example.org\"\n[[feed]]");
     let document = open(&signed(plain.as_bytes(), &[1]), &anchors(1)).unwrap();
     let settings = effective(&local(), Some(&document), Files::NotChecked, None).unwrap();
-    assert_eq!(settings.uplink.added[0].endpoint.to_string(), "mqtts://hub2.example.org:8883");
-    assert_eq!(settings.uplink.endpoints, alone.uplink.endpoints);
+    assert_eq!(settings.uplink.endpoints[0].to_string(), "mqtts://hub2.example.org:8883");
+    assert_eq!(settings.uplink.endpoints[0].origin, EndpointOrigin::Added);
+    assert_eq!(settings.uplink.endpoints[1..], alone.uplink.endpoints);
 }
 
 /// I10: a clock that cannot be believed decides nothing.

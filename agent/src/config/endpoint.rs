@@ -26,7 +26,7 @@ pub(super) fn parse(url: &str) -> Result<Endpoint, &'static str> {
         }
         Some(text) => text.parse().ok().filter(|port| *port > 0).ok_or("has no usable port; give a number from 1 to 65535")?,
     };
-    Ok(Endpoint { host, port, tls })
+    Ok(Endpoint::new(host, port, tls))
 }
 
 fn split_port(rest: &str) -> Result<(String, Option<&str>), &'static str> {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::about::About;
@@ -66,10 +67,8 @@ pub enum KeySource {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkSettings {
-    /// Those of the local file, in order of preference; always in rotation.
+    /// In order of preference: those that a document adds, then those of the local file, which are always in rotation.
     pub endpoints: Vec<Endpoint>,
-    /// Those that a document adds; they are preferred to the local ones.
-    pub added: Vec<AddedEndpoint>,
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<TlsKeySource>,
@@ -91,6 +90,46 @@ pub struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: bool,
+    pub origin: EndpointOrigin,
+    /// Certificates (PEM) that the broker's is checked against, in place of the bootstrap's `ca`.
+    pub ca: Option<Arc<str>>,
+    /// Who we are there, in place of the bootstrap's `cert` and `key`: a candidate on trial.
+    pub identity: Option<Arc<ClientIdentity>>,
+}
+
+/// Who listed an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointOrigin {
+    /// The local file; always in rotation.
+    Bootstrap,
+    /// A document.
+    Added,
+}
+
+/// The files of a client certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Endpoint {
+    /// One of the bootstrap, with its CA and credentials.
+    pub fn new(host: impl Into<String>, port: u16, tls: bool) -> Self {
+        Self { host: host.into(), port, tls, origin: EndpointOrigin::Bootstrap, ca: None, identity: None }
+    }
+
+    /// The same, listed by a document; `ca`: its own certificates (PEM).
+    #[must_use]
+    pub fn added(self, ca: Option<Arc<str>>) -> Self {
+        Self { origin: EndpointOrigin::Added, ca, ..self }
+    }
+
+    /// The same, reached with another certificate.
+    #[must_use]
+    pub fn with_identity(self, identity: ClientIdentity) -> Self {
+        Self { identity: Some(Arc::new(identity)), ..self }
+    }
 }
 
 impl std::fmt::Display for Endpoint {
@@ -102,14 +141,6 @@ impl std::fmt::Display for Endpoint {
             write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
-}
-
-/// An endpoint that a document adds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddedEndpoint {
-    pub endpoint: Endpoint,
-    /// Certificates its own is checked against; `None`: those of `uplink.ca`.
-    pub ca_pem: Option<String>,
 }
 
 /// What settles a record.

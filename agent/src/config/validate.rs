@@ -156,7 +156,6 @@ fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> 
     let receipt_timeout = ranged(m.receipt_timeout.as_ref(), within(limits::RECEIPT_TIMEOUT_RANGE), "\"1s\" to \"1h\"", f);
     Some(UplinkSettings {
         endpoints: endpoints?,
-        added: Vec::new(),
         ca: m.ca.given().map(|at| base.join(&at.value)),
         cert: m.cert.given().map(|at| base.join(&at.value)),
         key,

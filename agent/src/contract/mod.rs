@@ -2,6 +2,19 @@
 //!
 //! Pure types and functions. Whoever publishes or receives goes through here, so that agent and hub cannot drift apart; the AsyncAPI document
 //! and the JSON Schemas in `agent/contract/` say the same to those who write their own receiver.
+//!
+//! | topic below `siteward/v1/{site}/{gateway}/` | who publishes | kept by the broker | payload |
+//! |---|---|---|---|
+//! | `event/{feed}`, `outcome/{feed}`, `checkpoint` | gateway | no | `event`, [`Outcome`], [`Checkpoint`] |
+//! | `status` | gateway | yes | [`GatewayState`] |
+//! | `receipt` | hub | no | [`Receipt`] |
+//! | `config/desired` | hub | yes | a signed document: DSSE envelope, at most `DOCUMENT_BYTES_MAX` |
+//! | `config/reported` | gateway | yes | JSON: which revision runs, which was tried and what became of it; again on every connection |
+//! | `command` | hub | never: a kept one is ignored | a signed command: DSSE envelope (`rollout::command`) |
+//! | `command/result` | gateway | no | JSON: `rollout::command::Answer`, at least once |
+//! | `audit` | gateway | no | JSON: one audit record, at least once |
+//!
+//! A gateway whose broker does not let it read `config/desired` or `command` goes on without them.
 
 pub mod event;
 pub mod topic;

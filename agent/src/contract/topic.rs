@@ -27,12 +27,31 @@ impl Topics {
     pub fn status(&self) -> String {
         format!("{}/status", self.prefix)
     }
-    /// Retained: the document that the gateway is to run.
+    pub fn receipt(&self) -> String {
+        format!("{}/receipt", self.prefix)
+    }
+    /// Retained, hub to gateway: the signed document.
     pub fn desired(&self) -> String {
         format!("{}/config/desired", self.prefix)
     }
-    pub fn receipt(&self) -> String {
-        format!("{}/receipt", self.prefix)
+    /// Retained, gateway to hub: what runs, what was tried and what became of it.
+    pub fn reported(&self) -> String {
+        format!("{}/config/reported", self.prefix)
+    }
+    /// Hub to gateway, never retained.
+    pub fn command(&self) -> String {
+        format!("{}/command", self.prefix)
+    }
+    pub fn command_result(&self) -> String {
+        format!("{}/command/result", self.prefix)
+    }
+    pub fn audit(&self) -> String {
+        format!("{}/audit", self.prefix)
+    }
+    /// What a topic of this gateway is for.
+    pub fn ours(&self, topic: &str) -> Option<Kind> {
+        let rest = topic.strip_prefix(&self.prefix)?.strip_prefix('/')?;
+        kind(&mut rest.split('/'))
     }
 }
 
@@ -51,6 +70,11 @@ pub enum Kind {
     Checkpoint,
     Status,
     Receipt,
+    Desired,
+    Reported,
+    Command,
+    CommandResult,
+    Audit,
 }
 
 /// Reads a topic name; `None` for one that is not of this contract.
@@ -58,15 +82,24 @@ pub fn parse(topic: &str) -> Option<Parsed> {
     let mut levels = topic.strip_prefix(ROOT)?.strip_prefix('/')?.split('/');
     let site = Name::new(levels.next()?).ok()?;
     let gateway = Name::new(levels.next()?).ok()?;
+    Some(Parsed { site, gateway, kind: kind(&mut levels)? })
+}
+
+fn kind<'a>(levels: &mut impl Iterator<Item = &'a str>) -> Option<Kind> {
     let kind = match (levels.next()?, levels.next()) {
         ("event", Some(feed)) => Kind::Event(Name::new(feed).ok()?),
         ("outcome", Some(feed)) => Kind::Outcome(Name::new(feed).ok()?),
         ("checkpoint", None) => Kind::Checkpoint,
         ("status", None) => Kind::Status,
         ("receipt", None) => Kind::Receipt,
+        ("config", Some("desired")) => Kind::Desired,
+        ("config", Some("reported")) => Kind::Reported,
+        ("command", None) => Kind::Command,
+        ("command", Some("result")) => Kind::CommandResult,
+        ("audit", None) => Kind::Audit,
         _ => return None,
     };
-    levels.next().is_none().then_some(Parsed { site, gateway, kind })
+    levels.next().is_none().then_some(kind)
 }
 
 #[cfg(test)]
@@ -83,8 +116,14 @@ mod tests {
             (topics.checkpoint(), Kind::Checkpoint),
             (topics.status(), Kind::Status),
             (topics.receipt(), Kind::Receipt),
+            (topics.desired(), Kind::Desired),
+            (topics.reported(), Kind::Reported),
+            (topics.command(), Kind::Command),
+            (topics.command_result(), Kind::CommandResult),
+            (topics.audit(), Kind::Audit),
         ];
         for (name, kind) in kinds {
+            assert_eq!(topics.ours(&name), Some(kind.clone()));
             assert_eq!(parse(&name), Some(Parsed { site: site.clone(), gateway: gateway.clone(), kind }));
         }
         for stranger in

@@ -38,6 +38,9 @@ impl Core {
                     self.feeds[feed].unheard = true;
                 }
                 let fine = matches!(reason, AckReason::Success | AckReason::NoMatchingSubscribers);
+                if let Flight::Mail { letter } = control {
+                    self.letter_answered(letter, reason, fine);
+                }
                 self.control_answered(token, control, fine, now);
             }
         }
@@ -144,8 +147,14 @@ impl Core {
             Flight::Status => self.status_again(),
             Flight::Open { feed, .. } => self.feeds[feed].opens_again = true,
             Flight::Head { feed } => self.feeds[feed].checkpoints.force(now),
-            Flight::Outcome { .. } => {}
+            // A refused letter was answered; one that is repeated is already marked.
+            Flight::Mail { .. } | Flight::Outcome { .. } => {}
         }
+    }
+
+    fn letter_answered(&mut self, letter: u64, reason: AckReason, fine: bool) {
+        self.mailbox.answered(letter, fine);
+        self.effects.push(Effect::Answered { letter, reason });
     }
 
     /// The uplink did not take a publish.
@@ -160,6 +169,11 @@ impl Core {
                     _ => {}
                 }
             }
+            (Flight::Mail { letter }, NotTaken::TooLarge { .. }) => {
+                self.letter_answered(letter, AckReason::PacketTooLarge, false);
+                self.control_answered(token, flight, false, now);
+            }
+            (Flight::Mail { letter }, _) => self.mailbox.not_taken(letter),
             (control, NotTaken::TooLarge { .. }) => self.control_answered(token, control, false, now),
             // Nothing of a lineage may be left out, so it begins again.
             (Flight::Open { feed, link }, _) => self.feeds[feed].opens = self.feeds[feed].opens.min(link),

@@ -8,7 +8,7 @@
 //!   looked_up renewed lineage stop      ───►└──────┘
 //! ```
 //!
-//! Order on a connection: the retained status; for each feed its whole lineage as `open` checkpoints, before anything else of that feed; head
+//! Order on a connection: the retained status; what the rollout has to say (`mailbox.rs`); for each feed its whole lineage as `open` checkpoints, before anything else of that feed; head
 //! checkpoints when due; then outcomes by shares. A hub that does not know where an incarnation begins cannot confirm anything of it, so the
 //! lineage goes again whenever it may not have been heard: nobody was subscribed, or receipts stay away. What the broker answers is in `answers.rs`, what the hub answers in `receipts.rs`.
 //!
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpoints;
 use super::feed::{Becomes, Entry, Feed, FeedStart, Parked, State};
+use super::mailbox::{Letter, Mailbox};
 use super::pause::{Pause, pause};
 use super::shares::Shares;
 use super::window::{Flight, Window};
@@ -27,6 +28,7 @@ use crate::contract::{Checkpoint, Mark, OnlineState, Receipt};
 use crate::limits::{CHECKPOINT_RECORDS, OUTCOME_OVERHEAD_BYTES, PARK_MAX, PARK_MIN, UNCONFIRMED_PER_FEED, UNCONFIRMED_TOTAL};
 use crate::record::{Chain, Incarnation, Link, Position};
 use crate::status::condition::Code;
+use crate::uplink::AckReason;
 
 /// What of the configuration the core decides by.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,7 @@ pub struct Rules {
 pub enum Control {
     Status(OnlineState),
     Checkpoint(Checkpoint),
+    Mail(Letter),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,15 @@ pub enum Effect {
     },
     /// Start a new incarnation and call `renewed`.
     Renew,
+    /// The broker answered a letter.
+    Answered {
+        letter: u64,
+        reason: AckReason,
+    },
+    /// A letter will not be answered any more.
+    Forgotten {
+        letter: u64,
+    },
 }
 
 /// The gateway's status: told, or to be told.
@@ -132,6 +144,7 @@ pub struct Core {
     pub(super) next_token: u64,
     pub(super) raised: Vec<(Code, Option<usize>)>,
     pub(super) effects: Vec<Effect>,
+    pub(super) mailbox: Mailbox,
     status: Status,
     stopping: bool,
 }
@@ -155,6 +168,7 @@ impl Core {
             next_token: 1,
             raised: Vec::new(),
             effects: Vec::new(),
+            mailbox: Mailbox::default(),
             status: Status { state: OnlineState::Online, due: false },
             stopping: false,
         }
@@ -168,6 +182,7 @@ impl Core {
         self.down();
         self.window = Some(Window::new(places));
         self.status.due = true;
+        self.mailbox.up();
         (self.full_until, self.control_pause) = (None, None);
         let soon = now + PARK_MIN;
         if let Some(hold) = &mut self.hold {
@@ -194,6 +209,13 @@ impl Core {
         self.window = None;
         self.ending = false;
         self.feeds.iter_mut().for_each(Feed::down);
+    }
+
+    /// The rollout has something to say.
+    pub fn post(&mut self, letter: u64, what: Letter) {
+        if let Some(letter) = self.mailbox.post(letter, what) {
+            self.effects.push(Effect::Forgotten { letter });
+        }
     }
 
     pub fn is_up(&self) -> bool {
@@ -263,6 +285,9 @@ impl Core {
         if self.status.due && again {
             self.status.due = false;
             return Some(self.publish_control(Flight::Status, Control::Status(self.status.state)));
+        }
+        if let Some((letter, what)) = self.mailbox.next(again) {
+            return Some(self.publish_control(Flight::Mail { letter }, Control::Mail(what)));
         }
         for index in 0..self.feeds.len() {
             let feed = &mut self.feeds[index];
@@ -404,7 +429,7 @@ impl Core {
     /// Nothing is due and every publish was answered.
     pub fn quiet(&self, now: Instant) -> bool {
         let heads = (0..self.feeds.len()).any(|feed| self.head_due(feed).is_some_and(|due| due <= now));
-        !self.status.due && !heads && self.window.as_ref().is_none_or(Window::is_empty)
+        !self.status.due && !self.mailbox.is_due() && !heads && self.window.as_ref().is_none_or(Window::is_empty)
     }
 
     /// Outcomes the broker has and no receipt covers yet, of a hub that is known to answer.

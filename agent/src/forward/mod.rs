@@ -21,6 +21,7 @@
 //! | `feed.rs` | one feed: what was published above the settled mark (I3) |
 //! | `window.rs`, `shares.rs` | how much may be in flight, and whose turn it is (I4) |
 //! | `checkpoint.rs`, `pause.rs`, `receipt.rs` | when checkpoints are due; how long to leave something alone; what a receipt proves |
+//! | `mailbox.rs`, `mail.rs` | what the rollout has to say; the channels between it and us |
 //! | `publish.rs`, `shell.rs` | the wire format; the only file here that touches disk, network and time |
 //!
 //! When things break: no connection: nothing happens until `Up`. A refused feed waits alone. A disk that cannot be read parks the feed that
@@ -31,6 +32,8 @@ mod answers;
 mod checkpoint;
 mod core;
 mod feed;
+pub mod mail;
+mod mailbox;
 mod pause;
 mod publish;
 mod receipt;
@@ -71,13 +74,14 @@ impl Forwarder {
         let (finished, done) = mpsc::sync_channel(1);
         let beat = Arc::new(AtomicU64::new(0));
         let (settings, its_beat) = (settings.clone(), Arc::clone(&beat));
+        let (mail, office) = mail::mail();
         let thread = thread::Builder::new().name("forward".into()).spawn(move || {
-            let shell = shell::Shell::new(&settings, reader, board, &runtime, its_beat);
+            let shell = shell::Shell::new(&settings, reader, board, &runtime, its_beat, office);
             runtime.block_on(shell.run(stop_signal));
             // Nobody listens when the handle is gone; there is nobody to tell then.
             let _ = finished.try_send(());
         })?;
-        Ok(ForwarderHandle { stop, done, beat, thread })
+        Ok(ForwarderHandle { stop, done, beat, thread, mail: Some(mail) })
     }
 }
 
@@ -88,9 +92,15 @@ pub struct ForwarderHandle {
     done: mpsc::Receiver<()>,
     beat: Arc<AtomicU64>,
     thread: thread::JoinHandle<()>,
+    mail: Option<mail::Mail>,
 }
 
 impl ForwarderHandle {
+    /// The rollout's way to the uplink; `None` if it was taken before.
+    pub fn take_mail(&mut self) -> Option<mail::Mail> {
+        self.mail.take()
+    }
+
     /// Grows at least once a second while the thread moves or is legitimately idle; stands still when it hangs or has ended.
     pub fn progress(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)

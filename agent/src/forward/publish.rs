@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::core::Control;
+use super::mailbox::Letter;
 use crate::clock;
 use crate::contract::topic::Topics;
 use crate::contract::{ConditionTold, GatewayState, OnlineState, Outcome, event};
@@ -80,6 +81,14 @@ impl Publisher {
                 let mut status = Self::state(*state, Some(since));
                 (status.conditions, status.conditions_left_out) = Self::told(conditions());
                 Self::plain(token, self.topics.status(), json(&status), true)
+            }
+            Control::Mail(letter) => {
+                let (topic, retain) = match letter {
+                    Letter::Reported(_) => (self.topics.reported(), true),
+                    Letter::CommandResult(_) => (self.topics.command_result(), false),
+                    Letter::Audit(_) => (self.topics.audit(), false),
+                };
+                Self::plain(token, topic, letter.payload().clone(), retain)
             }
             Control::Checkpoint(checkpoint) => Self::plain(token, self.topics.checkpoint(), json(checkpoint), false),
         }

@@ -13,10 +13,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::core::{Core, Effect, Next, Offer, Rules, Seen};
 use super::feed::{Becomes, FeedStart};
+use super::mail::{Errand, PostOffice};
 use super::publish::Publisher;
 use super::receipt;
 use crate::clock;
 use crate::config::settings::Settings;
+use crate::contract::topic::Kind;
 use crate::contract::{Outcome, Receipt};
 use crate::limits::{CONDITIONS_TOLD_INTERVAL, EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
 use crate::record::{FeedId, Lane, Record};
@@ -52,7 +54,8 @@ pub(super) struct Shell {
     marks_at: Instant,
     /// Changes of conditions that the retained status told of, and when it did.
     told: (u64, Instant),
-    /// A message that is no receipt is mentioned once per connection.
+    office: PostOffice,
+    /// A message that is of no use is mentioned once per connection.
     warned: bool,
 }
 
@@ -60,12 +63,20 @@ pub(super) struct Shell {
 enum Woken {
     Uplink(UplinkEvent),
     Appended(bool),
+    Errand(Errand),
     Time,
     Stop(Duration),
 }
 
 impl Shell {
-    pub fn new(settings: &Settings, reader: Reader, board: Arc<Board>, runtime: &tokio::runtime::Handle, beat: Arc<AtomicU64>) -> Self {
+    pub fn new(
+        settings: &Settings,
+        reader: Reader,
+        board: Arc<Board>,
+        runtime: &tokio::runtime::Handle,
+        beat: Arc<AtomicU64>,
+        office: PostOffice,
+    ) -> Self {
         let publisher = Publisher::new(&settings.gateway.site, &settings.gateway.id);
         let (mut feeds, mut starts) = (Vec::new(), Vec::new());
         for info in reader.feeds() {
@@ -88,6 +99,7 @@ impl Shell {
             client_id: format!("{}.{}", settings.gateway.site, settings.gateway.id),
             will: publisher.will(),
             subscriptions: vec![publisher.topics().receipt()],
+            optional: vec![publisher.topics().desired(), publisher.topics().command()],
             directory: settings.spool.path.join("run"),
         };
         let now = Instant::now();
@@ -104,6 +116,7 @@ impl Shell {
             marks_moved: false,
             marks_at: now,
             told: (0, now),
+            office,
             warned: false,
         }
     }
@@ -117,6 +130,7 @@ impl Shell {
                 biased;
                 deadline = &mut stop => Woken::Stop(deadline.unwrap_or_default()),
                 event = self.uplink.event() => Woken::Uplink(event),
+                Some(errand) = self.office.errand() => Woken::Errand(errand),
                 changed = self.appended.changed(), if spool_lives => Woken::Appended(changed.is_ok()),
                 () = pause(wait) => Woken::Time,
             };
@@ -126,6 +140,7 @@ impl Shell {
                     spool_lives = lives;
                     self.look_at_heads();
                 }
+                Woken::Errand(errand) => self.errand(errand),
                 Woken::Time => {}
                 Woken::Stop(deadline) => break deadline,
             }
@@ -166,6 +181,7 @@ impl Shell {
     fn turn(&mut self) -> Duration {
         self.beat.fetch_add(1, Ordering::Relaxed);
         self.tell_conditions();
+        self.office.hand_over();
         let mut wait = Duration::ZERO;
         for _ in 0..FORWARD_PUBLISHES_PER_TURN {
             let now = Instant::now();
@@ -294,9 +310,16 @@ impl Shell {
                 }
                 self.core.acked(token, reason, now);
             }
-            UplinkEvent::Message { topic, payload } => self.message(&topic, &payload, now),
-            UplinkEvent::Down { .. } => self.core.down(),
-            UplinkEvent::Up { window, packet_bytes_max, session_present, .. } => {
+            UplinkEvent::Message { topic, payload, retained } => self.message(&topic, &payload, retained, now),
+            UplinkEvent::Down { .. } => {
+                // Answers that came before the end still name the endpoint.
+                self.carry_out();
+                self.office.down();
+                self.core.down();
+            }
+            UplinkEvent::Up { endpoint, window, packet_bytes_max, session_present } => {
+                // A session that waited elsewhere knows nothing of what was acknowledged since.
+                let session_present = self.office.up(endpoint) && session_present;
                 self.warned = false;
                 self.publisher.connected();
                 self.compare_limits(packet_bytes_max);
@@ -331,10 +354,24 @@ impl Shell {
         }
     }
 
-    fn message(&mut self, topic: &str, payload: &Bytes, now: Instant) {
-        if topic != self.publisher.topics().receipt() {
-            return self.warn_once("a message on a topic that we did not subscribe to was ignored");
+    fn errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Post(id, letter) => self.core.post(id, letter),
+            Errand::Replace(settings) => self.uplink.replace(settings),
         }
+    }
+
+    fn message(&mut self, topic: &str, payload: &Bytes, retained: bool, now: Instant) {
+        match self.publisher.topics().ours(topic) {
+            Some(Kind::Receipt) => self.receipt(payload, now),
+            Some(Kind::Desired) => self.office.desired(payload, retained),
+            Some(Kind::Command) if self.office.command(payload, retained) => {}
+            Some(Kind::Command) => self.warn_once("a command was ignored: it was retained, or too many came at once; it is not executed"),
+            _ => self.warn_once("a message on a topic that we did not subscribe to was ignored"),
+        }
+    }
+
+    fn receipt(&mut self, payload: &Bytes, now: Instant) {
         let receipt = match receipt::parse(payload) {
             Ok(receipt) => receipt,
             Err(error) => return self.warn_once(&format!("a message on the receipt topic was ignored: {error}; check the hub's version")),
@@ -399,6 +436,8 @@ impl Shell {
             Effect::Clear { code, feed } => self.board.clear(code, self.subject(feed)),
             Effect::LookUp { feed, receipt } => self.look_up(feed, &receipt),
             Effect::Renew => self.renew(),
+            Effect::Answered { letter, reason } => self.office.answered(letter, reason),
+            Effect::Forgotten { letter } => self.office.forget(letter),
         }
     }
 

@@ -25,6 +25,9 @@ pub enum Flight {
         feed: usize,
     },
     /// The outcome that begins at `first`; `event` is false for exceptions and gaps.
+    Mail {
+        letter: u64,
+    },
     Outcome {
         feed: usize,
         first: u64,

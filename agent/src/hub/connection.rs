@@ -167,10 +167,13 @@ fn options(client_id: &str, bridge: &Bridge) -> Result<MqttOptions, String> {
     Ok(options)
 }
 
+/// What the hub must read, and what it reads where the broker's access rules let it.
+const REQUIRED: [&str; 4] = ["event/+", "outcome/+", "checkpoint", "status"];
+const OPTIONAL: [&str; 3] = ["config/reported", "command/result", "audit"];
+
 /// What the hub subscribes to.
 fn filters() -> Vec<Filter> {
-    let names = ["event/+", "outcome/+", "checkpoint", "status"];
-    names.iter().map(|name| Filter::new(format!("{ROOT}/+/+/{name}"), QoS::AtLeastOnce)).collect()
+    REQUIRED.iter().chain(&OPTIONAL).map(|name| Filter::new(format!("{ROOT}/+/+/{name}"), QoS::AtLeastOnce)).collect()
 }
 
 struct Poll {
@@ -324,9 +327,17 @@ pub(super) async fn publish(
 }
 
 fn granted(suback: &SubAck) -> Result<(), String> {
-    let refused = suback.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-    match refused {
-        None if suback.return_codes.len() == filters().len() => Ok(()),
+    let refused = |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
+    match suback.return_codes.iter().take(REQUIRED.len()).find(refused) {
+        None if suback.return_codes.len() == REQUIRED.len() + OPTIONAL.len() => {
+            if suback.return_codes.iter().any(|code| refused(&code)) {
+                let topics = OPTIONAL.join(", ");
+                tracing::warn!(
+                    "the broker does not let this client read all of {topics} below {ROOT}/+/+; what gateways say there is not recorded"
+                );
+            }
+            Ok(())
+        }
         None => Err("the broker's SUBACK does not answer every subscription".into()),
         Some(code) => Err(format!(
             "the broker refuses a subscription ({code:?}); allow this client to read {ROOT}/+/+/(event/+|outcome/+|checkpoint|status)"

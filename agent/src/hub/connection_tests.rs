@@ -65,7 +65,7 @@ async fn flooding_broker(mut stream: TcpStream, acknowledged: tokio::sync::onesh
 #[tokio::test]
 async fn a_broker_that_exceeds_the_receive_maximum_is_still_acknowledged() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port(), tls: false };
+    let endpoint = Endpoint::new("127.0.0.1", listener.local_addr().unwrap().port(), false);
     let (sender, acknowledged) = tokio::sync::oneshot::channel();
     tokio::spawn(async move { flooding_broker(listener.accept().await.unwrap().0, sender).await });
     let directory = tempfile::tempdir().unwrap();

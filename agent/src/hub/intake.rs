@@ -9,12 +9,12 @@ use super::account::{Head, Report};
 use super::desk::{Arrival, Desk, DeskError, Written, apply, count, followed};
 use super::index::{Held, Known};
 use super::ledger::AccountKey;
-use super::line::{Content, Line, LineKind, write_content, write_line};
+use super::line::{Content, Line, LineKind, write_content, write_data, write_line};
 use crate::contract::event::EventHead;
 use crate::contract::topic::{self, Kind, Parsed};
 use crate::contract::{Checkpoint, Mark, Outcome};
-use crate::limits::{HUB_ITEMS_MAX, HUB_SEQ_MAX};
-use crate::record::{Digest, FeedId, Incarnation, record_id};
+use crate::limits::{HUB_ITEMS_MAX, HUB_SEQ_MAX, LETTER_BYTES_MAX};
+use crate::record::{Digest, FeedId, Incarnation, Name, record_id};
 
 /// Why a publish is malformed.
 type Malformed = String;
@@ -52,11 +52,27 @@ impl Desk {
                 Err(malformed) => (None, Err(malformed)),
             },
             Kind::Status => (None, parse(payload).map(|state| self.gateways.heard(&site, &gateway, state))),
-            Kind::Receipt => (None, Err("a receipt is ours to send".into())),
+            Kind::Reported => (None, self.news(LineKind::Reported, &site, &gateway, payload)),
+            Kind::CommandResult => (None, self.news(LineKind::CommandResult, &site, &gateway, payload)),
+            Kind::Audit => (None, self.news(LineKind::Audit, &site, &gateway, payload)),
+            Kind::Receipt | Kind::Desired | Kind::Command => (None, Err("receipts, documents and commands are ours to send".into())),
         };
         if let Err(reason) = taken {
             self.malformed(key.as_ref(), reason);
         }
+        Ok(())
+    }
+
+    /// What a gateway says of itself: written as it is, counted nowhere.
+    fn news(&mut self, kind: LineKind, site: &Name, gateway: &Name, payload: &[u8]) -> Result<(), Malformed> {
+        if payload.len() > LETTER_BYTES_MAX {
+            return Err(format!("the payload has more than {LETTER_BYTES_MAX} bytes"));
+        }
+        let data: serde_json::Value = parse(payload)?;
+        let mut line = Line::new(kind, None);
+        (line.site, line.gateway) = (Some(site.clone()), Some(gateway.clone()));
+        write_data(&line, &data, &mut self.staged);
+        self.written.push(Written { kind, key: None, id: None, seq: None, control_id: None });
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 //! | `conflict` | an identity that is here already, with another chain value; or `reason` says which chain does not fit | where it has data |
 //! | `fork` | `ranges` of incarnation `other` are not in the history that `incarnation` continues | no |
 //! | `corrupt` | an event whose payload does not have the digest it claims; kept, asked for again | no |
+//! | `reported`, `command_result`, `audit` | `data` is what a gateway says of its configuration, of a command, of who did what; as often as it comes | no |
 //! | `malformed` | a publish that is not of the contract; without its content | no |
 //!
 //! Reading a line back skips the payload.
@@ -38,6 +39,10 @@ pub enum LineKind {
     Conflict,
     Fork,
     Corrupt,
+    Reported,
+    #[serde(rename = "command_result")]
+    CommandResult,
+    Audit,
     Malformed,
 }
 
@@ -146,6 +151,18 @@ struct Full<'a> {
 /// Appends a line without content.
 pub fn write_line(line: &Line, into: &mut Vec<u8>) {
     serde_json::to_writer(&mut *into, line).expect("writing to memory; all keys are text");
+    into.push(b'\n');
+}
+
+/// Appends a line with JSON of the gateway's own.
+pub fn write_data(line: &Line, data: &serde_json::Value, into: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct WithData<'a> {
+        #[serde(flatten)]
+        line: &'a Line,
+        data: &'a serde_json::Value,
+    }
+    serde_json::to_writer(&mut *into, &WithData { line, data }).expect("writing to memory; all keys are text");
     into.push(b'\n');
 }
 

@@ -35,6 +35,8 @@ pub mod ledger;
 pub mod line;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod news_tests;
 pub mod output;
 pub mod progress;
 pub mod receive;

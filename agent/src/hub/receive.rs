@@ -297,7 +297,7 @@ pub fn parse_endpoint(url: &str) -> Result<Endpoint, String> {
     };
     let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
     match port {
-        Ok(port) if plain => Ok(Endpoint { host: host.to_owned(), port, tls }),
+        Ok(port) if plain => Ok(Endpoint::new(host, port, tls)),
         _ => Err("must be like mqtts://hub.example.org:8883".into()),
     }
 }

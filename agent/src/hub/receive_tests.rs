@@ -145,7 +145,7 @@ struct Receiver {
 
 impl Receiver {
     fn start(broker: SocketAddr, out: &Path, client_id: &str) -> Self {
-        let endpoint = Endpoint { host: broker.ip().to_string(), port: broker.port(), tls: false };
+        let endpoint = Endpoint::new(broker.ip().to_string(), broker.port(), false);
         let options = Options { endpoint, tls: None, out: out.to_owned(), client_id: client_id.to_owned(), once_idle: None };
         let (stop, stopped) = watch::channel(false);
         Self { stop, task: tokio::spawn(receive(options, None, stopped)) }

@@ -4,8 +4,31 @@ use std::time::Duration;
 
 use super::{CONTROL_ANSWER_BYTES_MAX, CONTROL_TIMEOUT, KIB};
 
+// ---- documents ----
+
+/// A configuration document, in its envelope; how deep the envelope's JSON may be nested and how many signatures it may carry.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * KIB as usize;
+pub const ENVELOPE_DEPTH_MAX: usize = 8;
+pub const ENVELOPE_SIGNATURES_MAX: usize = 16;
+/// Trust anchors of either kind, labels of a gateway, and gateway groups that one document may name.
+pub const TRUST_KEYS_MAX: usize = 16;
+pub const GROUPS_MAX: usize = 32;
+/// Longest author, reason, owner and the like: they are kept in the history and shown.
+pub const REMARK_CHARS_MAX: usize = 200;
+/// Trial of a document: default and permitted range.
+pub const TRIAL_DEFAULT: Duration = Duration::from_mins(15);
+pub const TRIAL_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
+/// Shortest passphrase of a new signing key.
+pub const PASSPHRASE_CHARS_MIN: usize = 12;
+/// Endpoints that a document may add.
+pub const ENDPOINTS_ADDED_MAX: usize = 8;
+/// Permitted range of a feed's `delivery_objective`.
+pub const DELIVERY_OBJECTIVE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(30 * 24));
+
+// ---- ledger ----
+
 /// A signed document as it came, and what is kept preallocated so that one can be stored on a full disk.
-pub const ENVELOPE_BYTES_MAX: u64 = 256 * KIB;
+pub const ENVELOPE_BYTES_MAX: u64 = DOCUMENT_BYTES_MAX as u64;
 /// Every ledger file, preallocated: one takes the blocks of the one before.
 pub const LEDGER_BYTES: u64 = 64 * KIB;
 /// Revisions in the history.
@@ -30,6 +53,43 @@ pub const SUSPECT_FACTOR: u64 = 5;
 pub const SUSPECT_WATCH: Duration = Duration::from_hours(24);
 /// Lines times lines that are compared in full by `siteward config diff`.
 pub const DIFF_CELLS_MAX: usize = 4_000_000;
+
+// ---- mail and commands ----
+
+/// Documents and commands that wait for the rollout, beside one document in a place of its own.
+pub const MAIL_INBOUND: usize = 8;
+/// Orders of the rollout that wait for the forwarder.
+pub const MAIL_ORDERS: usize = 32;
+/// Results of commands and audit lines that wait for a connection or an answer, and the largest of them or of a reported state.
+pub const LETTERS_MAX: usize = 32;
+pub const LETTER_BYTES_MAX: usize = 128 * KIB as usize;
+
+/// Answers to commands remembered for redeliveries; longest author or reason of one.
+pub const COMMAND_RESULTS_KEPT: usize = 32;
+pub const COMMAND_TEXT_BYTES_MAX: usize = 1024;
+/// Longest time for which a command changes the log level.
+pub const LOG_LEVEL_TIME_MAX: Duration = Duration::from_hours(24);
+
+// ---- endpoints ----
+
+/// A connection that made progress and lasted this long speaks for its endpoint; after a shorter one the next endpoint has its turn.
+pub const ENDPOINT_STEADY: Duration = Duration::from_mins(5);
+/// While connected to a less preferred endpoint: a first look for a better one after this, doubling to the second value while none can be
+/// dialled, to the third while one can but does not serve us.
+pub const RETURN_MIN: Duration = Duration::from_mins(1);
+pub const RETURN_DIAL_MAX: Duration = Duration::from_mins(5);
+pub const RETURN_MAX: Duration = Duration::from_hours(1);
+/// A connection that is left in order has this long for its last answers.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+// ---- certificates ----
+
+/// How often the ends of the uplink's certificates are looked at.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_hours(1);
+/// How long before its end a certificate is told about, in days: each step once, the last two as an error.
+pub const CERTIFICATE_STEPS_DAYS: [i64; 4] = [60, 30, 7, 1];
+/// A candidate certificate must have been proven within this, else the old one stays alone.
+pub const CANDIDATE_TRIAL: Duration = Duration::from_mins(15);
 
 const _: () = {
     let entry = 3 * HISTORY_NAME_BYTES_MAX + HISTORY_REASON_BYTES_MAX + HISTORY_WHY_BYTES_MAX + 160;

@@ -14,6 +14,7 @@
 //!
 //! A disk that is full or broken costs new documents, never a rollback, never a start.
 
+pub mod command;
 pub mod facts;
 pub mod handle;
 pub mod ledger;

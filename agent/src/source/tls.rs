@@ -14,7 +14,7 @@
 //!    clock cannot be believed dates alone refuse nobody (I10). Nothing is resumed: every connection is proven anew, under the files of today.
 //! 4. *ring* is named as the provider here, never the process default. TLS 1.3 and 1.2.
 
-mod certificate;
+pub(crate) mod certificate;
 mod refusal;
 
 use std::os::unix::fs::MetadataExt as _;
@@ -39,7 +39,7 @@ use self::refusal::{SubjectUnknown, reason};
 use crate::clock;
 use crate::config::files::{self, Secret};
 use crate::config::settings::{ClientSubject, ListenerTls, TlsKeySource};
-use crate::limits::{CERTIFICATE_NOTICE, LISTENER_TLS_INTERVAL, TLS_HANDSHAKE_TIMEOUT};
+use crate::limits::{CERTIFICATE_NOTICE, CERTIFICATE_STEPS_DAYS, LISTENER_TLS_INTERVAL, TLS_HANDSHAKE_TIMEOUT};
 use crate::record::FeedId;
 use crate::source::oddity::Oddity;
 use crate::status::board::Board;
@@ -254,16 +254,25 @@ impl Tls {
     fn tell_end(&self) {
         let now = clock::now();
         let Some(end) = self.current().loaded.not_after.filter(|_| !now.suspect) else { return };
-        match time_left(end, now.unix_ms / 1000) {
-            Some(text) => self.board.raise(Code::FeedCertificateExpiring, self.feed.as_str(), text),
-            None => self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str()),
+        let now = now.unix_ms / 1000;
+        let urgent = end.saturating_sub(now) <= CERTIFICATE_STEPS_DAYS[2] * 24 * 3600;
+        let (due, other) = if urgent {
+            (Code::CertificateEnding, Code::FeedCertificateExpiring)
+        } else {
+            (Code::FeedCertificateExpiring, Code::CertificateEnding)
+        };
+        match time_left(end, now) {
+            Some(text) => self.board.raise(due, self.feed.as_str(), text),
+            None => self.board.clear(due, self.feed.as_str()),
         }
+        self.board.clear(other, self.feed.as_str());
     }
 
     /// Ends its conditions; the listener has stopped.
     pub fn clear(&self) {
         self.board.clear(Code::FeedCertificateInvalid, self.feed.as_str());
         self.board.clear(Code::FeedCertificateExpiring, self.feed.as_str());
+        self.board.clear(Code::CertificateEnding, self.feed.as_str());
     }
 }
 

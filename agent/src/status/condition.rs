@@ -99,6 +99,10 @@ conditions! {
     FeedCertificateExpiring = "feed_certificate_expiring", Warning;
     /// The tokens file of a feed changed and cannot be used; what was read before is.
     FeedTokensInvalid = "feed_tokens_invalid", Error;
+    /// A certificate of the uplink ends within 60 days.
+    CertificateExpiring = "certificate_expiring", Warning;
+    /// A certificate of the uplink or of a listener ends within 7 days, or has ended.
+    CertificateEnding = "certificate_ending", Error;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed's directory must be a mounted share, and nothing is mounted.

@@ -4,8 +4,10 @@
 //! round has failed and the wait grows. Its pace is that of the mildest failure of the round: one endpoint that is merely unreachable keeps
 //! the gateway trying, even if another has refused it.
 //!
-//! Only progress resets: a publish that was acknowledged. A broker that lets us in and throws us out again is a failure like any other. After
-//! progress the next attempt starts with the preferred endpoint. No pace ever gives up.
+//! Only progress resets the waits: a publish that was acknowledged. A broker that lets us in and throws us out again is a failure like any
+//! other. After a connection that made progress and lasted (`steady`) the next attempt starts with the preferred endpoint; after one that
+//! made progress but did not last the next endpoint has its turn, so that a broker which takes a few publishes and dies starves no other. No
+//! pace ever gives up.
 
 use std::time::Duration;
 
@@ -22,6 +24,16 @@ pub(super) enum Pace {
     Slow,
     /// Another client has our identity: at once as slow as it gets, everywhere, so that two do not throw each other out in turn.
     Contested,
+}
+
+/// What a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing was acknowledged.
+    None,
+    /// Something was, but it did not last.
+    Brief,
+    Steady,
 }
 
 #[derive(Debug)]
@@ -44,10 +56,16 @@ impl Retry {
         self.at
     }
 
-    /// An attempt failed or a connection ended, `progressed` if something was acknowledged on it: how long to wait.
-    pub(super) fn failed(&mut self, pace: Pace, progressed: bool, timing: &Timing, random: u64) -> Duration {
-        if progressed {
-            *self = Self::new(self.endpoints);
+    /// The next attempt goes to this one.
+    pub(super) fn start_at(&mut self, endpoint: usize) {
+        *self = Self { at: endpoint.min(self.endpoints - 1), ..Self::new(self.endpoints) };
+    }
+
+    /// An attempt failed or a connection ended: how long to wait.
+    pub(super) fn failed(&mut self, pace: Pace, progress: Progress, timing: &Timing, random: u64) -> Duration {
+        if progress != Progress::None {
+            let next = if progress == Progress::Steady || pace == Pace::Contested { 0 } else { (self.at + 1) % self.endpoints };
+            self.start_at(next);
             return wait(pace, 0, timing, random);
         }
         self.mildest = self.mildest.min(pace);
@@ -98,7 +116,7 @@ mod tests {
     }
 
     fn waits(retry: &mut Retry, pace: Pace, count: usize) -> Vec<u64> {
-        (0..count).map(|_| seconds(retry.failed(pace, false, &Timing::default(), u64::MAX))).collect()
+        (0..count).map(|_| seconds(retry.failed(pace, Progress::None, &Timing::default(), u64::MAX))).collect()
     }
 
     #[test]
@@ -106,7 +124,7 @@ mod tests {
         let mut retry = Retry::new(1);
         assert_eq!(waits(&mut retry, Pace::Normal, 9), [1, 2, 4, 8, 16, 32, 64, 120, 120]);
         for _ in 0..10_000 {
-            assert!(retry.failed(Pace::Normal, false, &Timing::default(), u64::MAX) <= Timing::default().backoff_max);
+            assert!(retry.failed(Pace::Normal, Progress::None, &Timing::default(), u64::MAX) <= Timing::default().backoff_max);
         }
     }
 
@@ -122,8 +140,8 @@ mod tests {
     fn only_progress_resets() {
         let mut retry = Retry::new(1);
         waits(&mut retry, Pace::Normal, 6);
-        assert_eq!(seconds(retry.failed(Pace::Normal, false, &Timing::default(), u64::MAX)), 64);
-        assert_eq!(seconds(retry.failed(Pace::Normal, true, &Timing::default(), u64::MAX)), 1);
+        assert_eq!(seconds(retry.failed(Pace::Normal, Progress::None, &Timing::default(), u64::MAX)), 64);
+        assert_eq!(seconds(retry.failed(Pace::Normal, Progress::Steady, &Timing::default(), u64::MAX)), 1);
         assert_eq!(waits(&mut retry, Pace::Normal, 2), [1, 2]);
     }
 
@@ -143,9 +161,9 @@ mod tests {
     #[test]
     fn a_contested_identity_waits_at_once_and_does_not_go_to_the_next_endpoint() {
         let mut retry = Retry::new(3);
-        assert_eq!(seconds(retry.failed(Pace::Contested, true, &Timing::default(), 0)), 300);
+        assert_eq!(seconds(retry.failed(Pace::Contested, Progress::Brief, &Timing::default(), 0)), 300);
         assert_eq!(retry.endpoint(), 0);
-        assert_eq!(seconds(retry.failed(Pace::Contested, false, &Timing::default(), 0)), 300);
+        assert_eq!(seconds(retry.failed(Pace::Contested, Progress::None, &Timing::default(), 0)), 300);
         assert_eq!(retry.endpoint(), 0);
     }
 
@@ -155,19 +173,40 @@ mod tests {
         let timing = Timing::default();
         for expected in [1, 2, 4] {
             assert_eq!(retry.endpoint(), 0);
-            assert!(retry.failed(Pace::Slow, false, &timing, u64::MAX) <= timing.backoff_min);
+            assert!(retry.failed(Pace::Slow, Progress::None, &timing, u64::MAX) <= timing.backoff_min);
             assert_eq!(retry.endpoint(), 1);
-            assert_eq!(seconds(retry.failed(Pace::Normal, false, &timing, u64::MAX)), expected);
+            assert_eq!(seconds(retry.failed(Pace::Normal, Progress::None, &timing, u64::MAX)), expected);
         }
         assert_eq!(retry.endpoint(), 0);
     }
 
     #[test]
+    fn an_endpoint_that_takes_a_little_and_dies_starves_no_other() {
+        let mut retry = Retry::new(3);
+        let tried: Vec<usize> = (0..6)
+            .map(|_| {
+                let at = retry.endpoint();
+                retry.failed(Pace::Normal, Progress::Brief, &Timing::default(), 0);
+                at
+            })
+            .collect();
+        assert_eq!(tried, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn an_attempt_to_return_that_fails_comes_back_by_rotation() {
+        let mut retry = Retry::new(2);
+        retry.start_at(0);
+        assert!(retry.failed(Pace::Slow, Progress::None, &Timing::default(), u64::MAX) <= Timing::default().backoff_min);
+        assert_eq!(retry.endpoint(), 1);
+    }
+
+    #[test]
     fn after_progress_the_preferred_endpoint_comes_first_again() {
         let mut retry = Retry::new(2);
-        retry.failed(Pace::Normal, false, &Timing::default(), 0);
+        retry.failed(Pace::Normal, Progress::None, &Timing::default(), 0);
         assert_eq!(retry.endpoint(), 1);
-        retry.failed(Pace::Normal, true, &Timing::default(), 0);
+        retry.failed(Pace::Normal, Progress::Steady, &Timing::default(), 0);
         assert_eq!(retry.endpoint(), 0);
     }
 }

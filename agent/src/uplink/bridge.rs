@@ -291,7 +291,7 @@ mod tests {
     async fn listening() -> (TcpListener, Endpoint) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        (listener, Endpoint { host: "127.0.0.1".into(), port, tls: false })
+        (listener, Endpoint::new("127.0.0.1", port, false))
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::mqtt::{self, Publisher};
+use super::publisher::{self, Publisher};
 use super::window::{Full, Window};
 use super::{NotTaken, Outgoing};
 
@@ -28,6 +28,8 @@ pub(super) struct Live {
     pub window: Window,
     pub outlet: Outlet,
     pub packet_bytes_max: Option<u32>,
+    /// The connection is being left: nothing more is taken.
+    pub leaving: bool,
     /// The broker has been owing an answer since then; meaningless while nothing is open.
     pub owing_since: Instant,
 }
@@ -56,9 +58,18 @@ impl Gate {
 
     #[allow(clippy::result_large_err)] // the publish comes back whole; boxing it would cost more often than it saves
     pub(super) fn try_publish(&self, outgoing: Outgoing) -> Result<(), (NotTaken, Outgoing)> {
-        let mut guard = self.live();
-        let Some(live) = guard.as_mut() else { return Err((NotTaken::NoConnection, outgoing)) };
-        let bytes = match mqtt::packet_bytes(&outgoing, live.packet_bytes_max) {
+        match self.live().as_mut() {
+            Some(live) if !live.leaving => live.try_publish(outgoing),
+            _ => Err((NotTaken::NoConnection, outgoing)),
+        }
+    }
+}
+
+impl Live {
+    #[allow(clippy::result_large_err)] // as above
+    pub(super) fn try_publish(&mut self, outgoing: Outgoing) -> Result<(), (NotTaken, Outgoing)> {
+        let live = self;
+        let bytes = match publisher::packet_bytes(&outgoing, live.packet_bytes_max) {
             Ok(bytes) => bytes,
             Err(packet_bytes_max) => return Err((NotTaken::TooLarge { packet_bytes_max }, outgoing)),
         };

@@ -11,21 +11,28 @@
 //! Life cycle: 1. [`Uplink::start`] spawns the supervisor, which for ever chooses an endpoint, runs one connection in a task of its own and
 //! waits. 2. A connection dials, says CONNECT, subscribes, and only when the subscriptions are granted opens the gate and reports `Up`.
 //! 3. Any error whatever ends it: the gate closes, the answers that had already arrived are reported, then `Down`. Nothing of it is used
-//! again. 4. [`Uplink::stop`] lets answers come in, says DISCONNECT and closes.
+//! again. 4. [`Uplink::replace`] ends the connection in order and goes on with other settings; so does the way back to a preferred endpoint
+//! (`preference`). 5. [`Uplink::stop`] lets answers come in, says DISCONNECT and closes.
 //!
 //! Bounds (I4): publishes in flight by number and by bytes, events queued by number, received payloads by bytes. When the forwarder does not
 //! take events the connection task waits, and so does the broker; that time does not count as the broker's silence.
 //!
-//! Code map: `window` (tokens and packet ids, pure), `gate` (the lock both sides share), `mqtt` and `reason` (the only files that name
-//! rumqttc), `bridge`, `sniff`, `dial` and `tls` (the line), `patience` (is it still alive), `backoff` (pure), `supervisor`.
+//! Code map: `window` (tokens and packet ids, pure), `gate` (the lock both sides share), `mqtt`, `publisher` and `reason` (the only files
+//! that name rumqttc), `bridge`, `sniff`, `dial` and `tls` (the line), `patience` (is it still alive), `backoff` and `preference` (pure),
+//! `supervisor`. Certificates: `credentials` and `csr` (a new one on trial), `expiry` (their end is watched).
 
 mod backoff;
 pub mod bridge;
+pub mod credentials;
+mod csr;
 mod dial;
+mod expiry;
 mod fault;
 mod gate;
 mod mqtt;
 mod patience;
+mod preference;
+mod publisher;
 mod queue;
 mod reason;
 mod sniff;
@@ -48,7 +55,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::settings::UplinkSettings;
+use crate::config::settings::{Endpoint, UplinkSettings};
 use crate::limits;
 use crate::status::board::Board;
 use gate::Gate;
@@ -97,7 +104,7 @@ pub enum AckReason {
 pub enum UplinkEvent {
     /// Connected and subscribed. `window`: most publishes in flight (min of `in_flight` and the broker's receive maximum).
     Up {
-        endpoint: String,
+        endpoint: Endpoint,
         window: usize,
         packet_bytes_max: Option<u32>,
         session_present: bool,
@@ -110,6 +117,8 @@ pub enum UplinkEvent {
     Message {
         topic: String,
         payload: Bytes,
+        /// The broker had kept it.
+        retained: bool,
     },
     /// The connection that was `Up` ended; another attempt follows by itself after a back-off.
     Down {
@@ -131,7 +140,7 @@ impl fmt::Debug for UplinkEvent {
         match self {
             Self::Up { endpoint, window, .. } => write!(f, "up at {endpoint}, window {window}"),
             Self::Acked { token, reason } => write!(f, "acked {token}: {reason:?}"),
-            Self::Message { topic, payload } => write!(f, "message on {topic} [{} bytes]", payload.len()),
+            Self::Message { topic, payload, .. } => write!(f, "message on {topic} [{} bytes]", payload.len()),
             Self::Down { error } => write!(f, "down: {error}"),
         }
     }
@@ -143,8 +152,10 @@ pub struct UplinkIdentity {
     pub client_id: String,
     /// Topic and payload; retained.
     pub will: (String, Bytes),
-    /// Topic filters, QoS 1.
+    /// Topic filters, QoS 1, without which a connection is of no use.
     pub subscriptions: Vec<String>,
+    /// The same, but a broker whose access rules do not know them yet costs only what comes there.
+    pub optional: Vec<String>,
     /// For the bridge's sockets; made 0700. Its path should be short (a socket's name has about 100 bytes).
     pub directory: PathBuf,
 }
@@ -158,6 +169,11 @@ pub(crate) struct Timing {
     pub backoff_min: Duration,
     pub backoff_max: Duration,
     pub backoff_slow: Duration,
+    pub steady: Duration,
+    pub return_min: Duration,
+    pub return_dial_max: Duration,
+    pub return_max: Duration,
+    pub leave: Duration,
 }
 
 impl Default for Timing {
@@ -169,6 +185,11 @@ impl Default for Timing {
             backoff_min: limits::BACKOFF_MIN,
             backoff_max: limits::BACKOFF_MAX,
             backoff_slow: limits::BACKOFF_SLOW,
+            steady: limits::ENDPOINT_STEADY,
+            return_min: limits::RETURN_MIN,
+            return_dial_max: limits::RETURN_DIAL_MAX,
+            return_max: limits::RETURN_MAX,
+            leave: limits::LEAVE_TIMEOUT,
         }
     }
 }
@@ -179,6 +200,7 @@ pub struct Uplink {
     gate: Arc<Gate>,
     events: queue::Receiver,
     stop: watch::Sender<bool>,
+    settings: watch::Sender<Arc<UplinkSettings>>,
     task: JoinHandle<()>,
 }
 
@@ -197,8 +219,9 @@ impl Uplink {
         let gate = Arc::<Gate>::default();
         let (sender, events) = queue::queue();
         let (stop, stopped) = watch::channel(false);
+        let (settings, wanted) = watch::channel(Arc::new(settings));
         let context = supervisor::Context {
-            settings,
+            wanted: wanted.clone(),
             identity,
             board,
             timing,
@@ -208,8 +231,8 @@ impl Uplink {
             flapping: false.into(),
             suspecting: false.into(),
         };
-        let task = runtime.spawn(supervisor::run(Arc::new(context)));
-        Self { gate, events, stop, task }
+        let task = runtime.spawn(supervisor::run(Arc::new(context), wanted));
+        Self { gate, events, stop, settings, task }
     }
 
     /// The next event. Cancel-safe. Pends for ever once the uplink has stopped.
@@ -224,6 +247,23 @@ impl Uplink {
     #[allow(clippy::result_large_err)] // the publish comes back whole; boxing it would cost more often than it saves
     pub fn try_publish(&self, outgoing: Outgoing) -> Result<(), (NotTaken, Outgoing)> {
         self.gate.try_publish(outgoing)
+    }
+
+    /// Goes on with other settings, which must list an endpoint: takes no more publishes on the connection that stands, lets what is in
+    /// flight be answered (within `LEAVE_TIMEOUT`), says offline, ends it (`Down`) and dials by the new preference. The same settings change
+    /// nothing. Never blocks.
+    pub fn replace(&self, settings: UplinkSettings) {
+        let replaced = self.settings.send_if_modified(|known| {
+            let other = **known != settings;
+            if other {
+                *known = Arc::new(settings);
+            }
+            other
+        });
+        if replaced {
+            // From here on nothing goes over the old connection; one that is just coming up finds out by itself.
+            self.gate.with(|live| live.leaving = true);
+        }
     }
 
     /// Takes no more publishes, waits until nothing is in flight, says DISCONNECT and closes; at most for `deadline`. Events that still come

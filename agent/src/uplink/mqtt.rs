@@ -1,4 +1,4 @@
-//! One connection, from dialling to its end. With `reason` the only file that names rumqttc.
+//! One connection, from dialling to its end. With `publisher` and `reason` the only file that names rumqttc.
 //!
 //! rumqttc 0.25.1 is used as a codec with a window, no more. Its own idea of a session (what it keeps for a reconnect) loses or reorders
 //! messages, so every connection has a fresh `EventLoop`, thrown away on any error. The rules kept here:
@@ -16,8 +16,8 @@ use std::time::Duration;
 use rumqttc::Outgoing as Sent;
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, Publish, PublishProperties};
-use rumqttc::v5::{AsyncClient, ClientError, Event, EventLoop, MqttOptions, Request};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
@@ -25,96 +25,62 @@ use super::bridge::{self, Bridge};
 use super::fault::Fault;
 use super::gate::{Live, Outlet};
 use super::patience::Patience;
+use super::publisher::Publisher;
 use super::queue::Gone;
 use super::reason::{self, Culprit};
-use super::supervisor::{Context, stopped};
+use super::supervisor::{Context, stopped, tls_files};
 use super::window::Window;
-use super::{AckReason, Outgoing, UplinkEvent, tls};
-use crate::config::settings::Endpoint;
+use super::{AckReason, NotTaken, Outgoing, UplinkEvent, UplinkIdentity, tls};
+use crate::config::settings::{Endpoint, UplinkSettings};
 use crate::limits::{INCOMING_PACKET_BYTES_MAX, SESSION_EXPIRY, UPLINK_BYTES_MAX, UPLINK_RECEIVE_MAX};
 use crate::status::board::UplinkState;
 use crate::status::condition::Code;
 
-/// Largest packet MQTT can frame.
-const PACKET_BYTES_MAX: u32 = 268_435_455;
 /// rumqttc's request channel holds the whole window, the subscriptions and the DISCONNECT, and never fills.
 const CHANNEL_SPARE: usize = 8;
 /// Packet ids beyond twice the window, so that one late answer does not hold the window up.
 const PACKET_IDS_SPARE: usize = 16;
+/// Token of the last publish on a connection that is left; the forwarder's count from 1.
+const FAREWELL: u64 = u64::MAX;
 /// How long the last bytes may take to leave after DISCONNECT.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The way into one connection.
 #[derive(Debug)]
-pub(super) struct Publisher {
-    client: AsyncClient,
-    retain_available: bool,
-}
-
-impl Publisher {
-    /// Hands a publish over, or gives it back if the connection is gone.
-    pub(super) fn publish(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
-        let Outgoing { token, topic, payload, content_type, properties, retain } = outgoing;
-        let properties = PublishProperties { content_type, user_properties: properties, ..PublishProperties::default() };
-        let kept = retain && self.retain_available;
-        match self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, kept, payload, properties) {
-            Ok(()) => Ok(()),
-            Err(ClientError::Request(Request::Publish(back)) | ClientError::TryRequest(Request::Publish(back))) => {
-                let Publish { topic, payload, properties, .. } = back;
-                let PublishProperties { content_type, user_properties: properties, .. } = properties.unwrap_or_default();
-                let topic = String::from_utf8_lossy(&topic).into_owned();
-                Err(Outgoing { token, topic, payload, content_type, properties, retain })
-            }
-            Err(_) => unreachable!("a publish comes back as a publish"),
-        }
-    }
-}
-
-/// Size of a publish on the wire, or the limit it breaks.
-pub(super) fn packet_bytes(outgoing: &Outgoing, max: Option<u32>) -> Result<usize, u32> {
-    let varint = |value: usize| match value {
-        0..0x80 => 1,
-        0x80..0x4000 => 2,
-        0x4000..0x20_0000 => 3,
-        _ => 4,
-    };
-    let texts = outgoing.properties.iter().flat_map(|(name, value)| [name, value]).chain(&outgoing.content_type);
-    let mut longest = outgoing.topic.len();
-    let mut properties = outgoing.content_type.as_ref().map_or(0, |_| 1) + outgoing.properties.len();
-    for text in texts {
-        longest = longest.max(text.len());
-        properties += 2 + text.len();
-    }
-    if longest > usize::from(u16::MAX) {
-        return Err(u32::from(u16::MAX));
-    }
-    let rest = 2 + outgoing.topic.len() + 2 + varint(properties) + properties + outgoing.payload.len();
-    let bytes = 1 + varint(rest) + rest;
-    let max = max.unwrap_or(PACKET_BYTES_MAX).min(PACKET_BYTES_MAX);
-    if bytes > max as usize { Err(max) } else { Ok(bytes) }
+pub(super) enum How {
+    /// We were asked to stop, or nobody listens any more.
+    Stopped,
+    /// We were asked to leave it.
+    Left,
+    Fault(Fault),
 }
 
 /// How a connection ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// `None`: we were asked to stop, or nobody listens any more.
-    pub fault: Option<Fault>,
+    pub how: How,
     /// Something was acknowledged.
     pub progressed: bool,
     /// How long it was up, if it was.
     pub lasted: Option<Duration>,
 }
 
-/// Runs one connection to its end.
-pub(super) async fn run(context: Arc<Context>, endpoint: Endpoint) -> Ended {
+/// Runs one connection to its end. `leave`: end it in order, another one follows.
+pub(super) async fn run(
+    context: Arc<Context>,
+    settings: Arc<UplinkSettings>,
+    endpoint: Endpoint,
+    mut leave: watch::Receiver<bool>,
+) -> Ended {
     let mut stop = context.stop.clone();
+    let never = |how| Ended { how, progressed: false, lasted: None };
     let connected = tokio::select! {
-        () = stopped(&mut stop) => return Ended { fault: None, progressed: false, lasted: None },
-        connected = Connection::open(&context, &endpoint) => connected,
+        () = stopped(&mut stop) => return never(How::Stopped),
+        () = stopped(&mut leave) => return never(How::Left),
+        connected = Connection::open(&context, &settings, &endpoint) => connected,
     };
     match connected {
-        Ok(connection) => connection.run(stop).await,
-        Err(fault) => Ended { fault: Some(fault), progressed: false, lasted: None },
+        Ok(connection) => connection.run(stop, leave).await,
+        Err(fault) => never(How::Fault(fault)),
     }
 }
 
@@ -154,6 +120,7 @@ fn packet_ids(in_flight: usize) -> usize {
 
 struct Connection<'a> {
     context: &'a Context,
+    settings: &'a Arc<UplinkSettings>,
     endpoint: &'a Endpoint,
     client: AsyncClient,
     events: EventLoop,
@@ -165,17 +132,16 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    async fn open(context: &'a Context, endpoint: &'a Endpoint) -> Result<Self, Fault> {
+    async fn open(context: &'a Context, settings: &'a Arc<UplinkSettings>, endpoint: &'a Endpoint) -> Result<Self, Fault> {
         let deadline = Instant::now() + context.timing.connect;
         let tls = if endpoint.tls {
-            let files = context.tls_files(endpoint)?;
-            Some(tls::client_config(&files).map_err(|error| Fault::tls(&error))?)
+            Some(tls::client_config(&tls_files(settings, endpoint)?).map_err(|error| Fault::tls(&error))?)
         } else {
             None
         };
         let bridge = bridge::open(endpoint, tls, &context.identity.directory, deadline).await.map_err(|error| Fault::dial(&error))?;
-        let in_flight = context.settings.in_flight;
-        let (client, mut events) = AsyncClient::new(options(context, endpoint, &bridge)?, in_flight + CHANNEL_SPARE);
+        let in_flight = settings.in_flight;
+        let (client, mut events) = AsyncClient::new(options(context, in_flight, endpoint, &bridge)?, in_flight + CHANNEL_SPARE);
         let Event::Incoming(Packet::ConnAck(connack)) = next(&mut events, &bridge, endpoint, deadline).await? else {
             return Err(Fault::passing(format!("{endpoint}: the first packet is not a CONNACK; check that the port speaks MQTT 5")));
         };
@@ -184,7 +150,7 @@ impl<'a> Connection<'a> {
         }
         let terms = Terms::of(&connack, in_flight, endpoint)?;
         let mut connection =
-            Self { context, endpoint, client, events, bridge, terms, progressed: false, news: Vec::with_capacity(2 * in_flight) };
+            Self { context, settings, endpoint, client, events, bridge, terms, progressed: false, news: Vec::with_capacity(2 * in_flight) };
         connection.subscribe(deadline).await?;
         Ok(connection)
     }
@@ -192,11 +158,12 @@ impl<'a> Connection<'a> {
     /// Subscribes and waits for the grants. Messages the broker kept for the session may come first.
     async fn subscribe(&mut self, deadline: Instant) -> Result<(), Fault> {
         let endpoint = self.endpoint;
-        let filters = &self.context.identity.subscriptions;
-        if filters.is_empty() {
+        let UplinkIdentity { subscriptions, optional, .. } = &self.context.identity;
+        let count = subscriptions.len() + optional.len();
+        if count == 0 {
             return Ok(());
         }
-        let wanted = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        let wanted = subscriptions.iter().chain(optional).map(|filter| Filter::new(filter, QoS::AtLeastOnce));
         if self.client.try_subscribe_many(wanted).is_err() {
             return Err(Fault::refused(format!(
                 "{endpoint}: a subscription is not a valid topic filter; this is a fault in siteward, please report it"
@@ -205,11 +172,15 @@ impl<'a> Connection<'a> {
         loop {
             match next(&mut self.events, &self.bridge, endpoint, deadline).await? {
                 Event::Incoming(Packet::SubAck(suback)) => {
-                    let mut granted = filters.iter().zip(&suback.return_codes);
+                    let mut granted = subscriptions.iter().zip(&suback.return_codes);
                     if let Some(fault) = granted.find_map(|(filter, code)| reason::subscription(endpoint, filter, *code)) {
                         return Err(fault);
                     }
-                    if suback.return_codes.len() == filters.len() {
+                    if suback.return_codes.len() == count {
+                        let beyond = optional.iter().zip(&suback.return_codes[subscriptions.len()..]);
+                        for fault in beyond.filter_map(|(filter, code)| reason::subscription(endpoint, filter, *code)) {
+                            tracing::warn!("{}; until then nothing comes there, everything else goes on", fault.text);
+                        }
                         return Ok(());
                     }
                     return Err(Fault::passing(format!("{endpoint}: the broker's SUBACK does not answer every subscription")));
@@ -225,10 +196,10 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn run(mut self, stop: watch::Receiver<bool>) -> Ended {
+    async fn run(mut self, stop: watch::Receiver<bool>, leave: watch::Receiver<bool>) -> Ended {
         let since = Instant::now();
         let finish = match self.up().await {
-            Ok(()) => self.serve(stop).await,
+            Ok(()) => self.serve(stop, leave).await,
             Err(Gone) => Finish::Stopped,
         };
         self.close(finish, since).await
@@ -238,12 +209,17 @@ impl<'a> Connection<'a> {
     async fn up(&mut self) -> Result<(), Gone> {
         let Terms { window, packet_ids, packet_bytes_max, retain_available, session_present } = self.terms;
         let endpoint = self.endpoint.to_string();
+        let named = self.endpoint.clone();
         self.context.gate.open(Live {
             window: Window::new(window, packet_ids, UPLINK_BYTES_MAX),
             outlet: Outlet::Mqtt(Publisher { client: self.client.clone(), retain_available }),
             packet_bytes_max,
+            leaving: false,
             owing_since: Instant::now(),
         });
+        if !Arc::ptr_eq(&self.context.wanted.borrow(), self.settings) {
+            self.context.gate.with(|live| live.leaving = true);
+        }
         tracing::info!(window, session_present, "connected to {endpoint}");
         let board = &self.context.board;
         board.set_uplink(UplinkState::Connected, &endpoint, None);
@@ -251,17 +227,17 @@ impl<'a> Connection<'a> {
         if !self.context.is_flapping() {
             board.clear(Code::UplinkDown, "");
         }
-        self.context.events.send(UplinkEvent::Up { endpoint, window, packet_bytes_max, session_present }).await?;
+        self.context.events.send(UplinkEvent::Up { endpoint: named, window, packet_bytes_max, session_present }).await?;
         Ok(())
     }
 
-    /// Until the connection ends or we are asked to stop and nothing is in flight.
-    async fn serve(&mut self, mut stop: watch::Receiver<bool>) -> Finish {
+    /// Until the connection ends, or we are asked to stop or to leave it and nothing is in flight.
+    async fn serve(&mut self, mut stop: watch::Receiver<bool>, mut leave: watch::Receiver<bool>) -> Finish {
         let timing = self.context.timing;
         let mut clock = tokio::time::interval(timing.ack_stall / 4);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut patience = Patience::new(timing.ack_stall, timing.keep_alive.max(self.events.options.keep_alive()) * 2, Instant::now());
-        let mut stopping = false;
+        let (mut stopping, mut leaving) = (false, Leaving::default());
         loop {
             let polled = {
                 let mut poll = std::pin::pin!(self.events.poll());
@@ -280,12 +256,17 @@ impl<'a> Connection<'a> {
                             stopping = true;
                             disconnect_if_idle(self.context, &self.client);
                         }
+                        () = stopped(&mut leave), if leaving.until.is_none() => {
+                            leaving.begin(self.context, Instant::now() + timing.leave);
+                            leaving.go_on(self.context, &self.client);
+                        }
+                        () = leaving.late() => return Finish::Left,
                     }
                 }
             };
             patience.returned = Instant::now();
             match polled {
-                Ok(Event::Outgoing(Sent::Disconnect)) => return Finish::Stopped,
+                Ok(Event::Outgoing(Sent::Disconnect)) => return if stopping { Finish::Stopped } else { Finish::Left },
                 Ok(event) => {
                     if self.deliver(event).await.is_err() {
                         return Finish::Stopped;
@@ -299,6 +280,8 @@ impl<'a> Connection<'a> {
             }
             if stopping {
                 disconnect_if_idle(self.context, &self.client);
+            } else {
+                leaving.go_on(self.context, &self.client);
             }
         }
     }
@@ -330,9 +313,10 @@ impl<'a> Connection<'a> {
 
     /// Closes the gate, reports the answers that had arrived, then the end.
     async fn close(mut self, finish: Finish, since: Instant) -> Ended {
-        let (fault, culprit) = match finish {
-            Finish::Stopped => (None, None),
-            Finish::Fault(fault, culprit) => (Some(fault), culprit),
+        let (how, culprit) = match finish {
+            Finish::Stopped => (How::Stopped, None),
+            Finish::Left => (How::Left, None),
+            Finish::Fault(fault, culprit) => (How::Fault(fault), culprit),
         };
         if let Some(mut live) = self.context.gate.close() {
             for event in self.events.state.events.drain(..) {
@@ -348,15 +332,23 @@ impl<'a> Connection<'a> {
                 self.news.push(UplinkEvent::Acked { token, reason });
             }
         }
-        if let Some(fault) = &fault {
-            self.context.board.set_uplink(UplinkState::Down, &self.endpoint.to_string(), Some(fault.text.clone()));
-            self.news.push(UplinkEvent::Down { error: fault.text.clone() });
+        let (board, endpoint) = (&self.context.board, self.endpoint.to_string());
+        match &how {
+            How::Stopped => {}
+            How::Left => {
+                board.set_uplink(UplinkState::Connecting, &endpoint, None);
+                self.news.push(UplinkEvent::Down { error: format!("{endpoint}: left in order for another connection") });
+            }
+            How::Fault(fault) => {
+                board.set_uplink(UplinkState::Down, &endpoint, Some(fault.text.clone()));
+                self.news.push(UplinkEvent::Down { error: fault.text.clone() });
+            }
         }
         let Self { context, client, events, bridge, progressed, news, .. } = self;
         // rumqttc's end of the socket closes here; what it wrote still goes out.
         drop((client, events));
         let finished = async {
-            if fault.is_none() {
+            if !matches!(how, How::Fault(_)) {
                 bridge.finish(Instant::now() + CLOSE_TIMEOUT).await;
             }
         };
@@ -368,14 +360,60 @@ impl<'a> Connection<'a> {
             }
         };
         tokio::join!(finished, reported);
-        Ended { fault, progressed, lasted: Some(since.elapsed()) }
+        Ended { how, progressed, lasted: Some(since.elapsed()) }
     }
 }
 
 enum Finish {
     /// We wanted it.
     Stopped,
+    /// For another connection.
+    Left,
     Fault(Fault, Option<Culprit>),
+}
+
+/// A connection being left: what is in flight is answered, `offline` is said (the broker drops the will of a client that says DISCONNECT, and
+/// whoever still looks there would take us for online), then DISCONNECT. Late, the line is just closed, and the will says it.
+#[derive(Default)]
+struct Leaving {
+    until: Option<Instant>,
+    farewell: Option<Outgoing>,
+}
+
+impl Leaving {
+    fn begin(&mut self, context: &Context, until: Instant) {
+        let (topic, payload) = context.identity.will.clone();
+        let content_type = Some("application/json".to_owned());
+        self.farewell = Some(Outgoing { token: FAREWELL, topic, payload, content_type, properties: Vec::new(), retain: true });
+        self.until = Some(until);
+        context.gate.with(|live| live.leaving = true);
+    }
+
+    /// A step on the way out, if we are.
+    fn go_on(&mut self, context: &Context, client: &AsyncClient) {
+        if self.until.is_none() {
+            return;
+        }
+        if let Some(farewell) = self.farewell.take() {
+            // A full window gives it back for the next step; too large for the broker it stays unsaid.
+            let left = context.gate.with(|live| match live.try_publish(farewell) {
+                Err((NotTaken::WindowFull, farewell)) => Some(farewell),
+                Ok(()) | Err(_) => None,
+            });
+            self.farewell = left.flatten();
+        }
+        if self.farewell.is_none() {
+            disconnect_if_idle(context, client);
+        }
+    }
+
+    /// Returns when it takes too long.
+    async fn late(&self) {
+        match self.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 fn disconnect_if_idle(context: &Context, client: &AsyncClient) {
@@ -404,7 +442,7 @@ fn take(live: &mut Live, event: Event, news: &mut Vec<UplinkEvent>) -> bool {
 /// A topic that is not UTF-8 is none of ours.
 fn message(publish: &Publish) -> Option<UplinkEvent> {
     let topic = std::str::from_utf8(&publish.topic).ok()?.to_owned();
-    Some(UplinkEvent::Message { topic, payload: publish.payload.clone() })
+    Some(UplinkEvent::Message { topic, payload: publish.payload.clone(), retained: publish.retain })
 }
 
 /// One step of a connection being made.
@@ -416,7 +454,7 @@ async fn next(events: &mut EventLoop, bridge: &Bridge, endpoint: &Endpoint, dead
     }
 }
 
-fn options(context: &Context, endpoint: &Endpoint, bridge: &Bridge) -> Result<MqttOptions, Fault> {
+fn options(context: &Context, in_flight: usize, endpoint: &Endpoint, bridge: &Bridge) -> Result<MqttOptions, Fault> {
     let identity = &context.identity;
     let Some(socket) = bridge.socket.to_str() else {
         return Err(Fault::passing(format!("{endpoint}: {} is not UTF-8; choose another spool path", bridge.socket.display())));
@@ -431,7 +469,7 @@ fn options(context: &Context, endpoint: &Endpoint, bridge: &Bridge) -> Result<Mq
         .set_session_expiry_interval(Some(seconds(SESSION_EXPIRY)))
         .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX))
         .set_receive_maximum(Some(UPLINK_RECEIVE_MAX))
-        .set_outgoing_inflight_upper_limit(packet_ids(context.settings.in_flight) as u16)
+        .set_outgoing_inflight_upper_limit(packet_ids(in_flight) as u16)
         // Ours ends earlier; rumqttc's own default is 5 s.
         .set_connection_timeout(context.timing.connect.as_secs() + 1)
         .set_last_will(LastWill::new(topic, payload.to_vec(), QoS::AtLeastOnce, true, None));

@@ -57,7 +57,7 @@ impl Sender {
 
     async fn with_room(&self, event: UplinkEvent) -> Result<Queued, Gone> {
         let bytes = match &event {
-            UplinkEvent::Message { topic, payload } => topic.len() + payload.len(),
+            UplinkEvent::Message { topic, payload, .. } => topic.len() + payload.len(),
             UplinkEvent::Up { .. } | UplinkEvent::Acked { .. } | UplinkEvent::Down { .. } => 0,
         };
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(UPLINK_RECEIVED_BYTES_MAX);
@@ -85,7 +85,7 @@ mod tests {
     #[tokio::test]
     async fn received_payloads_are_bounded_by_bytes() {
         let (sender, mut receiver) = queue();
-        let message = || UplinkEvent::Message { topic: String::new(), payload: Bytes::from(vec![0; 1024 * 1024]) };
+        let message = || UplinkEvent::Message { topic: String::new(), payload: Bytes::from(vec![0; 1024 * 1024]), retained: false };
         for _ in 0..UPLINK_RECEIVED_BYTES_MAX / (1024 * 1024) {
             sender.send(message()).await.unwrap();
         }

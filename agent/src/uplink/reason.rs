@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     fn endpoint() -> Endpoint {
-        Endpoint { host: "hub.example.org".into(), port: 8883, tls: true }
+        Endpoint::new("hub.example.org", 8883, true)
     }
 
     fn server_disconnect(reason_code: DisconnectReasonCode) -> ConnectionError {

@@ -10,6 +10,7 @@ use super::gate::{Gate, Live, Outlet};
 use super::queue::{self, Sender};
 use super::window::Window;
 use super::{AckReason, Outgoing, Uplink, UplinkEvent};
+use crate::config::settings::{Confirm, Endpoint, OnNoSubscriber, UplinkSettings};
 use crate::limits::UPLINK_BYTES_MAX;
 
 /// The broker's end. Dropping it leaves the uplink without events.
@@ -23,6 +24,22 @@ pub(crate) struct ScriptedUplink {
     next_packet: u16,
     packets: u16,
     _stop: watch::Receiver<bool>,
+    /// What the uplink was told to go on with.
+    pub(crate) settings: watch::Receiver<Arc<UplinkSettings>>,
+}
+
+/// Settings of nothing in particular.
+pub(crate) fn some_settings() -> UplinkSettings {
+    UplinkSettings {
+        endpoints: vec![Endpoint::new("scripted", 1883, false)],
+        ca: None,
+        cert: None,
+        key: None,
+        in_flight: 10,
+        confirm: Confirm::Receipt,
+        receipt_timeout: crate::limits::RECEIPT_TIMEOUT_DEFAULT,
+        on_no_subscriber: OnNoSubscriber::Hold,
+    }
 }
 
 impl Uplink {
@@ -32,6 +49,7 @@ impl Uplink {
         let (sender, events) = queue::queue();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async {});
+        let (settings, replaced) = watch::channel(Arc::new(some_settings()));
         let script = ScriptedUplink {
             gate: gate.clone(),
             events: sender,
@@ -40,8 +58,9 @@ impl Uplink {
             next_packet: 1,
             packets: 1,
             _stop: stopped,
+            settings: replaced,
         };
-        (Self { gate, events, stop, task }, script)
+        (Self { gate, events, stop, settings, task }, script)
     }
 }
 
@@ -58,9 +77,10 @@ impl ScriptedUplink {
             window: Window::new(window, packets, UPLINK_BYTES_MAX),
             outlet: Outlet::Scripted(outlet),
             packet_bytes_max,
+            leaving: false,
             owing_since: Instant::now(),
         });
-        let endpoint = "mqtt://scripted:1883".to_owned();
+        let endpoint = Endpoint::new("scripted", 1883, false);
         self.push(UplinkEvent::Up { endpoint, window, packet_bytes_max, session_present: false }).await;
     }
 
@@ -93,7 +113,7 @@ impl ScriptedUplink {
     }
 
     pub(crate) async fn message(&mut self, topic: &str, payload: impl Into<Bytes>) {
-        self.push(UplinkEvent::Message { topic: topic.to_owned(), payload: payload.into() }).await;
+        self.push(UplinkEvent::Message { topic: topic.to_owned(), payload: payload.into(), retained: false }).await;
     }
 
     /// The connection ends; publishes not answered are lost.
@@ -133,6 +153,10 @@ mod tests {
         assert!(matches!(uplink.event().await, UplinkEvent::Acked { token: 2, reason: AckReason::Success }));
         script.message("t", "x").await;
         assert!(matches!(uplink.event().await, UplinkEvent::Message { .. }));
+        let other = UplinkSettings { in_flight: 20, ..some_settings() };
+        uplink.replace(other.clone());
+        assert_eq!(**script.settings.borrow(), other);
+        assert_eq!(uplink.try_publish(outgoing(4)).unwrap_err().0, NotTaken::NoConnection, "nothing more on the old connection");
         script.down("gone").await;
         assert!(matches!(uplink.event().await, UplinkEvent::Down { .. }));
         assert_eq!(uplink.try_publish(outgoing(3)).unwrap_err().0, NotTaken::NoConnection);

@@ -1,5 +1,8 @@
 //! Keeps one connection going, for ever: chooses the endpoint, runs the connection, tells the board, waits.
 //!
+//! A connection that stands ends in order when other settings come (`Uplink::replace`) or a better endpoint can be dialled (`preference`):
+//! its task is told to leave, and nothing is dialled before it has.
+//!
 //! A connection runs in a task of its own, so that even a panic inside the MQTT library is one failed attempt and not the end of the uplink.
 //!
 //! What the board shows: `down` since the connection was lost, whatever is attempted meanwhile; `uplink_down` only when a new attempt failed
@@ -19,21 +22,25 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::backoff::{Pace, Retry, suspicious_wait};
+use super::backoff::{Pace, Progress, Retry, suspicious_wait};
+use super::dial;
+use super::expiry;
 use super::fault::{Fault, Kind};
 use super::gate::Gate;
-use super::mqtt::{self, Ended};
+use super::mqtt::{self, Ended, How};
+use super::preference::Return;
 use super::queue;
-use super::tls::TlsFiles;
+use super::tls::{self, CaSource, TlsFiles};
 use super::{Timing, UplinkIdentity};
-use crate::config::settings::{Endpoint, TlsKeySource, UplinkSettings};
+use crate::config::settings::{ClientIdentity, Endpoint, TlsKeySource, UplinkSettings};
 use crate::limits::{TLS_FILES_INTERVAL, UNEXPLAINED_ENDS};
 use crate::status::board::{Board, UplinkState};
 use crate::status::condition::Code;
 
 /// What every connection is made from.
 pub(super) struct Context {
-    pub settings: UplinkSettings,
+    /// The settings that count now; a connection may be of earlier ones.
+    pub wanted: watch::Receiver<Arc<UplinkSettings>>,
     pub identity: UplinkIdentity,
     pub board: Arc<Board>,
     pub timing: Timing,
@@ -60,26 +67,32 @@ impl Context {
             self.board.clear(Code::GatewayIdInUse, "");
         }
     }
+}
 
-    pub(super) fn tls_files(&self, endpoint: &Endpoint) -> Result<TlsFiles, Fault> {
-        let UplinkSettings { ca, cert, key, .. } = &self.settings;
-        let Some(ca) = ca.clone() else {
-            return Err(Fault::passing(format!("{endpoint}: TLS needs a CA file; set `ca` under [uplink]")));
-        };
-        let key = match key {
-            None => None,
-            Some(TlsKeySource::File(path)) => Some(path.clone()),
-            Some(TlsKeySource::Credential(name)) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(directory) => Some(PathBuf::from(directory).join(name)),
-                None => {
-                    return Err(Fault::passing(format!(
-                        "{endpoint}: the key is the credential `{name}` but systemd passed none; add LoadCredential= to the unit"
-                    )));
-                }
-            },
-        };
-        Ok(TlsFiles { ca, cert: cert.clone(), key })
+/// What an endpoint is dialled with: its own CA and certificate, where it has them, else those of the bootstrap.
+pub(super) fn tls_files(settings: &UplinkSettings, endpoint: &Endpoint) -> Result<TlsFiles, Fault> {
+    let UplinkSettings { ca, cert, key, .. } = settings;
+    let ca = match (&endpoint.ca, ca) {
+        (Some(pem), _) => CaSource::Inline(pem.clone()),
+        (None, Some(path)) => CaSource::File(path.clone()),
+        (None, None) => return Err(Fault::passing(format!("{endpoint}: TLS needs a CA file; set `ca` under [uplink]"))),
+    };
+    if let Some(ClientIdentity { cert, key }) = endpoint.identity.as_deref() {
+        return Ok(TlsFiles { ca, cert: Some(cert.clone()), key: Some(key.clone()) });
     }
+    let key = match key {
+        None => None,
+        Some(TlsKeySource::File(path)) => Some(path.clone()),
+        Some(TlsKeySource::Credential(name)) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(directory) => Some(PathBuf::from(directory).join(name)),
+            None => {
+                return Err(Fault::passing(format!(
+                    "{endpoint}: the key is the credential `{name}` but systemd passed none; add LoadCredential= to the unit"
+                )));
+            }
+        },
+    };
+    Ok(TlsFiles { ca, cert: cert.clone(), key })
 }
 
 /// Returns when we are asked to stop, or nobody could ask any more.
@@ -88,37 +101,152 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-pub(super) async fn run(context: Arc<Context>) {
-    let endpoints = &context.settings.endpoints;
-    let mut retry = Retry::new(endpoints.len());
+pub(super) async fn run(context: Arc<Context>, wanted: watch::Receiver<Arc<UplinkSettings>>) {
+    tokio::select! {
+        () = connections(&context, wanted.clone()) => {}
+        () = expiry::watch(wanted, context.board.clone()) => {}
+    }
+}
+
+async fn connections(context: &Arc<Context>, mut wanted: watch::Receiver<Arc<UplinkSettings>>) {
     let mut suspicion = Suspicion::default();
     let mut last_text = String::new();
-    let mut stop = context.stop.clone();
-    context.board.set_uplink(UplinkState::Connecting, &endpoints[0].to_string(), None);
     loop {
-        let endpoint = &endpoints[retry.endpoint()];
-        let Ended { fault, progressed, lasted } = connection(&context, endpoint).await;
-        let Some(fault) = fault else { return };
+        let settings = Arc::clone(&wanted.borrow_and_update());
+        let first = settings.endpoints.first().map(ToString::to_string).unwrap_or_default();
+        context.board.set_uplink(UplinkState::Connecting, &first, None);
+        if !with_settings(context, &settings, &mut wanted, (&mut suspicion, &mut last_text)).await {
+            return;
+        }
+        for endpoint in &settings.endpoints {
+            context.board.clear(Code::UplinkRefused, &endpoint.to_string()); // whoever still refuses us says so again
+        }
+        tracing::info!("the uplink goes on with other settings");
+    }
+}
+
+/// True: other settings came. False: the end.
+async fn with_settings(
+    context: &Arc<Context>,
+    settings: &Arc<UplinkSettings>,
+    wanted: &mut watch::Receiver<Arc<UplinkSettings>>,
+    (suspicion, last_text): (&mut Suspicion, &mut String),
+) -> bool {
+    let endpoints = &settings.endpoints;
+    let mut retry = Retry::new(endpoints.len());
+    let mut returning = Return::default();
+    let mut stop = context.stop.clone();
+    loop {
+        let at = retry.endpoint();
+        let endpoint = &endpoints[at];
+        let (Ended { how, progressed, lasted }, left_for) = supervised(context, settings, at, wanted, &mut returning).await;
+        let steady = progressed && lasted.is_some_and(|lasted| lasted >= context.timing.steady);
+        returning.ended(at, steady);
+        let fault = match (how, left_for) {
+            // Nobody but us could have asked to leave.
+            (How::Stopped, _) | (How::Left, None) => return false,
+            (_, Some(Left::ForSettings)) => return true,
+            (_, Some(Left::ForEndpoint(better))) => {
+                returning.attempted();
+                retry.start_at(better);
+                continue;
+            }
+            (How::Fault(fault), None) => fault,
+        };
         let young = lasted.map(|lasted| lasted < context.timing.keep_alive);
         let (fault, twin) = suspicion.weigh(fault, young);
         if twin {
             context.suspecting.store(true, Ordering::Relaxed);
         }
-        if fault.text != last_text {
+        if fault.text != *last_text {
             tracing::info!("{}", fault.text);
             last_text.clone_from(&fault.text);
         }
-        report(&context, endpoint, &fault, progressed);
+        report(context, endpoint, &fault, progressed);
         // Without randomness the bound itself is waited for.
         let random = getrandom::u64().unwrap_or(u64::MAX);
-        let wait = retry.failed(fault.pace, progressed, &context.timing, random);
+        let progress = if steady {
+            Progress::Steady
+        } else if progressed {
+            Progress::Brief
+        } else {
+            Progress::None
+        };
+        let wait = retry.failed(fault.pace, progress, &context.timing, random);
         let wait = if twin { wait.max(suspicious_wait(&context.timing, random)) } else { wait };
         tracing::debug!(?wait, "next attempt: {}", endpoints[retry.endpoint()]);
         tokio::select! {
-            () = stopped(&mut stop) => return,
-            () = pause(&context, endpoint, fault.pace, wait) => {}
+            () = stopped(&mut stop) => return false,
+            Ok(()) = wanted.changed() => return true,
+            () = pause(settings, endpoint, fault.pace, wait) => {}
         }
     }
+}
+
+/// What a connection was left for.
+#[derive(Clone, Copy, Debug)]
+enum Left {
+    ForSettings,
+    /// The number of a better one that can be dialled.
+    ForEndpoint(usize),
+}
+
+/// One connection, and while it stands an eye on what would be better.
+async fn supervised(
+    context: &Arc<Context>,
+    settings: &Arc<UplinkSettings>,
+    at: usize,
+    wanted: &mut watch::Receiver<Arc<UplinkSettings>>,
+    returning: &mut Return,
+) -> (Ended, Option<Left>) {
+    let (leave, leaving) = watch::channel(false);
+    let mut running = std::pin::pin!(connection(context, settings, &settings.endpoints[at], leaving));
+    let left_for = {
+        let mut better = std::pin::pin!(better(context, settings, at, returning));
+        tokio::select! {
+            biased;
+            ended = &mut running => return (ended, None),
+            Ok(()) = wanted.changed() => Left::ForSettings,
+            better = &mut better => Left::ForEndpoint(better),
+        }
+    };
+    // A receiver that is gone has ended already.
+    let _ = leave.send(true);
+    (running.await, Some(left_for))
+}
+
+/// Waits until an endpoint preferred to the one numbered `at` can be dialled, beside a connection that has been standing for a while.
+async fn better(context: &Context, settings: &UplinkSettings, at: usize, returning: &mut Return) -> usize {
+    if at == 0 {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(returning.wait(&context.timing)).await;
+        if context.gate.with(|_| ()).is_none() {
+            continue; // still connecting: the rotation does it
+        }
+        for (number, endpoint) in settings.endpoints[..at].iter().enumerate() {
+            if dialled(context, settings, endpoint).await {
+                tracing::info!("{endpoint} is preferred and can be dialled: going back to it");
+                return number;
+            }
+        }
+        returning.dial_failed();
+    }
+}
+
+/// A dial and nothing more; the line is closed at once.
+async fn dialled(context: &Context, settings: &UplinkSettings, endpoint: &Endpoint) -> bool {
+    let deadline = Instant::now() + context.timing.connect;
+    let config = match tls_files(settings, endpoint) {
+        _ if !endpoint.tls => None,
+        Ok(files) => match tls::client_config(&files) {
+            Ok(config) => Some(config),
+            Err(_) => return false,
+        },
+        Err(_) => return false,
+    };
+    dial::dial(endpoint, config, &Arc::default(), deadline).await.is_ok()
 }
 
 /// Young connections in a row that the broker closed without a word.
@@ -145,9 +273,9 @@ impl Suspicion {
 }
 
 /// One connection in a task of its own, which ends with us.
-async fn connection(context: &Arc<Context>, endpoint: &Endpoint) -> Ended {
+async fn connection(context: &Arc<Context>, settings: &Arc<UplinkSettings>, endpoint: &Endpoint, leave: watch::Receiver<bool>) -> Ended {
     let mut task = JoinSet::new();
-    task.spawn(mqtt::run(context.clone(), endpoint.clone()));
+    task.spawn(mqtt::run(context.clone(), settings.clone(), endpoint.clone(), leave));
     if let Some(Ok(ended)) = task.join_next().await {
         return ended;
     }
@@ -156,7 +284,7 @@ async fn connection(context: &Arc<Context>, endpoint: &Endpoint) -> Ended {
     let fault = Fault::passing(format!("{endpoint}: the connection failed inside; this is a fault in siteward, please report it"));
     // A forwarder that is gone has no use for it.
     let _ = context.events.send(super::UplinkEvent::Down { error: fault.text.clone() }).await;
-    Ended { fault: Some(fault), progressed: false, lasted: None }
+    Ended { how: How::Fault(fault), progressed: false, lasted: None }
 }
 
 fn report(context: &Context, endpoint: &Endpoint, fault: &Fault, progressed: bool) {
@@ -172,16 +300,16 @@ fn report(context: &Context, endpoint: &Endpoint, fault: &Fault, progressed: boo
 }
 
 /// Waits; but where certificates may be the reason for a slow pace, a changed file is tried at once.
-async fn pause(context: &Context, endpoint: &Endpoint, pace: Pace, wait: Duration) {
+async fn pause(settings: &UplinkSettings, endpoint: &Endpoint, pace: Pace, wait: Duration) {
     let until = Instant::now() + wait;
-    let watched = (endpoint.tls && pace == Pace::Slow).then(|| fingerprint(context, endpoint));
+    let watched = (endpoint.tls && pace == Pace::Slow).then(|| fingerprint(settings, endpoint));
     loop {
         let next = match watched {
             Some(_) => until.min(Instant::now() + TLS_FILES_INTERVAL),
             None => until,
         };
         tokio::time::sleep_until(next).await;
-        let changed = watched.as_ref().is_some_and(|before| fingerprint(context, endpoint) != *before);
+        let changed = watched.as_ref().is_some_and(|before| fingerprint(settings, endpoint) != *before);
         if changed || Instant::now() >= until {
             return;
         }
@@ -189,8 +317,12 @@ async fn pause(context: &Context, endpoint: &Endpoint, pace: Pace, wait: Duratio
 }
 
 /// Sizes and times of the certificate files.
-fn fingerprint(context: &Context, endpoint: &Endpoint) -> Vec<Option<(u64, Option<std::time::SystemTime>)>> {
-    let Ok(TlsFiles { ca, cert, key }) = context.tls_files(endpoint) else { return Vec::new() };
+fn fingerprint(settings: &UplinkSettings, endpoint: &Endpoint) -> Vec<Option<(u64, Option<std::time::SystemTime>)>> {
+    let Ok(TlsFiles { ca, cert, key }) = tls_files(settings, endpoint) else { return Vec::new() };
+    let ca = match ca {
+        CaSource::File(path) => Some(path),
+        CaSource::Inline(_) => None,
+    };
     let seen = |path: PathBuf| std::fs::metadata(path).ok().map(|found| (found.len(), found.modified().ok()));
-    [Some(ca), cert, key].into_iter().flatten().map(seen).collect()
+    [ca, cert, key].into_iter().flatten().map(seen).collect()
 }

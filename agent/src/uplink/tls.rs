@@ -25,9 +25,40 @@ use crate::clock;
 /// Where the certificates are. `cert` and `key` belong together: both or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    pub ca: PathBuf,
+    pub ca: CaSource,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
+}
+
+/// Where the trust anchors are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaSource {
+    File(PathBuf),
+    /// PEM text that came with a document.
+    Inline(Arc<str>),
+}
+
+impl CaSource {
+    /// For messages.
+    fn name(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Inline(_) => PathBuf::from("`ca_pem` of the document's endpoint"),
+        }
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        match self {
+            Self::File(path) => certificates(path),
+            Self::Inline(text) => some(CertificateDer::pem_slice_iter(text.as_bytes()).collect(), &self.name()),
+        }
+    }
+}
+
+impl From<PathBuf> for CaSource {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
 }
 
 /// Why no TLS configuration could be made.
@@ -70,18 +101,22 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-pub(super) fn verifier(ca: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+pub(super) fn verifier(ca: &CaSource, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for anchor in certificates(ca)? {
-        roots.add(anchor).map_err(|source| TlsError::Anchor { path: ca.to_owned(), source })?;
+    for anchor in ca.certificates()? {
+        roots.add(anchor).map_err(|source| TlsError::Anchor { path: ca.name(), source })?;
     }
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
-        .map_err(|source| TlsError::Verifier { ca: ca.to_owned(), source })
+        .map_err(|source| TlsError::Verifier { ca: ca.name(), source })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| pem_error(path, error))?;
+    some(CertificateDer::pem_file_iter(path).and_then(Iterator::collect), path)
+}
+
+fn some(found: Result<Vec<CertificateDer<'static>>, pem::Error>, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = found.map_err(|error| pem_error(path, error))?;
     if found.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
 }
 

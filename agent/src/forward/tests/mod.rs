@@ -2,6 +2,7 @@
 //!
 //! The core does no I/O, so a test is the shell: it gives journals to read, takes what is published, and turns the clock.
 
+mod mail;
 mod model;
 mod receipts;
 mod rules;

@@ -75,7 +75,7 @@ fn parts(certificate: &[u8]) -> Option<Parts<'_>> {
 }
 
 /// Seconds since 1970 at which the certificate ends.
-pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
+pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
     let (tag, digits) = parts(certificate)?.not_after;
     let digits = std::str::from_utf8(digits).ok()?.strip_suffix('Z')?;
     let number = |from: usize, to: usize| digits.get(from..to)?.parse::<i16>().ok();

@@ -26,7 +26,7 @@ impl Broker {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        Self { listener, endpoint: Endpoint { host: "127.0.0.1".into(), port, tls: false } }
+        Self { listener, endpoint: Endpoint::new("127.0.0.1", port, false) }
     }
 
     /// The next client, its CONNECT read.
@@ -119,6 +119,17 @@ impl Client {
                 let return_codes = vec![code; subscribe.filters.len()];
                 self.line.write(&Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })).await;
                 subscribe.filters.into_iter().map(|filter| filter.path).collect()
+            }
+            other => panic!("not a SUBSCRIBE: {other:?}"),
+        }
+    }
+
+    /// One answer for each filter.
+    pub(super) async fn answer_subscribe(&mut self, codes: &[SubscribeReasonCode]) {
+        match self.line.packet().await {
+            Some(Packet::Subscribe(subscribe)) => {
+                assert_eq!(subscribe.filters.len(), codes.len());
+                self.line.write(&Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes: codes.to_vec(), properties: None })).await;
             }
             other => panic!("not a SUBSCRIBE: {other:?}"),
         }

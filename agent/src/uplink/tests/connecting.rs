@@ -24,7 +24,7 @@ async fn a_connection_asks_for_what_the_design_says() {
     assert_eq!((will.topic.as_ref(), will.message.as_ref(), will.retain), (&b"siteward/v1/s/g/status"[..], &b"offline"[..], true));
     client.connack(ConnectReturnCode::Success, |_| {}).await;
     assert_eq!(site.publish(1), Err(NotTaken::NoConnection));
-    assert_eq!(client.grant(SubscribeReasonCode::Success(QoS::AtLeastOnce)).await, ["siteward/v1/s/g/receipt"]);
+    assert_eq!(client.grant(SubscribeReasonCode::Success(QoS::AtLeastOnce)).await, ["siteward/v1/s/g/receipt", "siteward/v1/s/g/command"]);
     assert_eq!(site.up().await, 10);
     assert_eq!(site.board.uplink().state, UplinkState::Connected);
 }
@@ -47,7 +47,7 @@ async fn a_message_from_the_hub_is_passed_on() {
     let (_broker, mut client, mut site) = connected(10).await;
     client.send("siteward/v1/s/g/receipt", b"{}").await;
     match site.event().await {
-        UplinkEvent::Message { topic, payload } => {
+        UplinkEvent::Message { topic, payload, .. } => {
             assert_eq!((topic.as_str(), payload.as_ref()), ("siteward/v1/s/g/receipt", &b"{}"[..]));
         }
         other => panic!("{other:?}"),
@@ -95,6 +95,16 @@ async fn a_refused_subscription_is_not_up() {
     assert!(client.packet().await.is_none());
     let _client = broker.welcome(|_| {}).await;
     site.until("uplink_refused is gone", |site| site.conditions().is_empty()).await;
+    site.up().await;
+}
+
+#[tokio::test]
+async fn access_rules_that_know_no_commands_yet_do_not_keep_a_gateway_out() {
+    let broker = Broker::start().await;
+    let mut site = Site::start(&[&broker], 10, timing());
+    let mut client = broker.client().await;
+    client.connack(ConnectReturnCode::Success, |_| {}).await;
+    client.answer_subscribe(&[SubscribeReasonCode::Success(QoS::AtLeastOnce), SubscribeReasonCode::NotAuthorized]).await;
     site.up().await;
 }
 

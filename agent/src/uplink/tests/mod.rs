@@ -3,6 +3,7 @@
 mod broker;
 mod connecting;
 mod endings;
+mod endpoints;
 mod publishing;
 mod tls;
 
@@ -26,12 +27,16 @@ fn timing() -> Timing {
         backoff_min: Duration::from_millis(5),
         backoff_max: Duration::from_millis(20),
         backoff_slow: Duration::from_millis(40),
+        steady: HANGS,
+        return_min: HANGS * 10,
+        return_dial_max: HANGS * 10,
+        return_max: HANGS * 10,
+        leave: HANGS,
     }
 }
 
 fn settings(endpoints: Vec<Endpoint>, in_flight: usize) -> UplinkSettings {
     UplinkSettings {
-        added: Vec::new(),
         endpoints,
         ca: None,
         cert: None,
@@ -48,6 +53,7 @@ fn identity(directory: &TempDir) -> UplinkIdentity {
         client_id: "st-marys-gw1".into(),
         will: ("siteward/v1/s/g/status".into(), Bytes::from_static(b"offline")),
         subscriptions: vec!["siteward/v1/s/g/receipt".into()],
+        optional: vec!["siteward/v1/s/g/command".into()],
         directory: directory.path().join("run"),
     }
 }

@@ -6,7 +6,7 @@ use rumqttc::v5::mqttbytes::v5::{PubAckReason, Publish, PublishProperties};
 
 use super::broker::Broker;
 use super::{Site, connected, timing};
-use crate::uplink::{AckReason, NotTaken, Outgoing, UplinkEvent, mqtt};
+use crate::uplink::{AckReason, NotTaken, Outgoing, UplinkEvent, publisher};
 
 #[tokio::test]
 async fn the_window_is_the_smaller_of_ours_and_the_brokers() {
@@ -118,7 +118,7 @@ fn a_packet_is_measured_as_it_is_written() {
             let properties = PublishProperties { user_properties: properties, content_type, ..PublishProperties::default() };
             let mut publish = Publish::new("a/topic", QoS::AtLeastOnce, vec![0; payload], Some(properties));
             publish.pkid = 1;
-            assert_eq!(mqtt::packet_bytes(&outgoing, None), Ok(publish.size()));
+            assert_eq!(publisher::packet_bytes(&outgoing, None), Ok(publish.size()));
         }
     }
 }
@@ -141,6 +141,6 @@ fn neither_publishes_nor_messages_show_their_content() {
     let canary = || Bytes::from_static(b"CANARY");
     let properties = vec![("controlid".into(), "CANARY".into())];
     let outgoing = Outgoing { token: 1, topic: "t".into(), payload: canary(), content_type: None, properties, retain: false };
-    let message = UplinkEvent::Message { topic: "t".into(), payload: canary() };
+    let message = UplinkEvent::Message { topic: "t".into(), payload: canary(), retained: false };
     assert_eq!(format!("{outgoing:?} / {message:?}"), "publish 1 to t [6 bytes, 1 properties, retain false] / message on t [6 bytes]");
 }

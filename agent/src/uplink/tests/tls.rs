@@ -1,6 +1,6 @@
 //! The uplink over TLS: who is accepted, who is not, and what is said then.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -18,7 +18,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::broker::Broker;
 use super::{Site, settings, timing};
-use crate::config::settings::{Endpoint, TlsKeySource, UplinkSettings};
+use crate::config::settings::{ClientIdentity, Endpoint, TlsKeySource, UplinkSettings};
+use crate::uplink::UplinkEvent;
 use crate::uplink::tls::{self, DatesForgiven, TlsError, TlsFiles};
 
 struct Authority {
@@ -69,12 +70,12 @@ impl Files {
     }
 
     fn tls_files(&self) -> TlsFiles {
-        TlsFiles { ca: self.path("ca.pem"), cert: Some(self.path("gateway.pem")), key: Some(self.path("gateway.key")) }
+        TlsFiles { ca: self.path("ca.pem").into(), cert: Some(self.path("gateway.pem")), key: Some(self.path("gateway.key")) }
     }
 
     fn settings(&self, endpoint: Endpoint) -> UplinkSettings {
-        let TlsFiles { ca, cert, key } = self.tls_files();
-        UplinkSettings { ca: Some(ca), cert, key: key.map(TlsKeySource::File), ..settings(vec![endpoint], 10) }
+        let TlsFiles { cert, key, .. } = self.tls_files();
+        UplinkSettings { ca: Some(self.path("ca.pem")), cert, key: key.map(TlsKeySource::File), ..settings(vec![endpoint], 10) }
     }
 }
 
@@ -113,7 +114,7 @@ async fn front(
             });
         }
     });
-    Endpoint { host: "127.0.0.1".into(), port, tls: true }
+    Endpoint::new("127.0.0.1", port, true)
 }
 
 #[tokio::test]
@@ -129,6 +130,37 @@ async fn a_gateway_with_a_certificate_of_the_hub_gets_in() {
         let publish = client.publish().await;
         client.puback(publish.pkid, PubAckReason::Success).await;
         assert_eq!(site.acked().await.0, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_brings_its_own_ca_is_checked_against_that_alone() {
+    let (broker, ours, theirs) = (Broker::start().await, Authority::new(), Authority::named("theirs"));
+    let files = Files::new(&ours, theirs.issue("gateway"));
+    let endpoint = front(&broker, &theirs, theirs.issue("127.0.0.1"), &rustls::version::TLS13).await;
+    let mut settings = files.settings(endpoint.clone());
+    settings.endpoints = vec![endpoint.added(Some(theirs.pem.as_str().into()))];
+    let mut site = Site::start_as(settings, timing());
+    let _client = broker.welcome(|_| {}).await;
+    site.up().await;
+}
+
+#[tokio::test]
+async fn a_candidate_certificate_that_is_refused_gives_way_to_the_one_in_use() {
+    let (broker, ca) = (Broker::start().await, Authority::new());
+    let files = Files::new(&ca, ca.issue("gateway"));
+    let endpoint = front(&broker, &ca, ca.issue("127.0.0.1"), &rustls::version::TLS13).await;
+    let (cert, key) = Authority::named("stranger").issue("gateway");
+    let identity = ClientIdentity { cert: files.path("candidate.pem"), key: files.path("candidate.key") };
+    std::fs::write(&identity.cert, cert).unwrap();
+    std::fs::write(&identity.key, key).unwrap();
+    let mut settings = files.settings(endpoint.clone());
+    settings.endpoints = vec![endpoint.clone().with_identity(identity), endpoint.clone()];
+    let mut site = Site::start_as(settings, timing());
+    let _client = broker.welcome(|_| {}).await;
+    match site.event().await {
+        UplinkEvent::Up { endpoint: found, .. } => assert_eq!(found, endpoint),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -193,7 +225,7 @@ fn unusable_files_are_named_with_what_to_do() {
     assert!(tls::client_config(&files.tls_files()).is_ok());
     let says = |files: TlsFiles| tls::client_config(&files).unwrap_err().to_string();
     assert!(says(TlsFiles { key: None, ..files.tls_files() }).contains("belong together"));
-    assert!(says(TlsFiles { ca: files.path("gateway.key"), ..files.tls_files() }).contains("gateway.key: holds no certificate"));
+    assert!(says(TlsFiles { ca: files.path("gateway.key").into(), ..files.tls_files() }).contains("gateway.key: holds no certificate"));
     std::fs::write(files.path("ca.pem"), "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
     assert!(matches!(tls::client_config(&files.tls_files()), Err(TlsError::Pem { .. })));
     std::fs::write(files.path("ca.pem"), &ca.pem).unwrap();
@@ -206,7 +238,7 @@ fn unusable_files_are_named_with_what_to_do() {
 fn dates_alone_do_not_refuse_the_hub_while_our_clock_is_not_believed() {
     let ca = Authority::new();
     let files = Files::new(&ca, ca.issue("gateway"));
-    let inner = tls::verifier(Path::new(&files.path("ca.pem")), &Arc::new(ring::default_provider())).unwrap();
+    let inner = tls::verifier(&files.path("ca.pem").into(), &Arc::new(ring::default_provider())).unwrap();
     let check = |clock_suspect, name: &'static str, at, hub: &Authority| {
         let certificate = CertificateDer::from_pem_slice(hub.issue("hub.example.org").0.as_bytes()).unwrap();
         let verifier = DatesForgiven { inner: inner.clone(), clock_suspect };
