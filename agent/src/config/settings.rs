@@ -9,7 +9,7 @@ use crate::record::{FeedId, Lane, Name, Stage};
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub gateway: GatewaySettings,
     pub spool: SpoolSettings,
@@ -17,7 +17,7 @@ pub struct Settings {
     pub feeds: Vec<FeedSettings>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySettings {
     pub site: Name,
     pub id: Name,
@@ -26,7 +26,7 @@ pub struct GatewaySettings {
     pub control_socket: PathBuf,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolSettings {
     pub path: PathBuf,
     /// `None`: 70 % of the volume, found out when the spool is opened.
@@ -46,7 +46,7 @@ pub enum KeySource {
     File(PathBuf),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkSettings {
     /// In order of preference.
     pub endpoints: Vec<Endpoint>,
@@ -100,7 +100,7 @@ pub enum OnNoSubscriber {
     Accept,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedSettings {
     pub id: FeedId,
     pub lane: Lane,
@@ -109,14 +109,14 @@ pub struct FeedSettings {
     pub source: SourceSettings,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // one per feed, made at start
 pub enum SourceSettings {
     Mllp(MllpSettings),
     Directory(Box<DirectorySettings>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MllpSettings {
     pub listen: SocketAddr,
     pub on_store_failure: OnStoreFailure,
@@ -136,7 +136,7 @@ pub struct MllpSettings {
 }
 
 /// MLLP over TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     pub cert: PathBuf,
     pub key: TlsKeySource,

@@ -74,7 +74,7 @@ pub enum DoneRule {
 }
 
 /// A directory feed, validated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectorySettings {
     pub path: PathBuf,
     pub patterns: Vec<Pattern>,
