@@ -16,6 +16,8 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod log;
+pub mod reload;
+pub mod sources;
 pub mod status;
 pub mod systemd;
 

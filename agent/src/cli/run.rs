@@ -9,5 +9,5 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     super::memory::settle();
     log::init();
     let settings = config::load(file)?;
-    agent::run(settings).map_err(|error| Failure::Other(error.into()))
+    agent::run(settings, file.to_owned()).map_err(|error| Failure::Other(error.into()))
 }

@@ -14,10 +14,10 @@ use super::filelist::{FileList, Note};
 use super::index::Shared;
 use super::quarantine::Row;
 use super::quarantine::{Item, Quarantine};
-use super::{AppendError, Durable, QuarantineError};
+use super::{AppendError, ConfigureError, Durable, QuarantineError};
 use crate::clock;
 use crate::limits;
-use crate::record::{FeedId, FilePlace, Incarnation, Message, Payload};
+use crate::record::{FeedId, FilePlace, Incarnation, Lane, Message, Payload};
 use crate::status::condition::Code;
 
 /// Share of the quarantine quota that unusable bytes may take, in per cent; the rest is kept for records.
@@ -31,6 +31,7 @@ enum Request {
     Row { row: Row, answer: oneshot::Sender<Result<(), QuarantineError>> },
     Frame { feed: FeedId, peer: String, code: &'static str, bytes: Payload },
     Renew { answer: std::sync::mpsc::SyncSender<Result<Incarnation, AppendError>> },
+    Configure { feeds: Vec<(FeedId, Lane)>, answer: oneshot::Sender<Result<(), ConfigureError>> },
     Stop,
 }
 
@@ -65,6 +66,14 @@ impl Appender {
         let (answer, answered) = oneshot::channel();
         self.requests.blocking_send(Request::Files { messages, answer }).map_err(|_| AppendError::Stopping)?;
         Ok(Appending(answered))
+    }
+
+    /// These feeds are configured from now on, and no others: a new one can be appended to when this returns `Ok`, what is in the queue before it
+    /// belongs to the old ones. After an error everything is as it was.
+    pub async fn configure(&self, feeds: Vec<(FeedId, Lane)>) -> Result<(), ConfigureError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Configure { feeds, answer }).await.map_err(|_| ConfigureError::Stopping)?;
+        answered.await.unwrap_or(Err(ConfigureError::Stopping))
     }
 
     /// How far a file feed is durable.
@@ -218,6 +227,11 @@ impl Worker {
                     if answer.send(self.committer.renew()).is_err() {
                         tracing::warn!("a new incarnation was begun, but nobody waited for it any more");
                     }
+                }
+                Request::Configure { feeds, answer } => {
+                    self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers));
+                    // Whoever asked may be gone: the feeds are configured all the same.
+                    drop(answer.send(self.committer.configure(&feeds)));
                 }
                 Request::Stop => {
                     goes_on = false;

@@ -180,6 +180,7 @@ impl Tls {
             Ok(Ok(stream)) => {
                 drop(self); // the connection lives long and needs no more of it
                 seat.touch();
+                shared.counters.peer_accepted();
                 connection::serve(stream, peer, seat, shared).await;
             }
             Ok(Err(error)) => {
