@@ -28,7 +28,7 @@ impl Reload {
         loop {
             tokio::select! {
                 biased;
-                _ended = stop.wait_for(|stop| *stop) => return, // an error means that whoever could stop us is gone
+                _ended = stop.changed() => return, // it changes once, to stop; an error means that nobody can any more
                 heard = hangup.recv() => if heard.is_none() { return },
             }
             tracing::info!(file = %self.file.display(), "SIGHUP: the feeds are read again");

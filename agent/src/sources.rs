@@ -153,7 +153,7 @@ impl Sources {
         loop {
             tokio::select! {
                 biased;
-                _ended = stop.wait_for(|stop| *stop) => break, // an error means that whoever could stop us is gone
+                () = is_stopped(&mut stop) => break,
                 Some(_ended) = self.tasks.join_next() => {} // its panic is in the log
                 Some(request) = self.requests.recv() => match request {
                     // Who asked may be gone; what was asked is done all the same.
@@ -192,7 +192,7 @@ impl Sources {
         };
         tokio::select! {
             biased;
-            _ended = stop.wait_for(|stop| *stop) => return Ok(faults), // the next start knows only the configured ones
+            () = is_stopped(&mut stop) => return Ok(faults), // the next start knows only the configured ones
             ended = timeout(limits::STOP_SOURCES, has_ended) => {
                 if ended.is_err() {
                     tracing::warn!("a feed that was taken away has not ended yet; what it still sends is refused");
@@ -285,4 +285,9 @@ impl Sources {
         }
         self.start_directory(feed);
     }
+}
+
+/// Ends when the agent is to stop, or whoever could say so is gone.
+async fn is_stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
