@@ -7,8 +7,8 @@ use siteward::limits;
 use siteward::record::{Chain, FeedId};
 use siteward::spool::{AppendError, Durable, Item};
 
-use super::{Check, all_feeds};
 use super::history::History;
+use super::{Check, all_feeds};
 
 impl History {
     pub(super) fn step(&mut self) -> Check {

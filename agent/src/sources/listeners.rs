@@ -72,14 +72,15 @@ impl Sources {
         // A feed that is gone may still hold a port that one of these needs.
         let held = |listen: &SocketAddr, sources: &Self| sources.running.values().any(|source| address(&source.settings) == Some(*listen));
         let unused: Vec<SocketAddr> = self.ports.keys().filter(|listen| !held(listen, self)).copied().collect();
-        unused.iter().for_each(|listen| drop(self.ports.remove(listen)));
+        for listen in unused {
+            self.ports.remove(&listen);
+        }
         for Ready { feed, listen, made } in ready {
-            match made {
-                Some((port, listener)) => self.start_listener(feed, port, listener),
-                None => {
-                    let before = old.iter().find(|before| before.id == feed.id).cloned();
-                    faults.extend(self.open_late(feed, listen, before));
-                }
+            if let Some((port, listener)) = made {
+                self.start_listener(feed, port, listener);
+            } else {
+                let before = old.iter().find(|before| before.id == feed.id).cloned();
+                faults.extend(self.open_late(feed, listen, before));
             }
         }
         faults

@@ -30,12 +30,12 @@ fn feeds(written: &[&str]) -> Feeds {
         .to_owned();
     for feed in written {
         let (id, rest) = feed.split_once('=').unwrap();
-        text.push_str(&format!("[[feed]]\nid=\"{id}\"\nstage=\"live\"\nforward=\"raw\"\nphi=\"allowed\"\n"));
+        text.extend(Some(format!("[[feed]]\nid=\"{id}\"\nstage=\"live\"\nforward=\"raw\"\nphi=\"allowed\"\n")));
         if rest.starts_with('/') {
-            text.push_str(&format!("[feed.directory]\npath=\"{rest}\"\nsplit=\"lines\"\nscan=\"1s\"\nrequire_mount=false\n"));
+            text.extend(Some(format!("[feed.directory]\npath=\"{rest}\"\nsplit=\"lines\"\nscan=\"1s\"\nrequire_mount=false\n")));
         } else {
             let (listen, more) = rest.split_once(' ').unwrap_or((rest, ""));
-            text.push_str(&format!("[feed.mllp]\nlisten=\"{listen}\"\n{more}\n"));
+            text.extend(Some(format!("[feed.mllp]\nlisten=\"{listen}\"\n{more}\n")));
         }
     }
     Arc::from(config::parse_text(std::path::Path::new("/etc/t.toml"), &text).unwrap_or_else(|faults| panic!("{faults}\n{text}")).feeds)

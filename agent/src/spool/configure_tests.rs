@@ -82,7 +82,7 @@ fn feeds_are_bounded_and_too_many_change_nothing() {
     let bench = Bench::new();
     let mut parts = bench.open();
     let many = |from: usize, count: usize| -> Vec<(FeedId, Lane)> {
-        (from..from + count).map(|n| (feed(&format!("{:0>63}", n)), Lane::Normal)).collect()
+        (from..from + count).map(|n| (feed(&format!("{n:0>63}")), Lane::Normal)).collect()
     };
     assert_eq!(parts.committer.configure(&many(0, limits::FEEDS_MAX + 1)), Err(ConfigureError::TooManyFeeds));
     assert!(parts.committer.commit(vec![message("a", "1", "one")])[0].is_ok());
