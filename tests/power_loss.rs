@@ -121,10 +121,17 @@ fn damaged_heads_cost_marks_but_no_record() {
     play(5, Mix { histories: 300, head_damage: 60, cut_openings: 10, faults: 2, ..PLAIN });
 }
 
-/// I1, I3: feeds move between lanes and are left out of the configuration while they still hold records.
+/// I1, I3, I8: feeds come, move between lanes and are left out of the configuration while they still hold records, between two openings and while
+/// the spool is open: the first record of a new feed survives or was never acknowledged.
 #[test]
-fn feeds_that_move_or_retire_keep_their_records() {
-    play(6, Mix { histories: 250, reshaping: 60, faults: 3, cut_openings: 10, ..PLAIN });
+fn feeds_that_come_move_or_retire_keep_their_records() {
+    play(6, Mix { histories: 350, reshaping: 60, faults: 3, cut_openings: 10, ..PLAIN });
+}
+
+/// I1, I3: a feed leaves a lane in which a write has just failed: what reached the disk of it never counts beside what was given its number.
+#[test]
+fn feeds_that_leave_a_failed_lane_keep_their_records() {
+    play(8, Mix { histories: 500, reshaping: 90, faults: 20, cut_openings: 10, steps: 30, ..PLAIN });
 }
 
 /// A resent message is recognised while the window is whole, and never when its record is not durable.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   signals → board → spool (recovers) → forwarder → listeners → control socket → READY
-//! run     one loop: signals, watchdog beat, housekeeping every few seconds
+//! run     one loop: signals, watchdog beat, housekeeping every few seconds; beside it the sources, which may change (`sources`, `reload`)
 //! stop    sources (nothing new comes in) → forwarder (what the window holds is drained) → spool (synced, closed) → exit 0
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! costs that feed or the status only. What cannot (no spool) ends the start with a reason. The stop has one deadline; whoever exceeds it is
 //! left behind, since whatever was acknowledged is already durable (I1).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -20,16 +21,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::config::settings::{ExpectSettings, FeedSettings, Settings, SourceSettings};
-use crate::forward::{Forwarder, ForwarderHandle};
+use crate::forward::{Feeds, Forwarder, ForwarderHandle};
 use crate::limits;
-use crate::record::Name;
-use crate::source::files::{DirectoryFeed, DirectorySettings};
-use crate::source::http::{self, HttpFeed, HttpPorts, HttpSettings};
-use crate::source::mllp::MllpListener;
-use crate::source::slots::LargeFrameSlots;
+use crate::reload::Reload;
+use crate::sources::{Parts, Sources};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
-use crate::spool::{self, Appender, Closer, Spool};
+use crate::spool::{self, Closer, Monitor, Spool};
 use crate::status::board::{Board, ConfigView};
 use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
@@ -55,7 +53,8 @@ pub enum RunError {
 }
 
 /// Runs until SIGTERM or SIGINT. Blocking.
-pub fn run(settings: Settings) -> Result<(), RunError> {
+/// SIGHUP reads the feeds of `file` again.
+pub fn run(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(limits::RUNTIME_THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -64,15 +63,16 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    let outcome = runtime.block_on(live(Arc::new(settings)));
+    let outcome = runtime.block_on(live(Arc::new(settings), file));
     // A blocking call that exceeded the deadline must not hold up the exit.
     runtime.shutdown_background();
     outcome
 }
 
-async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
+async fn live(settings: Arc<Settings>, file: PathBuf) -> Result<(), RunError> {
     // First, so that a SIGTERM during recovery is a clean stop too.
     let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
     for feed in &settings.feeds {
@@ -82,23 +82,32 @@ async fn live(settings: Arc<Settings>) -> Result<(), RunError> {
     systemd::status("opening the spool");
     let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
-    let (watched, spool_monitor) = (expectations(&settings), monitor.clone());
+    let forwarder =
+        Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
+    let told = forwarder.feeds();
+    let spool_monitor = monitor.clone();
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
         monitor,
         recent: Arc::clone(&recent),
         resends: Arc::clone(&resends),
-        feeds: settings.feeds.clone(),
+        feeds: told.subscribe(),
         rollout: None,
     };
-    let forwarder =
-        Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    listen(&settings, &appender, &board, &stopped, &mut tasks);
-    drop(appender); // the listeners' copies are the only ones that stay
-    tasks.spawn(cadence::run(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
+    // The sources' copies of the appender are the only ones.
+    let watched = told.subscribe();
+    let parts = Parts { gateway: settings.gateway.id.clone(), appender, board: Arc::clone(&board), message_bytes_max: settings.spool.message_bytes_max, told };
+    let (mut sources, handle) = Sources::new(parts);
+    // Every feed is bound once before READY, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
+    if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), &stopped).await {
+        tracing::error!("the feeds cannot be taken up: {error}");
+    }
+    tasks.spawn(sources.run(stopped.clone()));
+    tasks.spawn(Reload { file, running: Arc::clone(&settings), sources: handle }.run(hangup, stopped.clone()));
+    tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
     tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
@@ -128,114 +137,55 @@ async fn open_spool(settings: &Settings, board: &Arc<Board>) -> Result<Spool, Ru
 }
 
 /// The feeds that say when they expect something.
-fn expectations(settings: &Settings) -> Vec<Expectation> {
+fn expectations(feeds: &[FeedSettings]) -> Vec<Expectation> {
     let of = |feed: &FeedSettings| {
         let ExpectSettings { expect, holidays_file } = feed.expect.clone()?;
         let is_directory = matches!(feed.source, SourceSettings::Directory(_));
         Some(Expectation { feed: feed.id.clone(), expect, holidays_file, is_directory })
     };
-    settings.feeds.iter().filter_map(of).collect()
+    feeds.iter().filter_map(of).collect()
 }
 
-/// What a listener is made of.
-struct Listening {
-    gateway: Name,
-    feed: FeedSettings,
-    message_bytes_max: u64,
-    appender: Appender,
-    slots: LargeFrameSlots,
-    ports: HttpPorts,
+/// Watches what the configured feeds are expected to bring; begins anew when that changes (what was seen so far is in a file).
+async fn keep_cadence(
+    mut feeds: watch::Receiver<Feeds>,
+    spool: PathBuf,
     board: Arc<Board>,
-}
-
-/// A listener of either kind, bound.
-enum Bound {
-    Mllp(MllpListener),
-    Http(HttpFeed),
-}
-
-impl Bound {
-    async fn run(self, stop: watch::Receiver<bool>) {
-        match self {
-            Self::Mllp(listener) => listener.run(stop).await,
-            Self::Http(feed) => feed.run(stop).await,
-        }
-    }
-}
-
-impl Listening {
-    /// Binds; on failure the condition `listener_down` is raised, and cleared by the next success.
-    fn bind(&self) -> Option<Bound> {
-        let (feed, appender) = (self.feed.id.clone(), self.appender.clone());
-        match &self.feed.source {
-            SourceSettings::Mllp(mllp) => {
-                let bound = MllpListener::bind(feed, mllp.clone(), self.message_bytes_max, appender, &self.slots, &self.board);
-                bound.ok().map(Bound::Mllp)
-            }
-            SourceSettings::Http(http) => HttpFeed::bind(http::Parts {
-                feed,
-                gateway: self.gateway.clone(),
-                settings: HttpSettings::clone(http),
-                message_bytes_max: self.message_bytes_max,
-                appender,
-                slots: &self.slots,
-                board: &self.board,
-                ports: &self.ports,
-            })
-            .ok()
-            .map(Bound::Http),
-            SourceSettings::Directory(_) => None,
-        }
-    }
-
-    /// Serves, and binds again for as long as it takes.
-    async fn run(self, mut bound: Option<Bound>, mut stop: watch::Receiver<bool>) {
-        loop {
-            if let Some(listener) = bound.take() {
-                // A task of its own, so that a panic costs this feed some seconds and not its listener for good.
-                let mut serving = JoinSet::new();
-                serving.spawn(listener.run(stop.clone()));
-                if let Some(Err(_)) = serving.join_next().await {
-                    let text = "the listener failed; its place is in the log; it is opened again";
-                    self.board.raise(Code::ListenerDown, self.feed.id.as_str(), text);
+    monitor: Monitor,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let watched = expectations(&feeds.borrow_and_update());
+        let (end, ends) = watch::channel(false);
+        let is_watched = watched.clone();
+        let mut watching = std::pin::pin!(cadence::run(watched, spool.clone(), Arc::clone(&board), monitor.clone(), ends));
+        let mut has_ended = false;
+        let stops = loop {
+            tokio::select! {
+                biased;
+                _ended = stop.wait_for(|stop| *stop) => break true,
+                () = &mut watching, if !has_ended => has_ended = true, // nothing is expected
+                changed = feeds.changed() => {
+                    if changed.is_err() {
+                        break true;
+                    }
+                    if expectations(&feeds.borrow_and_update()) != is_watched {
+                        break false;
+                    }
                 }
             }
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                () = sleep(limits::LISTENER_RETRY) => {}
-            }
-            bound = self.bind();
-        }
-    }
-}
-
-/// Binds every feed once before this returns, so that READY means listening; a feed that cannot bind tries on.
-fn listen(settings: &Settings, appender: &Appender, board: &Arc<Board>, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
-    let slots = LargeFrameSlots::new();
-    let ports = HttpPorts::default();
-    for feed in &settings.feeds {
-        if let SourceSettings::Directory(directory) = &feed.source {
-            let source = DirectoryFeed {
-                feed: feed.id.clone(),
-                settings: DirectorySettings::clone(directory),
-                message_bytes_max: settings.spool.message_bytes_max,
-                appender: appender.clone(),
-                board: Arc::clone(board),
-            };
-            tasks.spawn(source.run(stop.clone()));
-            continue;
-        }
-        let listening = Listening {
-            gateway: settings.gateway.id.clone(),
-            feed: feed.clone(),
-            message_bytes_max: settings.spool.message_bytes_max,
-            appender: appender.clone(),
-            slots: slots.clone(),
-            ports: ports.clone(),
-            board: Arc::clone(board),
         };
-        let bound = listening.bind();
-        tasks.spawn(listening.run(bound, stop.clone()));
+        end.send_replace(true);
+        if !has_ended {
+            watching.await;
+        }
+        if stops {
+            return;
+        }
+        let now = expectations(&feeds.borrow());
+        for gone in is_watched.iter().filter(|was| !now.iter().any(|is| is.feed == was.feed)) {
+            board.clear(Code::FeedSilent, gone.feed.as_str());
+        }
     }
 }
 
@@ -288,7 +238,6 @@ async fn keep_house(
                 tracing::info!("SIGINT: stopping");
                 return Ok(());
             }
-            _ = signals.hangup.recv() => tracing::info!("SIGHUP changes nothing yet; restart the agent for a new configuration"),
             () = watchdog.due() => {
                 watchdog.beat();
             }
@@ -345,15 +294,10 @@ async fn shut_down(
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 }

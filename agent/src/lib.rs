@@ -16,7 +16,9 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod log;
+pub mod reload;
 pub mod rollout;
+pub mod sources;
 pub mod status;
 pub mod systemd;
 

@@ -21,8 +21,11 @@ pub const GIB: u64 = 1024 * MIB;
 
 /// Longest site, gateway or feed name (`[a-z0-9-]{1,63}`), in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
-/// Configured plus retired feeds of one gateway.
+/// Feeds of one gateway that are configured or still drain.
 pub const FEEDS_MAX: usize = 128;
+/// Feeds of one gateway that were ever configured: where each ended is remembered, so that one that comes back goes on there. About 200 bytes
+/// each in the heads.
+pub const FEEDS_KNOWN_MAX: usize = 1024;
 /// Longest control id kept in a record header, in bytes (MSH-10 is at most 199 since HL7 v2.7). A longer one is cut in the header only.
 pub const CONTROL_ID_BYTES_MAX: usize = 199;
 
@@ -66,6 +69,12 @@ pub const FRAME_TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), D
 pub const IDLE_TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(7 * 24));
 /// A listener that could not bind tries again after this.
 pub const LISTENER_RETRY: Duration = Duration::from_secs(5);
+/// A listener that is to let go of its port does so within this, or is cut.
+pub const LISTENER_RELEASE: Duration = Duration::from_secs(5);
+/// Changes of the set of sources that wait for the one under way.
+pub const SOURCE_REQUESTS: usize = 4;
+/// A feed that had a peer within this time before a change is expected to have one again after it.
+pub const PEER_EXPECTED: Duration = Duration::from_hours(1);
 /// Time a frame waits for a large-frame slot before the connection is closed unanswered; the sender keeps the message.
 pub const LARGE_FRAME_WAIT: Duration = Duration::from_mins(2);
 /// Time a peer has to take its reply before the connection is closed.

@@ -53,6 +53,11 @@ impl Process {
         send(self.id(), Signal::TERM);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        send(self.id(), Signal::HUP);
+    }
+
     /// SIGTERM to what it started (for a wrapper such as strace).
     pub fn terminate_children(&self) {
         for pid in descendants(self.id()) {

@@ -185,6 +185,24 @@ impl Site {
         assert!(up && process.running(), "the agent does not listen; its log ends with:\n{}", process.log_tail());
     }
 
+    /// Writes the configuration and has the agent read it again; what it says came of it.
+    pub fn reload(&mut self) -> String {
+        self.write_configuration();
+        self.hang_up()
+    }
+
+    /// Has the agent read its file again, as it is; what it says came of it.
+    pub fn hang_up(&mut self) -> String {
+        const ENDS: [&str; 4] =
+            ["the feeds are as the file says", "it goes on as it was", "the feeds stay as they were", "nothing was changed"];
+        let before = self.log().len();
+        self.process().hang_up();
+        let said = || self.log().get(before..).unwrap_or_default().to_owned();
+        let done = wait::try_until(wait::SOON, || ENDS.iter().any(|end| said().contains(end)));
+        assert!(done, "nothing came of SIGHUP; the log ends with:\n{}", self.log_tail());
+        said()
+    }
+
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the agent was started")
     }

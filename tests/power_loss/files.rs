@@ -12,6 +12,7 @@ use siteward::config::settings::KeySource;
 use siteward::limits;
 use siteward::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Lane, Message, Origin, Payload, Stage};
 use siteward::source::files::memory::Memory;
+use siteward::source::split::SplitSettings;
 use siteward::spool::filelist::{FileList, KnownFile};
 use siteward::spool::{Item, Options, Parts, StateChoice, open_with};
 use siteward::status::board::Board;
@@ -202,7 +203,7 @@ impl World {
     fn live(&mut self, mut parts: Parts) -> Check {
         self.verify(&mut parts)?;
         let opened = FileList::open(self.disk.handle(), &self.root, &cabinet());
-        let opened = opened.and_then(|(list, notes)| Memory::open(list, notes, Self::progress(&parts)));
+        let opened = opened.and_then(|(list, notes)| Memory::open(list, notes, Self::progress(&parts), &SplitSettings::Lines));
         if let Ok(mut memory) = opened {
             // What was done before the end and only not taken away.
             self.files.retain(|file| !memory.is_done(&file.known.fingerprint));
@@ -248,7 +249,7 @@ impl World {
         let mut parts = self.open()?.ok_or("does not open on a healthy disk")?;
         self.verify(&mut parts)?;
         let (list, notes) = FileList::open(self.disk.handle(), &self.root, &cabinet()).map_err(|error| error.to_string())?;
-        let mut memory = Memory::open(list, notes, Self::progress(&parts)).map_err(|error| error.to_string())?;
+        let mut memory = Memory::open(list, notes, Self::progress(&parts), &SplitSettings::Lines).map_err(|error| error.to_string())?;
         self.files.retain(|file| !memory.is_done(&file.known.fingerprint));
         while !self.files.is_empty() {
             if !self.batch(&mut parts, &mut memory)? {

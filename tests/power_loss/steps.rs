@@ -7,8 +7,8 @@ use siteward::limits;
 use siteward::record::{Chain, FeedId};
 use siteward::spool::{AppendError, Durable, Item};
 
-use super::Check;
 use super::history::History;
+use super::{Check, all_feeds};
 
 impl History {
     pub(super) fn step(&mut self) -> Check {
@@ -25,6 +25,9 @@ impl History {
             self.disk.fail(op, after, times, errno);
             self.note(format!("{op:?} will fail {times}x after {after}"));
         }
+        if self.mix.reshaping > 0 && self.rng.percent(8) {
+            return self.configure();
+        }
         match self.rng.below(100) {
             0..50 => self.append(),
             50..72 => self.read(),
@@ -40,6 +43,36 @@ impl History {
             }
             95..98 => self.quarantine(),
             _ => self.bogus_marks(),
+        }
+    }
+
+    /// Feeds come, go and move while the spool is open. A change that is refused has changed nothing.
+    pub(super) fn configure(&mut self) -> Check {
+        let (feeds, retired) = (self.feeds.clone(), self.retired.clone());
+        let next = all_feeds().into_iter().find(|(id, _)| !self.feeds.iter().any(|(known, _)| known == id));
+        match next {
+            Some(feed) if self.rng.percent(30) => {
+                self.note(format!("{} is new", feed.0));
+                self.feeds.push(feed);
+            }
+            _ => self.reshape(),
+        }
+        let (wanted, failed) = (self.options().feeds, self.disk.failed());
+        let configured = self.parts.as_mut().expect("open").committer.configure(&wanted);
+        self.note(format!("configure: {}", configured.is_ok()));
+        match configured {
+            Ok(()) => {
+                for (id, _) in &self.feeds {
+                    self.ledger.feeds.entry(id.clone()).or_default();
+                }
+                Ok(())
+            }
+            Err(error) if self.disk.is_frozen() || self.disk.failed() > failed => {
+                self.note(error.to_string());
+                (self.feeds, self.retired) = (feeds, retired);
+                Ok(())
+            }
+            Err(error) => Err(format!("not configured on a healthy disk: {error}")),
         }
     }
 

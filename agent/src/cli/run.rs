@@ -12,5 +12,5 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
         tracing::debug!("the process could not begin again with its memory settings: {error}");
     }
     let settings = config::load(file)?;
-    agent::run(settings).map_err(|error| Failure::Other(error.into()))
+    agent::run(settings, file.to_owned()).map_err(|error| Failure::Other(error.into()))
 }

@@ -54,6 +54,7 @@ pub use fault::{Fault, Faults};
 use fault::{FaultList, Place};
 pub(crate) use reader::{duration_of, nearest};
 use settings::Settings;
+pub(crate) use validate::collide;
 
 use crate::limits;
 

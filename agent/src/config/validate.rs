@@ -254,7 +254,7 @@ pub(super) fn feeds(written: &[Feed], zone: Option<&str>, base: &Path, f: &mut F
 }
 
 /// Whether two listeners cannot both have their address: same port, and same or catch-all IP.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 

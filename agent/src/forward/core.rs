@@ -26,7 +26,7 @@ use super::window::{Flight, Window};
 use crate::config::settings::{Confirm, OnNoSubscriber};
 use crate::contract::{Checkpoint, Mark, OnlineState, Receipt};
 use crate::limits::{CHECKPOINT_RECORDS, OUTCOME_OVERHEAD_BYTES, PARK_MAX, PARK_MIN, UNCONFIRMED_PER_FEED, UNCONFIRMED_TOTAL};
-use crate::record::{Chain, Incarnation, Link, Position};
+use crate::record::{Chain, Incarnation, Lane, Link, Position};
 use crate::status::condition::Code;
 use crate::uplink::AckReason;
 
@@ -151,7 +151,7 @@ pub struct Core {
 
 impl Core {
     pub fn new(rules: Rules, feeds: Vec<FeedStart>, now: Instant) -> Self {
-        let unconfirmed_max = (UNCONFIRMED_TOTAL / feeds.len().max(1)).min(UNCONFIRMED_PER_FEED);
+        let unconfirmed_max = unconfirmed_max(feeds.len());
         let shares = Shares::new(feeds.iter().map(|feed| feed.lane));
         let checkpoints = || Checkpoints::new(CHECKPOINT_RECORDS, rules.receipt_timeout);
         Self {
@@ -172,6 +172,39 @@ impl Core {
             status: Status { state: OnlineState::Online, due: false },
             stopping: false,
         }
+    }
+
+    // ---- feeds that come and go ----
+
+    /// One more feed; its lineage is published before anything else of it. Says its index.
+    pub fn add(&mut self, start: FeedStart, now: Instant) -> usize {
+        let index = self.feeds.len();
+        self.shares.add(index, start.lane);
+        let checkpoints = Checkpoints::new(CHECKPOINT_RECORDS, self.rules.receipt_timeout);
+        self.feeds.push(Feed::new(start, 0, checkpoints, now));
+        self.share_out();
+        index
+    }
+
+    /// The lane of a feed, and whether it is configured, from now on. What is in flight counts where it was sent.
+    pub fn reshape(&mut self, feed: usize, lane: Lane, retired: bool) {
+        let known = &mut self.feeds[feed];
+        let was_done = known.is_done();
+        known.retired = retired;
+        if was_done && !retired {
+            known.open_again(); // it was passed over when others told theirs
+        }
+        if known.lane != lane {
+            known.lane = lane;
+            self.shares.move_to(feed, lane);
+        }
+        self.share_out();
+    }
+
+    /// I4: what may wait for confirmation, shared by those that have something to say.
+    fn share_out(&mut self) {
+        let most = unconfirmed_max(self.feeds.iter().filter(|feed| !feed.is_done()).count());
+        self.feeds.iter_mut().for_each(|feed| feed.allow(most));
     }
 
     // ---- what happens around it ----
@@ -291,6 +324,9 @@ impl Core {
         }
         for index in 0..self.feeds.len() {
             let feed = &mut self.feeds[index];
+            if feed.is_done() {
+                continue;
+            }
             if feed.opened() && feed.opens_again && again {
                 feed.open_again();
             }
@@ -317,6 +353,9 @@ impl Core {
 
     fn head_due(&self, feed: usize) -> Option<Instant> {
         let feed = &self.feeds[feed];
+        if feed.is_done() {
+            return None;
+        }
         feed.checkpoints.due(feed.drained(), self.rules.confirm == Confirm::Receipt && feed.acked() > 0)
     }
 
@@ -463,4 +502,9 @@ impl Core {
             self.effects.push(Effect::Clear { code, feed });
         }
     }
+}
+
+/// Outcomes of each feed that may wait for a receipt, where so many feeds share the whole.
+fn unconfirmed_max(feeds: usize) -> usize {
+    (UNCONFIRMED_TOTAL / feeds.max(1)).min(UNCONFIRMED_PER_FEED)
 }

@@ -86,6 +86,8 @@ pub struct Feed {
     /// The lineage went again for the head that is due now.
     pub reopened: bool,
     pub parked: Option<Parked>,
+    /// No longer configured.
+    pub retired: bool,
     pub checkpoints: Checkpoints,
     settled: Mark,
     entries: VecDeque<Entry>,
@@ -112,6 +114,7 @@ impl Feed {
             unheard: false,
             reopened: false,
             parked: None,
+            retired: false,
             checkpoints,
             settled: start.settled,
             entries: VecDeque::new(),
@@ -153,6 +156,16 @@ impl Feed {
     /// Everything durable is published and acknowledged.
     pub fn drained(&self) -> bool {
         self.in_flight == 0 && self.unsent.is_empty() && self.tail() >= self.head.seq
+    }
+
+    /// No longer configured and wholly settled: there is nothing to say about it.
+    pub fn is_done(&self) -> bool {
+        self.retired && self.settled.seq >= self.head.seq
+    }
+
+    /// How many outcomes may wait for their confirmation from now on.
+    pub fn allow(&mut self, unconfirmed_max: usize) {
+        self.unconfirmed_max = unconfirmed_max;
     }
 
     /// The seq after which the next outcome is read; `None` when there is nothing to send or no room to remember it.

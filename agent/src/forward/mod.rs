@@ -22,6 +22,7 @@
 //! | `window.rs`, `shares.rs` | how much may be in flight, and whose turn it is (I4) |
 //! | `checkpoint.rs`, `pause.rs`, `receipt.rs` | when checkpoints are due; how long to leave something alone; what a receipt proves |
 //! | `mailbox.rs`, `mail.rs` | what the rollout has to say; the channels between it and us |
+//! | `feeds.rs` | feeds that come, go and move while it runs |
 //! | `publish.rs`, `shell.rs` | the wire format; the only file here that touches disk, network and time |
 //!
 //! When things break: no connection: nothing happens until `Up`. A refused feed waits alone. A disk that cannot be read parks the feed that
@@ -32,6 +33,7 @@ mod answers;
 mod checkpoint;
 mod core;
 mod feed;
+mod feeds;
 pub mod mail;
 mod mailbox;
 mod pause;
@@ -51,9 +53,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::config::settings::Settings;
+use crate::config::settings::{FeedSettings, Settings};
 use crate::limits::FORWARD_JOIN_GRACE;
 use crate::spool::Reader;
 use crate::status::board::Board;
@@ -71,17 +73,18 @@ impl Forwarder {
         runtime: tokio::runtime::Handle,
     ) -> std::io::Result<ForwarderHandle> {
         let (stop, stop_signal) = oneshot::channel();
+        let (feeds, its_feeds) = watch::channel(Arc::from(settings.feeds.as_slice()));
         let (finished, done) = mpsc::sync_channel(1);
         let beat = Arc::new(AtomicU64::new(0));
         let (settings, its_beat) = (settings.clone(), Arc::clone(&beat));
         let (mail, office) = mail::mail();
         let thread = thread::Builder::new().name("forward".into()).spawn(move || {
-            let shell = shell::Shell::new(&settings, reader, board, &runtime, its_beat, office);
+            let shell = shell::Shell::new(&settings, reader, board, &runtime, (its_beat, its_feeds), office);
             runtime.block_on(shell.run(stop_signal));
             // Nobody listens when the handle is gone; there is nobody to tell then.
             let _ = finished.try_send(());
         })?;
-        Ok(ForwarderHandle { stop, done, beat, thread, mail: Some(mail) })
+        Ok(ForwarderHandle { stop, done, beat, feeds, thread, mail: Some(mail) })
     }
 }
 
@@ -91,9 +94,13 @@ pub struct ForwarderHandle {
     stop: oneshot::Sender<Duration>,
     done: mpsc::Receiver<()>,
     beat: Arc<AtomicU64>,
+    feeds: watch::Sender<Feeds>,
     thread: thread::JoinHandle<()>,
     mail: Option<mail::Mail>,
 }
+
+/// The configured feeds, as they are handed round.
+pub type Feeds = Arc<[FeedSettings]>;
 
 impl ForwarderHandle {
     /// The rollout's way to the uplink; `None` if it was taken before.
@@ -104,6 +111,11 @@ impl ForwarderHandle {
     /// Grows at least once a second while the thread moves or is legitimately idle; stands still when it hangs or has ended.
     pub fn progress(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)
+    }
+
+    /// Where the feeds that are configured from now on are told; after the spool knows them.
+    pub fn feeds(&self) -> watch::Sender<Feeds> {
+        self.feeds.clone()
     }
 
     /// The same counter, for a watchdog that outlives a borrow.

@@ -34,6 +34,19 @@ impl Shares {
         Self { feeds, turn: [0; 3], clock: [0; 3], now: 0 }
     }
 
+    /// One more feed: its index is the next one.
+    pub fn add(&mut self, feed: usize, lane: Lane) {
+        self.feeds[lane.index()].push(feed);
+    }
+
+    /// The feed goes on in another lane; what the old one owes stays with the old one.
+    pub fn move_to(&mut self, feed: usize, lane: Lane) {
+        for feeds in &mut self.feeds {
+            feeds.retain(|known| *known != feed);
+        }
+        self.add(feed, lane);
+    }
+
     /// The feed that publishes next, of those that are `ready`, in the lanes that the window `admits`.
     pub fn pick(&mut self, admits: impl Fn(Lane) -> bool, ready: impl Fn(usize) -> bool) -> Option<usize> {
         let mut best: Option<(u64, usize, usize)> = None;
@@ -105,6 +118,17 @@ mod tests {
         published(&mut shares, &[false, true], &[1000, 1000], 1000);
         let bytes = published(&mut shares, &[true, true], &[1000, 1000], 150);
         assert!(bytes[1] >= 9_000, "bulk went on with its share: {bytes:?}");
+    }
+
+    #[test]
+    fn a_feed_that_comes_or_moves_takes_its_turn_in_its_lane() {
+        let mut shares = Shares::new([Lane::Normal; 2]);
+        assert_eq!(shares.pick(|_| true, |_| true), Some(0));
+        shares.add(2, Lane::Normal);
+        shares.move_to(0, Lane::Bulk);
+        let order: Vec<_> = (0..4).map(|_| shares.pick(|lane| lane == Lane::Normal, |_| true).unwrap()).collect();
+        assert!(order == [1, 2, 1, 2] || order == [2, 1, 2, 1], "{order:?}");
+        assert_eq!(shares.pick(|lane| lane == Lane::Bulk, |_| true), Some(0));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use super::Feeds;
 use super::core::{Core, Effect, Next, Offer, Rules, Seen};
-use super::feed::{Becomes, FeedStart};
+use super::feed::Becomes;
 use super::mail::{Errand, PostOffice};
 use super::publish::Publisher;
 use super::receipt;
@@ -31,21 +32,24 @@ use crate::uplink::{AckReason, NotTaken, Outgoing, Uplink, UplinkEvent, UplinkId
 
 /// What the shell knows of a feed; same index as in the core.
 #[derive(Debug)]
-struct FeedFacts {
-    id: FeedId,
-    lane: Lane,
-    charset: charset::Rule,
-    retired: bool,
-    counters: Arc<FeedCounters>,
+pub(super) struct FeedFacts {
+    pub id: FeedId,
+    pub lane: Lane,
+    pub charset: charset::Rule,
+    pub retired: bool,
+    pub counters: Arc<FeedCounters>,
 }
 
 #[derive(Debug)]
 pub(super) struct Shell {
-    core: Core,
-    reader: Reader,
+    pub(super) core: Core,
+    pub(super) reader: Reader,
     uplink: Uplink,
-    board: Arc<Board>,
-    feeds: Vec<FeedFacts>,
+    pub(super) board: Arc<Board>,
+    pub(super) feeds: Vec<FeedFacts>,
+    /// What is configured; the journal says with `shape` when to look for feeds anew.
+    pub(super) configured: watch::Receiver<Feeds>,
+    pub(super) shape: u64,
     publisher: Publisher,
     appended: watch::Receiver<u64>,
     beat: Arc<AtomicU64>,
@@ -64,6 +68,7 @@ enum Woken {
     Uplink(UplinkEvent),
     Appended(bool),
     Errand(Errand),
+    Configured(bool),
     Time,
     Stop(Duration),
 }
@@ -74,24 +79,10 @@ impl Shell {
         reader: Reader,
         board: Arc<Board>,
         runtime: &tokio::runtime::Handle,
-        beat: Arc<AtomicU64>,
+        (beat, configured): (Arc<AtomicU64>, watch::Receiver<Feeds>),
         office: PostOffice,
     ) -> Self {
         let publisher = Publisher::new(&settings.gateway.site, &settings.gateway.id);
-        let (mut feeds, mut starts) = (Vec::new(), Vec::new());
-        for info in reader.feeds() {
-            let configured = settings.feeds.iter().find(|feed| feed.id == info.id);
-            let charset = configured.map(|feed| feed.charset).unwrap_or_default();
-            let (settled, head, lineage) = (reader.settled(&info.id), reader.head(&info.id), reader.lineage(&info.id));
-            let retired = info.retired || configured.is_none();
-            if retired && settled.seq < head.seq {
-                let text = "no longer configured, but records of it are not confirmed by the hub yet: they are still being sent";
-                board.raise(Code::FeedRetired, info.id.as_str(), text);
-            }
-            let counters = board.feed(&info.id);
-            feeds.push(FeedFacts { id: info.id.clone(), lane: info.lane, charset, retired, counters });
-            starts.push(FeedStart { id: info.id, lane: info.lane, settled, head, lineage });
-        }
         let uplink = &settings.uplink;
         let rules = Rules { confirm: uplink.confirm, on_no_subscriber: uplink.on_no_subscriber, receipt_timeout: uplink.receipt_timeout };
         let identity = UplinkIdentity {
@@ -103,13 +94,15 @@ impl Shell {
             directory: settings.spool.path.join("run"),
         };
         let now = Instant::now();
-        Self {
-            core: Core::new(rules, starts, now),
+        let mut shell = Self {
+            core: Core::new(rules, Vec::new(), now),
             appended: reader.appended(),
+            shape: reader.shape(),
             reader,
             uplink: Uplink::start(uplink.clone(), identity, Arc::clone(&board), runtime),
             board,
-            feeds,
+            feeds: Vec::new(),
+            configured,
             publisher,
             beat,
             message_bytes_max: settings.spool.message_bytes_max,
@@ -118,12 +111,14 @@ impl Shell {
             told: (0, now),
             office,
             warned: false,
-        }
+        };
+        shell.take_up_feeds(now);
+        shell
     }
 
     /// Until the stop signal, or until whoever could give it is gone.
     pub async fn run(mut self, mut stop: oneshot::Receiver<Duration>) {
-        let mut spool_lives = true;
+        let (mut spool_lives, mut told) = (true, true);
         let deadline = loop {
             let wait = self.turn();
             let woken = tokio::select! {
@@ -132,6 +127,7 @@ impl Shell {
                 event = self.uplink.event() => Woken::Uplink(event),
                 Some(errand) = self.office.errand() => Woken::Errand(errand),
                 changed = self.appended.changed(), if spool_lives => Woken::Appended(changed.is_ok()),
+                changed = self.configured.changed(), if told => Woken::Configured(changed.is_ok()),
                 () = pause(wait) => Woken::Time,
             };
             match woken {
@@ -141,6 +137,10 @@ impl Shell {
                     self.look_at_heads();
                 }
                 Woken::Errand(errand) => self.errand(errand),
+                Woken::Configured(lives) => {
+                    told = lives;
+                    self.take_up_feeds(Instant::now());
+                }
                 Woken::Time => {}
                 Woken::Stop(deadline) => break deadline,
             }
@@ -394,6 +394,9 @@ impl Shell {
 
     fn look_at_heads(&mut self) {
         self.appended.mark_unchanged();
+        if self.reader.shape() != self.shape {
+            self.take_up_feeds(Instant::now());
+        }
         for (index, facts) in self.feeds.iter().enumerate() {
             self.core.head(index, self.reader.head(&facts.id));
         }

@@ -8,6 +8,7 @@
 //!     read         two passes: look, capture                memory     what is done, what a crash left (pure, on a list in the spool)
 //!     finish       done/, failed/, retention                report     what is the matter, said once
 //!     pulse        which call is under way             trial    what becomes of a file, by its verdict (pure); `siteward feeds try`
+//!     begun        how a file was split when it was begun
 //! ```
 //!
 //! A file is moved only after all its records are durable and the list of finished files says so durably. A crash anywhere neither repeats nor
@@ -16,6 +17,7 @@
 //! All calls that touch the directory are made by the feed's own thread. One that hangs (a server that is gone, `hard` mounts) is named
 //! (`share_hung`) and concerns nobody else; at stop it is left behind.
 
+mod begun;
 mod doorbell;
 mod finish;
 pub mod memory;
@@ -38,8 +40,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
 
 use self::doorbell::{Button, Doorbell};
 use self::pattern::Pattern;
@@ -119,6 +121,13 @@ fn is_recoverable(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::NotFound
 }
 
+/// Ends what was said about a feed's directory and files: it is no longer watched, or is about to be looked at anew.
+pub fn clear_conditions(board: &Board, feed: &FeedId) {
+    for code in [Code::ShareMissing, Code::ShareHung, Code::DirectoryUnreadable, Code::FileListFailed].into_iter().chain(report::CODES) {
+        board.clear(code, feed.as_str());
+    }
+}
+
 /// One directory feed.
 #[derive(Debug)]
 pub struct DirectoryFeed {
@@ -127,13 +136,21 @@ pub struct DirectoryFeed {
     pub message_bytes_max: u64,
     pub appender: Appender,
     pub board: Arc<Board>,
+    /// One permit: the feed's. Its thread has it until it ends, so that the next one (other settings, or after a failure) begins only then: two
+    /// would write one list of files.
+    pub turn: Arc<Semaphore>,
 }
 
 impl DirectoryFeed {
     /// Runs until `stop` is true or its sender is gone.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         loop {
-            let Some((thread, pulse, button)) = self.start() else {
+            let turn = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                turn = self.my_turn() => turn,
+            };
+            let Some((thread, pulse, button)) = self.start(turn) else {
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return,
                     () = sleep(limits::LISTENER_RETRY) => continue,
@@ -151,8 +168,20 @@ impl DirectoryFeed {
         }
     }
 
-    fn start(&self) -> Option<(JoinHandle<()>, Arc<Pulse>, Button)> {
+    /// Waits until the feed's former thread has ended: it may hang in a call to the share, which nobody can end.
+    async fn my_turn(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(turn) = timeout(limits::SHARE_CALL_DEADLINE, Arc::clone(&self.turn).acquire_owned()).await {
+                return turn.expect("this semaphore is never closed");
+            }
+            let text = "a call to the share has not returned since the feed was stopped; the feed goes on when it does, the others are not touched";
+            self.board.raise(Code::ShareHung, self.feed.as_str(), text);
+        }
+    }
+
+    fn start(&self, turn: OwnedSemaphorePermit) -> Option<(JoinHandle<()>, Arc<Pulse>, Button)> {
         let pulse = Arc::new(Pulse::default());
+        clear_conditions(&self.board, &self.feed);
         let report = Report::new(Arc::clone(&self.board), self.feed.clone(), self.settings.name_in_events);
         let worker = Worker::new(
             self.feed.clone(),
@@ -165,7 +194,10 @@ impl DirectoryFeed {
         );
         let started = Button::new().and_then(|button| {
             let bell = Doorbell::new(button.clone());
-            let thread = std::thread::Builder::new().name("files".into()).spawn(move || worker.run(bell))?;
+            let thread = std::thread::Builder::new().name("files".into()).spawn(move || {
+                worker.run(bell);
+                drop(turn);
+            })?;
             Ok((thread, button))
         });
         match started {

@@ -176,10 +176,7 @@ impl HttpFeed {
     /// Reads the tokens and joins the port, or opens it. Must be called inside the runtime.
     pub fn bind(parts: Parts<'_>) -> Result<Self, BindError> {
         let (feed, board) = (parts.feed.clone(), Arc::clone(parts.board));
-        Self::open(parts).inspect_err(|error| {
-            let source = std::error::Error::source(error).map(|source| format!(" ({source})")).unwrap_or_default();
-            board.raise(Code::ListenerDown, feed.as_str(), format!("{error}{source}"));
-        })
+        Self::open(parts).inspect_err(|error| error.tell(&board, &feed, ""))
     }
 
     fn open(parts: Parts<'_>) -> Result<Self, BindError> {

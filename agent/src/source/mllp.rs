@@ -1,6 +1,7 @@
 //! The MLLP listener of one feed: accepts, gives every connection a task of its own, and stops in order.
 //!
-//! 1. `bind` opens the port (condition `listener_down` while it cannot); the agent decides when to try again.
+//! 1. `Port::open` opens the port, `on` makes a listener that will accept from it (condition `listener_down` while either cannot); `sources`
+//!    decides when to try again. The port outlives its listeners: another one may follow on it, and no connection is refused in between.
 //! 2. `run` accepts until told to stop. Each connection (`connection`) is one task; an error or even a panic there ends that connection
 //!    only.
 //! 3. Whoever is outside the feed's `peers` is closed at once (`peers`). Where the feed has TLS, the connection's task begins with the
@@ -28,7 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -43,17 +44,20 @@ use crate::source::frame::FrameLimits;
 use crate::source::oddity::{Oddity, PeerConditions};
 use crate::source::peers;
 pub use crate::source::port::BindError;
-use crate::source::port::{self, Limited, Retry};
+use crate::source::port::{self, Limited, Port, Retry};
 use crate::source::slots::LargeFrameSlots;
 use crate::source::tls::{Refusals, Tls};
 use crate::spool::Appender;
 use crate::status::board::Board;
 use crate::status::condition::Code;
 
-/// An open port with its feed.
+/// A feed that will accept from a port.
 #[derive(Debug)]
 pub struct MllpListener {
     listener: TcpListener,
+    /// Dropped with `listener`.
+    accepting: oneshot::Sender<()>,
+    accepted_no_more: Option<oneshot::Receiver<()>>,
     shared: Arc<Shared>,
     seats: Arc<Seats>,
     board: Arc<Board>,
@@ -61,8 +65,9 @@ pub struct MllpListener {
 }
 
 impl MllpListener {
-    /// Opens the port of a feed. Must be called inside the runtime.
-    pub fn bind(
+    /// Makes ready to accept from a port, which another listener may still do. Must be called inside the runtime.
+    pub fn on(
+        port: &Port,
         feed: FeedId,
         settings: MllpSettings,
         message_bytes_max: u64,
@@ -70,10 +75,11 @@ impl MllpListener {
         slots: &LargeFrameSlots,
         board: &Arc<Board>,
     ) -> Result<Self, BindError> {
-        Self::bind_to(Store::Spool(appender), feed, settings, message_bytes_max, slots, board)
+        Self::on_to(port, Store::Spool(appender), feed, settings, message_bytes_max, slots, board)
     }
 
-    fn bind_to(
+    fn on_to(
+        port: &Port,
         store: Store,
         feed: FeedId,
         settings: MllpSettings,
@@ -81,15 +87,10 @@ impl MllpListener {
         slots: &LargeFrameSlots,
         board: &Arc<Board>,
     ) -> Result<Self, BindError> {
-        let (listener, tls) = open(&feed, &settings, board).inspect_err(|error| {
-            let source = std::error::Error::source(error).map(|source| format!(" ({source})")).unwrap_or_default();
-            board.raise(Code::ListenerDown, feed.as_str(), format!("{error}{source}"));
-        })?;
-        board.clear(Code::ListenerDown, feed.as_str());
-        match peers::open_to_all(&settings.peers, settings.tls.as_ref(), settings.listen) {
-            Some(text) => board.raise(Code::ListenerOpen, feed.as_str(), text),
-            None => board.clear(Code::ListenerOpen, feed.as_str()),
-        }
+        let tls = settings.tls.clone().map(|tls| Tls::open(tls, feed.clone(), Arc::clone(board))).transpose();
+        let tls = tls.map_err(|why| BindError::Tls { feed: feed.clone(), why })?;
+        let listener = port.acceptor().map_err(|source| BindError::Port { feed: feed.clone(), listen: port.address(), source })?;
+        let (accepting, accepted_no_more) = oneshot::channel();
         let counters = board.feed(&feed);
         let shared = Shared {
             conditions: PeerConditions::new(Arc::clone(board), feed.clone()),
@@ -108,7 +109,15 @@ impl MllpListener {
             // Random without a way to fail; it need not be secret.
             control_ids: ControlIds::new(RandomState::new().build_hasher().finish()),
         };
-        Ok(Self { listener, shared: Arc::new(shared), seats: Seats::new(counters), board: Arc::clone(board), tls })
+        Ok(Self {
+            listener,
+            accepting,
+            accepted_no_more: Some(accepted_no_more),
+            shared: Arc::new(shared),
+            seats: Seats::new(counters),
+            board: Arc::clone(board),
+            tls,
+        })
     }
 
     /// Where it listens; of use where the port was chosen by the system.
@@ -116,9 +125,25 @@ impl MllpListener {
         self.listener.local_addr()
     }
 
+    /// Ends (with an error, which means nothing) when the listener accepts no more; its connections may still be leaving then. Once.
+    pub fn accepted_no_more(&mut self) -> oneshot::Receiver<()> {
+        self.accepted_no_more.take().expect("asked for once")
+    }
+
+    /// The conditions of a listener that begins to accept; not before, because its predecessor ends its own.
+    fn announce(&self) {
+        let (feed, settings) = (&self.shared.feed, &self.shared.settings);
+        self.board.clear(Code::ListenerDown, feed.as_str());
+        match peers::open_to_all(&settings.peers, settings.tls.as_ref(), settings.listen) {
+            Some(text) => self.board.raise(Code::ListenerOpen, feed.as_str(), text),
+            None => self.board.clear(Code::ListenerOpen, feed.as_str()),
+        }
+    }
+
     /// Accepts and serves until `stop` is true or its sender is gone; returns when every connection has ended.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { listener, shared, seats, board, tls } = self;
+        self.announce();
+        let Self { listener, accepting, accepted_no_more: _, shared, seats, board, tls } = self;
         let mut watching = JoinSet::new(); // ends with this function
         if let Some(tls) = &tls {
             watching.spawn(Arc::clone(tls).watch());
@@ -150,14 +175,15 @@ impl MllpListener {
                 accepted = listener.accept(), if hold.is_none() => loop_state.accepted(accepted),
             }
         }
-        drop(listener);
-        seats.stop();
-        let shared = loop_state.finish().await;
-        shared.conditions.clear();
+        watching.abort_all();
         board.clear(Code::ListenerOpen, feed.as_str());
         if let Some(tls) = tls {
             tls.clear();
         }
+        drop((listener, accepting));
+        seats.stop();
+        let shared = loop_state.finish().await;
+        shared.conditions.clear();
         tracing::info!(%feed, "listener stopped");
     }
 }
@@ -210,6 +236,7 @@ impl Accepting {
             self.tasks.spawn(connection::serve_tls(Arc::clone(tls), stream, peer, seat, shared));
         } else {
             seat.touch(); // nothing to be proven
+            self.shared.counters.peer_accepted();
             self.tasks.spawn(connection::serve(stream, peer, seat, shared));
         }
     }
@@ -236,13 +263,4 @@ impl Accepting {
         }
         self.shared
     }
-}
-
-/// The port, and what TLS needs where the feed has it.
-fn open(feed: &FeedId, settings: &MllpSettings, board: &Arc<Board>) -> Result<(TcpListener, Option<Arc<Tls>>), BindError> {
-    let tls = settings.tls.clone().map(|tls| Tls::open(tls, feed.clone(), Arc::clone(board))).transpose();
-    let tls = tls.map_err(|why| BindError::Tls { feed: feed.clone(), why })?;
-    let port = port::listen(settings.listen);
-    let listener = port.map_err(|source| BindError::Port { feed: feed.clone(), listen: settings.listen, source })?;
-    Ok((listener, tls))
 }

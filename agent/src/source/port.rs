@@ -1,5 +1,5 @@
-//! What every listening source needs of a port: opening it, saying why it cannot be opened, options of its connections, and when to accept
-//! again after accept failed. No state beyond the back-off; who accepts what is the source's business.
+//! What every listening source needs of a port: opening it, handing it over, saying why it cannot be opened, options of its connections, and
+//! when to accept again after accept failed. Who accepts what is the source's business.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +13,8 @@ use crate::limits::{
     ACCEPT_RETRY_MAX, ACCEPT_RETRY_MIN, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG, ODDITY_CHECK_INTERVAL,
 };
 use crate::record::FeedId;
+use crate::status::board::Board;
+use crate::status::condition::Code;
 
 /// The port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +92,46 @@ impl Limited {
     }
 }
 
-/// Opens a port.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+impl BindError {
+    /// As a condition. `and_so` says what goes on all the same.
+    pub fn tell(&self, board: &Board, feed: &FeedId, and_so: &str) {
+        board.raise(Code::ListenerDown, feed.as_str(), format!("{}{and_so}", self.in_full()));
+    }
+
+    /// With its cause.
+    pub fn in_full(&self) -> String {
+        let source = std::error::Error::source(self).map(|source| format!(" ({source})")).unwrap_or_default();
+        format!("{self}{source}")
+    }
+}
+
+/// An open port. It outlives the listeners that accept from it: one can follow another (other settings, another feed) on the same socket, and what
+/// connects in between waits in its backlog instead of being refused. Dropping it, and every acceptor made of it, closes the port.
+#[derive(Debug)]
+pub struct Port {
+    address: SocketAddr,
+    socket: std::net::TcpListener,
+}
+
+impl Port {
+    /// Opens it; `feed` is named if that fails.
+    pub fn open(feed: &FeedId, address: SocketAddr) -> Result<Self, BindError> {
+        let socket = listen(address).map_err(|source| BindError::Port { feed: feed.clone(), listen: address, source })?;
+        Ok(Self { address, socket })
+    }
+
+    /// As configured.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Another handle of the same socket. Must be called inside the runtime.
+    pub fn acceptor(&self) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.socket.try_clone()?)
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?; // a restart must not wait for old connections to time out
     if address.is_ipv6() && address.ip().is_unspecified() {
@@ -100,7 +140,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Replies at once; notices when the peer is gone.

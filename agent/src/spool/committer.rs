@@ -30,22 +30,26 @@ use crate::status::condition::Code;
 
 /// What a lane writes to.
 #[derive(Debug, Default)]
-struct LaneWriter {
+pub(super) struct LaneWriter {
     open: Option<Writer>,
     /// The last segment and where its durable records end, while none is open.
     last: Option<PredecessorV1>,
+    /// The last segment was given up, and no successor says yet where it ends: after a crash all of it would count.
+    pub(super) needs_cut: bool,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Committer {
-    shared: Arc<Shared>,
-    lanes: [LaneWriter; 3],
+    pub(super) shared: Arc<Shared>,
+    pub(super) lanes: [LaneWriter; 3],
     state: SharedState,
     /// Random bytes for nonces, drawn in bulk.
     random: Box<[u8; RANDOM_BYTES]>,
     /// So many of them are not used yet, at the front.
     random_left: usize,
+    /// Feeds that are to move to another lane and cannot yet (see `configure`).
+    pub(super) moves: BTreeMap<FeedId, Lane>,
 }
 
 /// Random bytes drawn at once.
@@ -104,12 +108,13 @@ type Answer = Result<Durable, AppendError>;
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
-        let lanes = last.map(|last| LaneWriter { open: None, last });
-        Self { shared, lanes, state, random: Box::new([0; RANDOM_BYTES]), random_left: 0 }
+        let lanes = last.map(|last| LaneWriter { open: None, last, needs_cut: false });
+        Self { shared, lanes, state, random: Box::new([0; RANDOM_BYTES]), random_left: 0, moves: BTreeMap::new() }
     }
 
     /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
     pub fn commit(&mut self, mut batch: Vec<Message>) -> Vec<Answer> {
+        self.carry_out_moves();
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
         let mut lanes: [Vec<usize>; 3] = Default::default();
         for (slot, message) in batch.iter().enumerate() {
@@ -302,6 +307,7 @@ impl Committer {
         let writer = &mut self.lanes[lane.index()];
         if let Some(open) = writer.open.take() {
             writer.last = Some(PredecessorV1 { id: open.header.id, valid_len: open.durable_end() });
+            writer.needs_cut = true;
             if let Some(segment) = self.shared.index().segment(lane, open.header.ordinal) {
                 segment.open = false;
             }
@@ -356,7 +362,7 @@ impl Committer {
     }
 
     /// Closes the lane's segment, if one is open, and makes the next with room for a record of `bytes`.
-    fn roll(&mut self, lane: Lane, bytes: u64) -> Result<(), AppendError> {
+    pub(super) fn roll(&mut self, lane: Lane, bytes: u64) -> Result<(), AppendError> {
         self.close_segment(lane);
         let file_bytes = self.shared.segment_bytes.max(DATA_START + bytes + FOOTER_RESERVE);
         let mut id = SegmentId([0; 16]);
@@ -371,7 +377,9 @@ impl Committer {
             // The name is used up even if making the file fails.
             let ordinal = index.next_ordinal[lane.index()];
             index.next_ordinal[lane.index()] += 1;
-            let bases = index.feeds.iter().map(|(id, feed)| format::BaseV1 {
+            // Where a feed that has drained ended is known by the heads alone; there may be many of them.
+            let live = index.feeds.iter().filter(|(_, feed)| feed.is_live());
+            let bases = live.map(|(id, feed)| format::BaseV1 {
                 feed: id.to_string(),
                 follows: feed.lineage.last().and_then(|link| link.follows),
                 head_seq: feed.head.seq,
@@ -395,7 +403,8 @@ impl Committer {
                 let mut segment = Segment::new(&header, path, file_bytes, DATA_START);
                 segment.open = true;
                 self.shared.index().lanes[lane.index()].insert(header.ordinal, segment);
-                self.lanes[lane.index()].open = Some(open);
+                let writer = &mut self.lanes[lane.index()];
+                (writer.open, writer.needs_cut) = (Some(open), false);
                 self.shared.board.clear(Code::SpoolFull, "");
                 Ok(())
             }
@@ -417,7 +426,7 @@ impl Committer {
         AppendError::Full(text)
     }
 
-    fn close_segment(&mut self, lane: Lane) {
+    pub(super) fn close_segment(&mut self, lane: Lane) {
         let Some(open) = self.lanes[lane.index()].open.take() else { return };
         let (ordinal, id, durable_end) = (open.header.ordinal, open.header.id, open.durable_end());
         let Some(segment) = self.shared.index().segment(lane, ordinal).cloned() else { return };

@@ -48,6 +48,10 @@ pub enum Note {
     EndedV1 { done: u64, left: Option<FilePlace> },
     /// A file that was left in an earlier batch, and how far it is stored.
     LeftV1(FilePlace),
+    /// How files that are begun from here on are split.
+    SplitV1(Vec<u8>),
+    /// How these files, which were left, were split when they were begun.
+    UnderV1 { split: Vec<u8>, files: Vec<FileFingerprint> },
 }
 
 /// See the module's documentation.

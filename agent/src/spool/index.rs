@@ -111,6 +111,17 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// One that nothing is known of.
+    pub fn new(lane: Lane) -> Self {
+        let genesis = Mark { seq: 0, chain: Chain::GENESIS };
+        Self { lane, configured: false, head: genesis, settled: genesis, lineage: Vec::new(), files: None }
+    }
+
+    /// Configured, or still draining.
+    pub fn is_live(&self) -> bool {
+        self.configured || self.head.seq > self.settled.seq
+    }
+
     /// Which incarnation made `seq`, as far as the lineage reaches back.
     pub fn incarnation_of(&self, seq: u64) -> Incarnation {
         let link = self.lineage.iter().rev().find(|link| link.base_seq() < seq).or_else(|| self.lineage.first());
@@ -156,6 +167,8 @@ pub struct Index {
     pub feeds: BTreeMap<FeedId, Feed>,
     /// Of each feed, when its unsettled records came.
     pub arrivals: BTreeMap<FeedId, Arrivals>,
+    /// Grows with every change of which feeds are configured, and of their lanes.
+    pub shape: u64,
     pub lanes: [BTreeMap<u64, Segment>; 3],
     /// Ordinal of the next segment of each lane.
     pub next_ordinal: [u64; 3],

@@ -23,6 +23,9 @@
 mod arrivals;
 mod chunk;
 mod committer;
+mod configure;
+#[cfg(test)]
+mod configure_tests;
 mod delta;
 pub mod disk;
 pub mod filelist;
@@ -54,6 +57,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub use committer::Committer;
+pub use configure::ConfigureError;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
 pub use quarantine::{Listed as QuarantineListed, Row};
 pub use queue::{Appender, Appending, Closer, Wide};
@@ -134,8 +138,8 @@ pub enum OpenError {
     Key(#[from] key::KeyError),
     #[error("spool: {path} was written with another spool key; give the agent the right key, or what is stored cannot be read")]
     WrongKey { path: PathBuf },
-    #[error("spool: more than {} feeds, retired ones included; let retired feeds drain first", limits::FEEDS_MAX)]
-    TooManyFeeds,
+    #[error("spool: {0}")]
+    TooManyFeeds(ConfigureError),
     #[error("spool: the committer's thread could not be started: {0}")]
     Thread(std::io::Error),
 }
@@ -305,6 +309,7 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
         incarnation,
         arrivals: index::arrivals(&segments, &feeds),
         feeds,
+        shape: 0,
         lanes: segments,
         next_ordinal,
         other_bytes,
@@ -358,22 +363,12 @@ fn configure(
     configured: &[(FeedId, Lane)],
     incarnation: Incarnation,
 ) -> Result<(), OpenError> {
-    let genesis = crate::contract::Mark { seq: 0, chain: Chain::GENESIS };
     for (id, lane) in configured {
-        let feed = feeds.entry(id.clone()).or_insert_with(|| Feed {
-            lane: *lane,
-            configured: true,
-            head: genesis,
-            settled: genesis,
-            lineage: Vec::new(),
-            files: None,
-        });
+        let feed = feeds.entry(id.clone()).or_insert_with(|| Feed::new(*lane));
         feed.lane = *lane;
         feed.configured = true;
     }
-    if feeds.len() > limits::FEEDS_MAX {
-        return Err(OpenError::TooManyFeeds);
-    }
+    configure::check_bounds(feeds.values().filter(|feed| feed.is_live()).count(), feeds.len()).map_err(OpenError::TooManyFeeds)?;
     for feed in feeds.values_mut() {
         feed.begin(incarnation, limits::LINEAGE_MAX);
     }

@@ -15,10 +15,10 @@ use super::filelist::{FileList, Note};
 use super::index::Shared;
 use super::quarantine::Row;
 use super::quarantine::{Item, Quarantine};
-use super::{AppendError, Durable, QuarantineError};
+use super::{AppendError, ConfigureError, Durable, QuarantineError};
 use crate::clock;
 use crate::limits;
-use crate::record::{FeedId, FilePlace, Incarnation, Message, Payload};
+use crate::record::{FeedId, FilePlace, Incarnation, Lane, Message, Payload};
 use crate::status::condition::Code;
 
 /// Share of the quarantine quota that unusable bytes may take, in per cent; the rest is kept for records.
@@ -33,6 +33,7 @@ enum Request {
     Row { row: Row, answer: oneshot::Sender<Result<(), QuarantineError>> },
     Frame { feed: FeedId, peer: String, code: &'static str, bytes: Payload },
     Renew { answer: std::sync::mpsc::SyncSender<Result<Incarnation, AppendError>> },
+    Configure { feeds: Vec<(FeedId, Lane)>, answer: oneshot::Sender<Result<(), ConfigureError>> },
     Stop,
 }
 
@@ -95,6 +96,14 @@ impl Appender {
     pub fn widen(&self) -> Option<Wide> {
         let was_taken = self.is_wide_taken.swap(true, Ordering::AcqRel);
         (!was_taken).then(|| Wide(Arc::clone(&self.is_wide_taken)))
+    }
+
+    /// These feeds are configured from now on, and no others: a new one can be appended to when this returns `Ok`, what is in the queue before it
+    /// belongs to the old ones. After an error everything is as it was.
+    pub async fn configure(&self, feeds: Vec<(FeedId, Lane)>) -> Result<(), ConfigureError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Configure { feeds, answer }).await.map_err(|_| ConfigureError::Stopping)?;
+        answered.await.unwrap_or(Err(ConfigureError::Stopping))
     }
 
     /// How far a file feed is durable.
@@ -263,6 +272,11 @@ impl Worker {
                     if answer.send(self.committer.renew()).is_err() {
                         tracing::warn!("a new incarnation was begun, but nobody waited for it any more");
                     }
+                }
+                Request::Configure { feeds, answer } => {
+                    self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers));
+                    // Whoever asked may be gone: the feeds are configured all the same.
+                    drop(answer.send(self.committer.configure(&feeds)));
                 }
                 Request::Stop => {
                     goes_on = false;

@@ -84,8 +84,13 @@ impl Reader {
     /// Every configured feed, and every other one that still holds unsettled records.
     pub fn feeds(&self) -> Vec<FeedInfo> {
         let index = self.shared.index();
-        let wanted = index.feeds.iter().filter(|(_, feed)| feed.configured || feed.head.seq > feed.settled.seq);
+        let wanted = index.feeds.iter().filter(|(_, feed)| feed.is_live());
         wanted.map(|(id, feed)| FeedInfo { id: id.clone(), lane: feed.lane, retired: !feed.configured }).collect()
+    }
+
+    /// Changes whenever `feeds` says something else because of a new configuration.
+    pub fn shape(&self) -> u64 {
+        self.shared.index().shape
     }
 
     /// The durable head (seq 0 and genesis before the first record), under the incarnation that is being written now.

@@ -29,7 +29,7 @@ use super::segment::{footer_of, lane_directory};
 use super::torn::{Met, Torn};
 use crate::contract::Mark;
 use crate::limits;
-use crate::record::{Chain, FeedId, Lane, Link};
+use crate::record::{FeedId, Lane, Link};
 use crate::status::board::Board;
 use crate::status::condition::Code;
 
@@ -394,6 +394,8 @@ fn sync_in_place(disk: &dyn Disk, segment: &Segment, left_out: &[u64], board: &B
     board.raise(Code::SpoolTornTail, &subject, "the disk is full, so the end of the journal was synced in place; make room on the volume");
     let synced = disk.open(&segment.path).and_then(|file| {
         wipe(&*file, left_out)?;
+        // A cut must outlive the successor that names it.
+        file.set_len(segment.durable_end)?;
         file.sync_data()?;
         file.len()
     });
@@ -403,8 +405,6 @@ fn sync_in_place(disk: &dyn Disk, segment: &Segment, left_out: &[u64], board: &B
 /// Every feed's head, marks and lineage, from all that is known.
 pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId, Feed> {
     let mut feeds: BTreeMap<FeedId, Feed> = BTreeMap::new();
-    let genesis = Mark { seq: 0, chain: Chain::GENESIS };
-    let new = |lane| Feed { lane, configured: false, head: genesis, settled: genesis, lineage: Vec::new(), files: None };
     for head in heads.iter().flat_map(|heads| &heads.feeds) {
         let (Ok(id), Some(lane)) = (FeedId::new(&head.feed), Lane::ALL.get(usize::from(head.lane))) else { continue };
         let feed = Feed {
@@ -421,7 +421,7 @@ pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId
         for (header, base) in found.headers.iter().flat_map(|header| header.bases.iter().map(move |base| (header, base))) {
             let Ok(id) = FeedId::new(&base.feed) else { continue };
             let has_records = found.segments.get(&header.ordinal).is_some_and(|segment| segment.spans.contains_key(&id));
-            let feed = feeds.entry(id).or_insert_with(|| new(lane));
+            let feed = feeds.entry(id).or_insert_with(|| Feed::new(lane));
             if base.head_seq > feed.head.seq {
                 feed.head = Mark { seq: base.head_seq, chain: base.head_chain };
             }
@@ -432,7 +432,7 @@ pub fn feeds(heads: Option<&HeadsV1>, lanes: &[LaneFound; 3]) -> BTreeMap<FeedId
             }
         }
         for (id, span) in found.segments.values().flat_map(|segment| &segment.spans) {
-            let feed = feeds.entry(id.clone()).or_insert_with(|| new(lane));
+            let feed = feeds.entry(id.clone()).or_insert_with(|| Feed::new(lane));
             if span.last > feed.head.seq {
                 feed.head = Mark { seq: span.last, chain: span.chain };
             }

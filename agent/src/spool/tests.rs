@@ -9,21 +9,21 @@ use super::*;
 use crate::contract::Mark;
 use crate::record::{Message, MessageIdentity, Name, Stage};
 
-struct Bench {
+pub(super) struct Bench {
     directory: tempfile::TempDir,
     max_bytes: u64,
 }
 
-fn feed(name: &str) -> FeedId {
+pub(super) fn feed(name: &str) -> FeedId {
     Name::new(name).unwrap()
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), max_bytes: 64 * limits::MIB }
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         Options {
             path: self.directory.path().join("spool"),
             max_bytes: Some(self.max_bytes),
@@ -33,13 +33,13 @@ impl Bench {
         }
     }
 
-    fn open(&self) -> Parts {
+    pub(super) fn open(&self) -> Parts {
         let board = Board::new([feed("a"), feed("b")]);
         open_with(self.options(), Arc::new(RealDisk), StateChoice::Sled, &board).unwrap()
     }
 }
 
-fn message(to: &str, id: &str, body: &str) -> Message {
+pub(super) fn message(to: &str, id: &str, body: &str) -> Message {
     Message {
         feed: feed(to),
         identity: Some(MessageIdentity {
@@ -57,7 +57,7 @@ fn message(to: &str, id: &str, body: &str) -> Message {
     }
 }
 
-fn drain(reader: &mut Reader, from: &str) -> Vec<(u64, String)> {
+pub(super) fn drain(reader: &mut Reader, from: &str) -> Vec<(u64, String)> {
     let id = feed(from);
     let mut after = reader.settled(&id).seq;
     let mut out = Vec::new();
@@ -69,7 +69,7 @@ fn drain(reader: &mut Reader, from: &str) -> Vec<(u64, String)> {
     out
 }
 
-fn mark_at(reader: &mut Reader, of: &str, seq: u64) -> Mark {
+pub(super) fn mark_at(reader: &mut Reader, of: &str, seq: u64) -> Mark {
     match reader.next(&feed(of), seq - 1).unwrap() {
         Some(Item::Record(record)) => Mark { seq, chain: record.chain },
         other => panic!("{other:?}"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct FeedCounters {
     expected: Mutex<Option<ExpectedView>>,
     /// What the feed says about itself.
     about: Mutex<About>,
+    /// When a peer last got past everything that keeps peers out (addresses, TLS); when the directory was last seen through.
+    peer_at: Mutex<Option<Instant>>,
+    scan_at: Mutex<Option<Instant>>,
     /// Who is connected; here so that it outlives a listener that is opened again.
     pub registry: Arc<Registry>,
     /// Who watches the feed's messages live.
@@ -93,6 +96,24 @@ impl FeedCounters {
 
     pub fn expected(&self) -> Option<ExpectedView> {
         locked(&self.expected).clone()
+    }
+
+    /// A peer was accepted.
+    pub fn peer_accepted(&self) {
+        *locked(&self.peer_at) = Some(Instant::now());
+    }
+
+    pub fn last_peer_at(&self) -> Option<Instant> {
+        *locked(&self.peer_at)
+    }
+
+    /// The directory was there and could be read.
+    pub fn directory_read(&self) {
+        *locked(&self.scan_at) = Some(Instant::now());
+    }
+
+    pub fn last_scan_at(&self) -> Option<Instant> {
+        *locked(&self.scan_at)
     }
 }
 
@@ -160,7 +181,8 @@ pub struct ConfigTried {
 #[derive(Debug)]
 pub struct Board {
     started: Instant,
-    feeds: BTreeMap<FeedId, Arc<FeedCounters>>,
+    /// Every feed that was configured since the start; none is forgotten, so that one that comes back counts on.
+    feeds: RwLock<BTreeMap<FeedId, Arc<FeedCounters>>>,
     conditions: Mutex<BTreeMap<(Code, String), Condition>>,
     /// Conditions that were raised or ended so far.
     changes: AtomicU64,
@@ -177,7 +199,7 @@ impl Board {
     pub fn new(feeds: impl IntoIterator<Item = FeedId>) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
-            feeds: feeds.into_iter().map(|id| (id, Arc::default())).collect(),
+            feeds: RwLock::new(feeds.into_iter().map(|id| (id, Arc::default())).collect()),
             conditions: Mutex::default(),
             changes: AtomicU64::new(0),
             uplink: Mutex::new(UplinkView {
@@ -203,13 +225,17 @@ impl Board {
         self.started.elapsed().as_secs()
     }
 
-    /// Counters of a feed; those of one that was not known at start count into the void.
-    pub fn feed(&self, feed: &FeedId) -> Arc<FeedCounters> {
-        self.feeds.get(feed).cloned().unwrap_or_default()
+    /// Feeds that are configured from now on. To be called before anything asks for their counters.
+    pub fn learn(&self, feeds: impl IntoIterator<Item = FeedId>) {
+        let mut known = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        for feed in feeds {
+            known.entry(feed).or_default();
+        }
     }
 
-    pub fn feeds(&self) -> impl Iterator<Item = (&FeedId, &Arc<FeedCounters>)> {
-        self.feeds.iter()
+    /// Counters of a feed; those of one that is not known count into the void.
+    pub fn feed(&self, feed: &FeedId) -> Arc<FeedCounters> {
+        self.feeds.read().unwrap_or_else(PoisonError::into_inner).get(feed).cloned().unwrap_or_default()
     }
 
     /// Raises a condition about `subject` (a feed, an endpoint, a file; empty for the gateway), or renews its text. Logged when it is new.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::board::{Board, UplinkState};
 use super::control::Answer;
@@ -22,6 +23,7 @@ use super::watching::Watching;
 use crate::clock;
 use crate::config::nearest;
 use crate::config::settings::{FeedSettings, SourceSettings};
+use crate::forward::Feeds;
 use crate::limits::{
     ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, HISTORY_NAME_BYTES_MAX,
     QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
@@ -41,9 +43,10 @@ pub struct Desk {
     pub monitor: Monitor,
     pub recent: Arc<Recent>,
     pub resends: Arc<Resends>,
-    pub feeds: Vec<FeedSettings>,
     /// The owner of the ledger; `None` where no document can come.
     pub rollout: Option<rollout::Handle>,
+    /// Those that are configured now.
+    pub feeds: watch::Receiver<Feeds>,
 }
 
 /// What the client is told instead of an answer.
@@ -87,7 +90,8 @@ impl Desk {
     /// A feed of this gateway, configured or still draining.
     fn known(&self, name: &str) -> Result<FeedId, Refusal> {
         let draining = self.monitor.view().feeds;
-        let all: Vec<&FeedId> = self.feeds.iter().map(|feed| &feed.id).chain(draining.iter().map(|feed| &feed.id)).collect();
+        let configured = self.configured_now();
+        let all: Vec<&FeedId> = configured.iter().map(|feed| &feed.id).chain(draining.iter().map(|feed| &feed.id)).collect();
         if let Some(feed) = all.iter().find(|feed| feed.as_str() == name) {
             return Ok((*feed).clone());
         }
@@ -100,16 +104,20 @@ impl Desk {
         Err(format!("this gateway has no feed `{name}`; {advice}"))
     }
 
-    fn configured(&self, name: &str) -> Result<&FeedSettings, Refusal> {
+    fn configured_now(&self) -> Feeds {
+        self.feeds.borrow().clone()
+    }
+
+    fn configured(&self, name: &str) -> Result<FeedSettings, Refusal> {
         let id = self.known(name)?;
-        let found = self.feeds.iter().find(|feed| feed.id == id);
+        let found = self.configured_now().iter().find(|feed| feed.id == id).cloned();
         found.ok_or_else(|| format!("feed `{id}` is no longer configured; it only drains"))
     }
 
     // ---- feeds ----
 
     fn feeds(&self, only: Option<&str>) -> Result<FeedsView, Refusal> {
-        let only = only.map(|name| self.configured(name).map(|feed| &feed.id)).transpose()?;
+        let only = only.map(|name| self.configured(name).map(|feed| feed.id)).transpose()?;
         let conditions = self.board.conditions();
         let mut room = CONNECTIONS_SHOWN_MAX;
         let mut view = |settings: &FeedSettings| {
@@ -143,7 +151,8 @@ impl Desk {
                 expected: counters.expected(),
             }
         };
-        Ok(FeedsView { feeds: self.feeds.iter().filter(|feed| only.is_none_or(|only| feed.id == *only)).map(&mut view).collect() })
+        let feeds = self.configured_now();
+        Ok(FeedsView { feeds: feeds.iter().filter(|feed| only.as_ref().is_none_or(|only| feed.id == *only)).map(&mut view).collect() })
     }
 
     // ---- messages ----

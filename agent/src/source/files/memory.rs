@@ -20,9 +20,11 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::begun;
 use super::share::Stat;
 use crate::limits;
 use crate::record::{FileFingerprint, FilePlace};
+use crate::source::split::SplitSettings;
 use crate::spool::filelist::{FileList, KnownFile, Note};
 
 /// The glance at a file.
@@ -55,6 +57,9 @@ pub struct Memory {
     fingerprints: HashMap<FileFingerprint, u64>,
     digests: HashMap<[u8; 16], u64>,
     left: BTreeMap<FileFingerprint, FilePlace>,
+    /// How files are split that are begun now; and those that were left, where they were begun otherwise (see `begun`).
+    split: Vec<u8>,
+    under: BTreeMap<FileFingerprint, Vec<u8>>,
     begun: Option<(Vec<KnownFile>, Option<FilePlace>)>,
     /// What is on disk says less than this does.
     is_behind: bool,
@@ -62,7 +67,9 @@ pub struct Memory {
 
 impl Memory {
     /// Reads the notes, with the feed's durable progress, and writes down what follows.
-    pub fn open(list: FileList, notes: Vec<Note>, progress: Option<FilePlace>) -> io::Result<Self> {
+    pub fn open(list: FileList, notes: Vec<Note>, progress: Option<FilePlace>, split: &SplitSettings) -> io::Result<Self> {
+        let split = begun::encode(split);
+        let mut split_before = None;
         let mut memory = Self {
             list,
             done: BTreeMap::new(),
@@ -71,6 +78,8 @@ impl Memory {
             fingerprints: HashMap::new(),
             digests: HashMap::new(),
             left: BTreeMap::new(),
+            under: BTreeMap::new(),
+            split,
             begun: None,
             is_behind: true,
         };
@@ -82,9 +91,14 @@ impl Memory {
                 Note::LeftV1(place) => {
                     memory.left.insert(place.fingerprint, place);
                 }
+                Note::SplitV1(split) => split_before = Some(split),
+                Note::UnderV1 { split, files } => memory.under.extend(files.into_iter().map(|file| (file, split.clone()))),
             }
         }
         memory.resolve(progress);
+        if let Some(before) = split_before.filter(|before| *before != memory.split) {
+            memory.bind(&before, progress);
+        }
         memory.settle()?;
         Ok(memory)
     }
@@ -101,8 +115,22 @@ impl Memory {
         }
     }
 
+    /// Files are split otherwise from now on: those that are half stored stay with what they were begun under.
+    fn bind(&mut self, before: &[u8], progress: Option<FilePlace>) {
+        let current = progress.filter(|place| !place.last && !self.is_done(&place.fingerprint));
+        for file in self.left.keys().copied().chain(current.map(|place| place.fingerprint)) {
+            self.under.entry(file).or_insert_with(|| before.to_vec());
+        }
+    }
+
+    /// How a file was split when it was begun, where that is not how files are split now.
+    pub fn split_of(&self, fingerprint: &FileFingerprint) -> Option<SplitSettings> {
+        self.under.get(fingerprint).and_then(|split| begun::decode(split))
+    }
+
     fn learn(&mut self, file: KnownFile) {
         self.left.remove(&file.fingerprint);
+        self.under.remove(&file.fingerprint);
         if let Some(number) = self.fingerprints.get(&file.fingerprint).copied() {
             self.forget(number);
         }
@@ -130,7 +158,9 @@ impl Memory {
             self.left.insert(place.fingerprint, place);
         }
         while self.left.len() > limits::FILES_LEFT_MAX {
-            self.left.pop_first();
+            if let Some((forgotten, _)) = self.left.pop_first() {
+                self.under.remove(&forgotten);
+            }
         }
     }
 
@@ -142,6 +172,8 @@ impl Memory {
         let files: Vec<KnownFile> = self.done.values().copied().collect();
         let mut notes: Vec<Note> = files.chunks(1024).map(|files| Note::DoneV1(files.to_vec())).collect();
         notes.extend(self.left.values().map(|place| Note::LeftV1(*place)));
+        notes.extend(self.under.iter().map(|(file, split)| Note::UnderV1 { split: split.clone(), files: vec![*file] }));
+        notes.push(Note::SplitV1(self.split.clone()));
         notes.extend(self.begun.iter().map(|(files, after)| Note::BegunV1 { files: files.clone(), after: *after }));
         self.list.rewrite(notes.iter())?;
         self.is_behind = false;
@@ -261,8 +293,33 @@ mod tests {
     }
 
     fn open(spool: &Path, progress: Option<FilePlace>) -> Memory {
+        open_as(spool, progress, &SplitSettings::Lines)
+    }
+
+    fn open_as(spool: &Path, progress: Option<FilePlace>, split: &SplitSettings) -> Memory {
         let (list, notes) = FileList::open(Arc::new(RealDisk), spool, &FeedId::new("f").unwrap()).unwrap();
-        Memory::open(list, notes, progress).unwrap()
+        Memory::open(list, notes, progress, split).unwrap()
+    }
+
+    /// I3: a file that is half stored is finished as it was begun, whatever `split` says by then, and however often that changes.
+    #[test]
+    fn a_half_stored_file_stays_with_the_split_it_was_begun_under() {
+        let spool = tempfile::tempdir().unwrap();
+        let (half, other) = (FileFingerprint([2; 32]), FileFingerprint([3; 32]));
+        open(spool.path(), None).begin(vec![file(1), file(2), file(3)], None).unwrap();
+        let reached = Some(place(2, 5, false));
+        let whole = SplitSettings::Whole;
+        let mut memory = open_as(spool.path(), reached, &whole);
+        assert_eq!((memory.split_of(&half), memory.split_of(&other)), (Some(SplitSettings::Lines), None));
+        assert_eq!(memory.stored_through(&half, reached), 5);
+        memory.begin(vec![file(3)], reached).unwrap();
+        let later = Some(place(3, 1, false));
+        let mut memory = open_as(spool.path(), later, &SplitSettings::Ndjson);
+        assert_eq!((memory.split_of(&half), memory.split_of(&other)), (Some(SplitSettings::Lines), Some(whole)));
+        memory.begin(vec![file(2)], later).unwrap();
+        memory.end(1, None).unwrap();
+        let memory = open_as(spool.path(), Some(place(2, 9, true)), &SplitSettings::Ndjson);
+        assert!(memory.is_done(&half) && memory.split_of(&half).is_none() && memory.split_of(&other).is_some());
     }
 
     /// I3: after a crash in the middle of a batch the one place tells which files are done.

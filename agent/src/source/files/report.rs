@@ -17,7 +17,7 @@ use crate::status::board::Board;
 use crate::status::condition::Code;
 
 /// The conditions about files.
-const CODES: [Code; 5] = [Code::FileHeld, Code::FileUnreadable, Code::FileStuck, Code::FileRefused, Code::FileChanged];
+pub const CODES: [Code; 5] = [Code::FileHeld, Code::FileUnreadable, Code::FileStuck, Code::FileRefused, Code::FileChanged];
 
 /// See the module's documentation.
 #[derive(Debug)]

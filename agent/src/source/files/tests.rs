@@ -158,6 +158,52 @@ fn a_file_with_hardly_a_good_row_is_refused_as_a_whole() {
     assert_eq!(kept, 1, "the bad row of the other file");
 }
 
+/// I3: `split` changes while a file is half stored: the rest of it comes as it was begun, the next file as it is split now.
+#[test]
+fn a_file_is_finished_as_it_was_begun() {
+    use super::read::content_of;
+    let mut rig = Rig::new();
+    rig.put("a.csv", "h\na1\na2\na3\n");
+    let mut worker = rig.worker(|_| {});
+    // As a crash leaves it: begun, two rows stored.
+    let share = Share::open(&rig.input()).unwrap();
+    let (pulse, split, name) = (Pulse::default(), SplitSettings::Csv(CsvSettings::default()), feed());
+    let reading = Reading { feed: &name, split: &split, limits: SplitLimits::new(limits::MIB), stage: Stage::Live, pulse: &pulse };
+    let path = Path::new("a.csv");
+    let stat = share.stat(path).unwrap();
+    let look = read::look(&reading, &share, path, stat.seen).unwrap();
+    let fingerprint = memory::fingerprint(path, stat.seen.size, stat.seen.modified, &look.digest);
+    let digest = look.digest[..16].try_into().unwrap();
+    let known = crate::spool::filelist::KnownFile { glance: memory::glance(path, &stat), fingerprint, digest };
+    let (list, notes) = rig.spool.appender.file_list(&feed()).unwrap();
+    memory::Memory::open(list, notes, None, &split).unwrap().begin(vec![known], None).unwrap();
+    worker.settings.split = split.clone();
+    let place = |index| crate::record::FilePlace { fingerprint, index, end_offset: 2 + 3 * index, last: false };
+    let row = |index: u64| crate::record::Message {
+        feed: feed(),
+        identity: None,
+        body: crate::record::Payload::new(bytes::Bytes::from(format!("h\na{index}\n"))),
+        reply: crate::record::Payload::new(bytes::Bytes::new()),
+        origin: crate::record::Origin::File(crate::record::FileOrigin {
+            place: place(index),
+            start_offset: 0,
+            name: String::new(),
+            content: content_of(&split),
+            repeated: false,
+            follows: (index > 1).then(|| place(index - 1)),
+        }),
+        received_at_ms: 1,
+        clock_suspect: false,
+        stage: Stage::Live,
+        batch_mismatch: false,
+    };
+    rig.spool.appender.append_files(vec![row(1), row(2)]).unwrap().wait().unwrap();
+    drop(worker);
+    rig.put("b.csv", "h\nb1\n");
+    rig.worker(|settings| settings.split = SplitSettings::Lines).round(&mut rig.bell).unwrap();
+    assert_eq!(rig.rows(), ["a1", "a2", "a3", "h", "b1"]);
+}
+
 /// I3: a file whose content changed between the passes, with size and time as they were, is not done: its last record is not stored.
 #[test]
 fn content_that_changes_unseen_between_the_passes_is_noticed_before_the_last_record() {

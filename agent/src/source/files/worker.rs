@@ -31,7 +31,7 @@ use super::trial::Outcome;
 use super::{DirectorySettings, DoneRule, is_recoverable};
 use crate::limits;
 use crate::record::{FeedId, FileFingerprint, FilePlace};
-use crate::source::split::{SplitLimits, codes};
+use crate::source::split::{SplitLimits, SplitSettings, codes};
 use crate::spool::filelist::KnownFile;
 use crate::spool::{AppendError, Appender, QuarantineError};
 use crate::status::board::{FeedCounters, FilesView};
@@ -44,6 +44,8 @@ struct Chosen {
     look: Look,
     known: KnownFile,
     repeated: bool,
+    /// It was begun under another one than the feed's.
+    split: Option<SplitSettings>,
 }
 
 /// Why a file is left alone until it changes, or until a time.
@@ -172,6 +174,7 @@ impl Worker {
         match looked {
             Ok(looked) => {
                 self.report.directory(Code::DirectoryUnreadable, None);
+                self.counters.directory_read();
                 Some(looked)
             }
             Err(error) => {
@@ -193,7 +196,7 @@ impl Worker {
         let opened = match &mut self.memory {
             Some(memory) => memory.settle(),
             None => self.appender.file_list(&self.feed).and_then(|(list, notes)| {
-                self.memory = Some(Memory::open(list, notes, self.appender.file_progress(&self.feed))?);
+                self.memory = Some(Memory::open(list, notes, self.appender.file_progress(&self.feed), &self.settings.split)?);
                 Ok(())
             }),
         };
@@ -262,21 +265,15 @@ impl Worker {
         self.aside.insert(file.path.clone(), Aside { seen: file.stat.seen, until });
     }
 
-    fn reading(&self) -> Reading<'_> {
-        Reading { feed: &self.feed, split: &self.settings.split, limits: self.split_limits, stage: self.settings.stage, pulse: &self.pulse }
+    fn reading<'a>(&'a self, split: Option<&'a SplitSettings>) -> Reading<'a> {
+        let split = split.unwrap_or(&self.settings.split);
+        Reading { feed: &self.feed, split, limits: self.split_limits, stage: self.settings.stage, pulse: &self.pulse }
     }
 
     /// The first pass over a file; `Some` if it is to be captured.
     fn look(&mut self, share: &Share, file: &Candidate) -> Result<Option<Chosen>, Halt> {
         let seen = file.stat.seen;
-        let look = match read::look(&self.reading(), share, &file.path, seen) {
-            Ok(look) => look,
-            Err(Broken::Stopping) => return Err(Halt::Stopping),
-            Err(broken) => {
-                self.broke(file, &broken);
-                return Ok(None);
-            }
-        };
+        let Some(mut look) = self.look_through(share, file, None)? else { return Ok(None) };
         self.report.over(Code::FileUnreadable, &file.path);
         let fingerprint = memory::fingerprint(&file.path, seen.size, seen.modified, &look.digest);
         let digest = look.digest[..16].try_into().expect("half of 32 bytes");
@@ -285,6 +282,13 @@ impl Worker {
             self.memory().glance_again(&fingerprint, known.glance);
             self.finish(&file.path, fingerprint);
             return Ok(None);
+        }
+        let split = self.memory().split_of(&fingerprint);
+        if let Some(split) = &split {
+            let Some(again) = self.look_through(share, file, Some(split))?.filter(|again| again.digest == look.digest) else {
+                return Ok(None); // it changed in between, and is another file now
+            };
+            look = again;
         }
         let outcome = Outcome::of(&look.verdict);
         if let Outcome::Held { code } = outcome {
@@ -299,7 +303,18 @@ impl Worker {
             return Ok(None);
         }
         let repeated = self.memory().knows_content(&known.digest) && seen.size > 0;
-        Ok(Some(Chosen { candidate: file.clone(), look, known, repeated }))
+        Ok(Some(Chosen { candidate: file.clone(), look, known, repeated, split }))
+    }
+
+    fn look_through(&mut self, share: &Share, file: &Candidate, split: Option<&SplitSettings>) -> Result<Option<Look>, Halt> {
+        match read::look(&self.reading(split), share, &file.path, file.stat.seen) {
+            Ok(look) => Ok(Some(look)),
+            Err(Broken::Stopping) => Err(Halt::Stopping),
+            Err(broken) => {
+                self.broke(file, &broken);
+                Ok(None)
+            }
+        }
     }
 
     fn refuse(&mut self, share: &Share, file: &Candidate, fingerprint: &FileFingerprint, reason: &str) {
@@ -389,7 +404,7 @@ impl Worker {
             repeated: chosen.repeated,
         };
         let size = subject.seen.size;
-        read::capture(&self.reading(), share, &subject, sender, |bytes| {
+        read::capture(&self.reading(chosen.split.as_ref()), share, &subject, sender, |bytes| {
             let now = Some((label.clone(), bytes, size));
             self.counters.show_files(FilesView { done: self.files_done, empty: self.files_empty, last: None, now });
         })

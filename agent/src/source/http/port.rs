@@ -163,7 +163,7 @@ fn start(feed: &Arc<Shared>) -> Result<Arc<Port>, BindError> {
     let tls = settings.tls.clone().map(|tls| Tls::open(tls, id.clone(), Arc::clone(&feed.board))).transpose();
     let tls = tls.map_err(|why| BindError::Tls { feed: id.clone(), why })?;
     let listen = settings.listen;
-    let opened = port::listen(listen).and_then(|listener| listener.local_addr().map(|local| (listener, local)));
+    let opened = port::Port::open(&id, listen)?.acceptor().and_then(|listener| listener.local_addr().map(|local| (listener, local)));
     let (listener, local) = opened.map_err(|source| BindError::Port { feed: id, listen, source })?;
     let (ends, ended) = watch::channel(false);
     let port = Arc::new(Port {

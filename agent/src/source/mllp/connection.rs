@@ -135,6 +135,7 @@ pub(super) async fn serve_tls(tls: Arc<Tls>, stream: TcpStream, peer: String, mu
         Ok(stream) => {
             drop(tls); // the connection lives long and needs no more of it
             seat.touch();
+            shared.counters.peer_accepted();
             serve(stream, peer, seat, shared).await;
         }
         Err(failed) => tls.tell(&failed, &shared.told(), &peer),

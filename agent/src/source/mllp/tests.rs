@@ -1,6 +1,7 @@
 //! The shell over real sockets, against a store that does what the test says.
 
 mod answers;
+mod handover;
 
 use super::*;
 use crate::config::settings::{AnswerSettings, OnInvalid, OnStoreFailure};
@@ -113,7 +114,12 @@ fn settings() -> MllpSettings {
 
 fn listener(store: &FakeStore, settings: MllpSettings, board: &Arc<Board>, feed: &FeedId) -> MllpListener {
     let store = Store::Fake(store.clone());
-    MllpListener::bind_to(store, feed.clone(), settings, LIMIT, &LargeFrameSlots::new(), board).unwrap()
+    bind_to(store, feed.clone(), settings, board).unwrap()
+}
+
+fn bind_to(store: Store, feed: FeedId, settings: MllpSettings, board: &Arc<Board>) -> Result<MllpListener, BindError> {
+    let port = Port::open(&feed, settings.listen)?;
+    MllpListener::on_to(&port, store, feed, settings, LIMIT, &LargeFrameSlots::new(), board)
 }
 
 impl Rig {
@@ -440,22 +446,6 @@ async fn a_peer_that_never_reads_its_replies_is_closed_and_its_message_is_safe()
     let _broken = timeout(PATIENCE, peer.write_all(&sending)).await.expect("the connection ends");
     timeout(PATIENCE, serving).await.expect("the connection ends").unwrap();
     assert_eq!(FakeStore::lock(&store.bodies).len(), 1, "the first message was stored before its reply was due");
-}
-
-#[tokio::test]
-async fn a_port_in_use_is_told_with_what_to_do() {
-    let rig = Rig::new(settings());
-    let feed = FeedId::new("g").unwrap();
-    let board = Board::new([feed.clone()]);
-    let taken = MllpSettings { listen: rig.address, ..settings() };
-    let bind =
-        |settings| MllpListener::bind_to(Store::Fake(FakeStore::new()), feed.clone(), settings, LIMIT, &LargeFrameSlots::new(), &board);
-    let error = bind(taken).unwrap_err();
-    let expected = format!("feed `g`: cannot listen on {}; another program or feed has this port: `ss -ltnp` shows which", rig.address);
-    assert_eq!(error.to_string(), expected);
-    assert_eq!(board.conditions()[0].code, "listener_down");
-    bind(settings()).unwrap();
-    assert!(board.conditions().is_empty());
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::status::board::{Board, ExpectedView, FeedCounters};
 use crate::status::condition::Code;
 
 /// A feed that expects something.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
     pub feed: FeedId,
     pub expect: Expect,

@@ -1,0 +1,322 @@
+//! The set of running sources, and how it becomes another one while messages flow (I6).
+//!
+//! ```text
+//!   apply(feeds)   spool learns what comes (old and new may be appended to) → desk and forwarder are told
+//!                → what is gone stops, what changed is replaced, what is new starts            listeners.rs, running.rs
+//!                → what is gone has answered its last message → spool retires it, it drains
+//! ```
+//!
+//! 1. A feed whose source is as it was keeps its socket and its connections. Its lane and character set may change all the same.
+//! 2. A feed that cannot become what it should goes on as it was; the fault is returned, raised as a condition, and the change is tried again
+//!    every [`LISTENER_RETRY`](limits::LISTENER_RETRY) until it succeeds or something else is applied. Going back is another `apply`.
+//! 3. Removed feeds are retired only when their connections have ended: a message under way is answered, not refused.
+//! 4. One change at a time: requests wait. Stopping interrupts none of the steps but cuts the waiting.
+//!
+//! A feed's records keep their order in all of this, because the spool numbers them, not the sources. Where two sources of one feed overlap (the
+//! last connections of an old listener and the first of its successor), that is what two connections to one listener are.
+
+mod http;
+mod listeners;
+mod running;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use self::running::Source;
+use crate::config::settings::{FeedSettings, SourceSettings};
+use crate::forward::Feeds;
+use crate::limits;
+use crate::record::{FeedId, Lane, Name};
+use crate::source::files;
+use crate::source::http::HttpPorts;
+use crate::source::port::Port;
+use crate::source::slots::LargeFrameSlots;
+use crate::spool::{Appender, ConfigureError};
+use crate::status::board::Board;
+use crate::status::condition::Code;
+
+/// Why one feed is not what it should be; the others are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedFault {
+    pub feed: FeedId,
+    /// Where in the configuration: `feed.mllp.listen`.
+    pub key: &'static str,
+    /// A sentence.
+    pub reason: String,
+}
+
+impl std::fmt::Display for FeedFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of feed `{}`: {}", self.key, self.feed, self.reason)
+    }
+}
+
+/// What the sources show of whether a change works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalEvidence {
+    /// Feeds whose source does not run as it should.
+    pub unbound: Vec<FeedId>,
+    /// Directory feeds that were touched and whose directory was not seen through since.
+    pub unreadable: Vec<FeedId>,
+    /// MLLP feeds that were touched, had a peer in the hour before, and none since.
+    pub waiting_for_peers: Vec<FeedId>,
+}
+
+enum Request {
+    Apply { feeds: Feeds, answer: oneshot::Sender<Result<Vec<FeedFault>, ConfigureError>> },
+    Evidence { answer: oneshot::Sender<LocalEvidence> },
+}
+
+/// Changes and asks the sources of a running agent. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SourcesHandle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl SourcesHandle {
+    /// Makes these the feeds of the gateway. `Ok` with the feeds that could not follow (see the module's documentation); `Err`: nothing changed.
+    pub async fn apply(&self, feeds: Feeds) -> Result<Vec<FeedFault>, ConfigureError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Apply { feeds, answer }).await.map_err(|_| ConfigureError::Stopping)?;
+        answered.await.unwrap_or(Err(ConfigureError::Stopping))
+    }
+
+    /// `None` while the agent stops.
+    pub async fn evidence(&self) -> Option<LocalEvidence> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Evidence { answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// What every source is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub appender: Appender,
+    pub board: Arc<Board>,
+    pub gateway: Name,
+    pub message_bytes_max: u64,
+    /// Where the configured feeds are told: the forwarder, the desk.
+    pub told: watch::Sender<Feeds>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Sources {
+    parts: Parts,
+    slots: LargeFrameSlots,
+    /// What should run, and what does.
+    wanted: Feeds,
+    running: BTreeMap<FeedId, Source>,
+    /// Open ports. Each is accepted from by the source that has its address, and closed when none has.
+    ports: BTreeMap<SocketAddr, Arc<Port>>,
+    /// Those of HTTP feeds, which may share one.
+    http_ports: HttpPorts,
+    /// A directory feed's thread has its permit (see `files`).
+    turns: BTreeMap<FeedId, Arc<Semaphore>>,
+    /// Feeds whose fault stands on the board.
+    faulty: BTreeSet<FeedId>,
+    /// Feeds that the last change touched: when, and whether they had a peer before.
+    touched: BTreeMap<FeedId, (Instant, bool)>,
+    tasks: JoinSet<()>,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl Sources {
+    /// Nothing runs yet; the spool was opened with `feeds`.
+    pub fn new(parts: Parts) -> (Self, SourcesHandle) {
+        let (sender, requests) = mpsc::channel(limits::SOURCE_REQUESTS);
+        let sources = Self {
+            parts,
+            slots: LargeFrameSlots::new(),
+            wanted: Arc::from([]),
+            running: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            http_ports: HttpPorts::default(),
+            turns: BTreeMap::new(),
+            faulty: BTreeSet::new(),
+            touched: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            requests,
+        };
+        (sources, SourcesHandle { requests: sender })
+    }
+
+    /// Looks after the sources until told to stop; returns when all of them have ended.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let stopping = stop.clone();
+        let mut retry = interval(limits::LISTENER_RETRY);
+        retry.reset(); // the first attempt was just made
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = is_stopped(&mut stop) => break,
+                Some(_ended) = self.tasks.join_next() => {} // its panic is in the log
+                Some(request) = self.requests.recv() => match request {
+                    // Who asked may be gone; what was asked is done all the same.
+                    Request::Apply { feeds, answer } => drop(answer.send(self.apply(feeds, &stopping).await)),
+                    Request::Evidence { answer } => drop(answer.send(self.evidence())),
+                },
+                _ = retry.tick() => drop(self.reconcile(true).await), // the faults stand on the board
+            }
+        }
+        // Ports first: nobody new is let in while the others leave.
+        self.ports.clear();
+        for source in std::mem::take(&mut self.running).into_values() {
+            source.stop.send_replace(true);
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Makes these the feeds of the gateway; see [`SourcesHandle::apply`].
+    pub async fn apply(&mut self, feeds: Feeds, stop: &watch::Receiver<bool>) -> Result<Vec<FeedFault>, ConfigureError> {
+        let now: Vec<(FeedId, Lane)> = feeds.iter().map(|feed| (feed.id.clone(), feed.lane)).collect();
+        let is_wanted = |id: &FeedId| now.iter().any(|(wanted, _)| wanted == id);
+        let leaving = self.running.values().map(|source| (source.settings.id.clone(), source.settings.lane));
+        let leaving: Vec<(FeedId, Lane)> = leaving.filter(|(id, _)| !is_wanted(id)).collect();
+        self.parts.board.learn(now.iter().map(|(id, _)| id.clone()));
+        for feed in feeds.iter() {
+            self.parts.board.feed(&feed.id).describe(feed.about.clone());
+        }
+        self.parts.appender.configure(now.iter().chain(&leaving).cloned().collect()).await?;
+        self.wanted = Arc::clone(&feeds);
+        self.parts.told.send_replace(feeds);
+        self.touched.clear();
+        let gone = self.stop_unwanted().await;
+        let faults = self.reconcile(false).await;
+        let mut stop = stop.clone();
+        let has_ended = async {
+            for ended in gone {
+                drop(ended.await); // an error is its end as well
+            }
+        };
+        tokio::select! {
+            biased;
+            () = is_stopped(&mut stop) => return Ok(faults), // the next start knows only the configured ones
+            ended = timeout(limits::STOP_SOURCES, has_ended) => {
+                if ended.is_err() {
+                    tracing::warn!("a feed that was taken away has not ended yet; what it still sends is refused");
+                }
+            }
+        }
+        if !leaving.is_empty() {
+            self.parts.appender.configure(now).await?;
+        }
+        for (id, _) in leaving {
+            self.faulty.remove(&id);
+            self.parts.board.clear(Code::ListenerDown, id.as_str());
+            files::clear_conditions(&self.parts.board, &id);
+        }
+        Ok(faults)
+    }
+
+    /// Tells the sources of feeds that are gone to stop; what is returned ends when they have.
+    async fn stop_unwanted(&mut self) -> Vec<oneshot::Receiver<()>> {
+        let gone: Vec<FeedId> = self.running.keys().filter(|id| !self.wanted.iter().any(|wanted| wanted.id == **id)).cloned().collect();
+        let mut ends = Vec::new();
+        for id in gone {
+            if let Some(source) = self.running.remove(&id) {
+                ends.push(Self::release(source).await.1);
+            }
+        }
+        ends
+    }
+
+    /// Brings what runs in line with what is wanted, as far as it can be; says where it cannot. `again`: nothing new was asked for, so nothing that
+    /// runs is interrupted only to see whether it works this time.
+    async fn reconcile(&mut self, again: bool) -> Vec<FeedFault> {
+        let (mut listeners, mut posted) = (Vec::new(), Vec::new());
+        self.release_other_kinds().await;
+        for feed in self.wanted.iter().cloned().collect::<Vec<_>>() {
+            if let Some(source) = self.running.get_mut(&feed.id)
+                && source.settings.source == feed.source
+            {
+                source.settings = feed;
+                continue;
+            }
+            match &feed.source {
+                SourceSettings::Mllp(_) => listeners.push(feed),
+                SourceSettings::Directory(_) => self.replace_directory(feed),
+                SourceSettings::Http(_) => posted.push(feed),
+            }
+        }
+        let mut faults = self.change_listeners(listeners, again).await;
+        for feed in posted {
+            faults.extend(self.replace_http(feed, again).await);
+        }
+        let faulty: BTreeSet<FeedId> = faults.iter().map(|fault| fault.feed.clone()).collect();
+        for mended in self.faulty.difference(&faulty) {
+            self.parts.board.clear(Code::ListenerDown, mended.as_str());
+        }
+        self.faulty = faulty;
+        faults
+    }
+
+    /// Feeds whose kind of source changes: what they hold, another kind may need.
+    async fn release_other_kinds(&mut self) {
+        let kind = |feed: &FeedSettings| std::mem::discriminant(&feed.source);
+        let other: Vec<FeedId> = self.wanted.iter().filter_map(|feed| {
+            let running = self.running.get(&feed.id)?;
+            (kind(&running.settings) != kind(feed)).then(|| feed.id.clone())
+        }).collect();
+        for id in other {
+            self.touch(&id);
+            if let Some(source) = self.running.remove(&id) {
+                drop(Self::release(source).await.1); // its connections leave by themselves
+            }
+        }
+    }
+
+    /// A feed is about to be started or replaced.
+    fn touch(&mut self, feed: &FeedId) {
+        let counters = self.parts.board.feed(feed);
+        let connected = counters.connections.load(std::sync::atomic::Ordering::Relaxed) > 0;
+        let had_peer = connected || counters.last_peer_at().is_some_and(|at| at.elapsed() <= limits::PEER_EXPECTED);
+        self.touched.insert(feed.clone(), (Instant::now(), had_peer));
+    }
+
+    fn evidence(&self) -> LocalEvidence {
+        let mut evidence = LocalEvidence::default();
+        for feed in self.wanted.iter() {
+            let runs = self.running.get(&feed.id).is_some_and(|source| source.settings.source == feed.source);
+            if !runs {
+                evidence.unbound.push(feed.id.clone());
+            }
+            let Some((at, had_peer)) = self.touched.get(&feed.id) else { continue };
+            let counters = self.parts.board.feed(&feed.id);
+            match &feed.source {
+                SourceSettings::Mllp(_) if *had_peer && counters.last_peer_at().is_none_or(|peer| peer <= *at) => {
+                    evidence.waiting_for_peers.push(feed.id.clone());
+                }
+                SourceSettings::Directory(_) if counters.last_scan_at().is_none_or(|scan| scan <= *at) => {
+                    evidence.unreadable.push(feed.id.clone());
+                }
+                SourceSettings::Mllp(_) | SourceSettings::Directory(_) | SourceSettings::Http(_) => {}
+            }
+        }
+        evidence
+    }
+
+    /// Starts a directory feed, behind the one that runs (its thread ends at a durable place, and the new one begins only then).
+    fn replace_directory(&mut self, feed: FeedSettings) {
+        self.touch(&feed.id);
+        if let Some(old) = self.running.remove(&feed.id) {
+            old.stop.send_replace(true); // nobody waits for it but the new one's thread
+        }
+        self.start_directory(feed);
+    }
+}
+
+/// Ends when the agent is to stop, or whoever could say so is gone.
+async fn is_stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
