@@ -84,7 +84,8 @@ fn what_curl_posts_is_at_the_hub_byte_for_byte() {
     let (mut scene, feed) = scene("split = \"fhir_bundle\"\naccept = [\"text/csv\"]");
     let directory = scene.directory.path().to_owned();
     let url = feed.url("http");
-    let entries: Vec<String> = (10..40).map(|n| format!("{{ \"resource\" : {},\n\"request\":{{\"method\":\"POST\"}}}}", device(n, 2000))).collect();
+    let entries: Vec<String> =
+        (10..40).map(|n| format!("{{ \"resource\" : {},\n\"request\":{{\"method\":\"POST\"}}}}", device(n, 2000))).collect();
     let bundle = format!("\n{{\"resourceType\":\"Bundle\",\"type\":\"transaction\",\"entry\":[ {} ]}}\n", entries.join(" ,\n"));
     let lines = format!("{}\r\n\n{{\"n\":\n  {}  \n{{broken}}\n{}\n", device(1, 5), device(2, 100_000), device(3, 0));
     let csv = b"id;item\r\n1;\"a\r\nb\"\r\n\0\xff".to_vec();
@@ -185,7 +186,8 @@ fn posts_survive_kills_once_each() {
     // The ids that were told are those the hub knows.
     let known: std::collections::BTreeSet<&str> = events.iter().map(|event| event.attribute("id").trim_end_matches("/raw")).collect();
     for body in ids.lock().unwrap().iter() {
-        let mut told = body.split(|c: char| !(c.is_ascii_alphanumeric() || "/-".contains(c))).filter(|word| word.contains("/fhir/")).peekable();
+        let mut told =
+            body.split(|c: char| !(c.is_ascii_alphanumeric() || "/-".contains(c))).filter(|word| word.contains("/fhir/")).peekable();
         assert!(told.peek().is_some() && told.all(|id| known.contains(id)), "{body}");
     }
     scene.site.stop();
@@ -246,7 +248,10 @@ fn a_body_above_the_bound_is_refused_while_it_is_read() {
     let grown = gateway.site.process().resident_peak_kib().saturating_sub(before);
     println!("12 bodies of 32 MiB against a bound of 4 MiB: peak memory grew by {grown} KiB, answers {statuses:?}");
     assert!(grown < 40 * 1024, "memory grew by {grown} KiB");
-    let announced = format!("POST /feeds/fhir HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", 5 * MIB);
+    let announced = format!(
+        "POST /feeds/fhir HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        5 * MIB
+    );
     let mut stream = connect(feed.addr()).expect("a connection");
     stream.write_all(announced.as_bytes()).expect("the head");
     assert_eq!(Answer::read(&mut stream).expect("an answer without any body").status, 413);
@@ -294,7 +299,12 @@ fn clients_prove_who_they_are_by_certificate_or_token() {
     let trusts = ["--cacert", pki.ca.to_str().unwrap(), "--header", "Content-Type: application/fhir+json"];
     let shows = |identity: &Identity| {
         let mut arguments: Vec<String> = trusts.map(str::to_owned).to_vec();
-        arguments.extend(["--cert".to_owned(), identity.cert.display().to_string(), "--key".to_owned(), identity.key.display().to_string()]);
+        arguments.extend([
+            "--cert".to_owned(),
+            identity.cert.display().to_string(),
+            "--key".to_owned(),
+            identity.key.display().to_string(),
+        ]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         curl(&feed.url("https"), &arguments, &body).0
     };
@@ -331,7 +341,8 @@ fn slow_clients_hold_up_nobody() {
     let idle: Vec<_> = (0..4).map(|_| connect(feed.addr()).expect("a connection")).collect();
     let crowded = feed.post("application/json", None, b"1").expect("an answer");
     assert_eq!((crowded.status, crowded.header("retry-after")), (429, Some("5")), "{}", crowded.body);
-    let ended = wait::try_until(Duration::from_mins(2), || feed.post("application/json", None, b"2").is_ok_and(|answer| answer.status == 202));
+    let ended =
+        wait::try_until(Duration::from_mins(2), || feed.post("application/json", None, b"2").is_ok_and(|answer| answer.status == 202));
     assert!(ended, "idle connections give their places back");
     drop((idle, half));
     gateway.site.stop();
@@ -375,7 +386,8 @@ fn fhir_clients_of_others_succeed() {
         return;
     }
     let (mut gateway, feed) = gateway("", |_| {});
-    let output = Command::new(harness::repository().join("tests/clients/fhir")).arg(feed.url("http")).output().expect("tests/clients/fhir runs");
+    let output =
+        Command::new(harness::repository().join("tests/clients/fhir")).arg(feed.url("http")).output().expect("tests/clients/fhir runs");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");
     assert!(output.status.success(), "{said}");

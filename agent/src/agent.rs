@@ -99,7 +99,13 @@ async fn live(settings: Arc<Settings>, file: PathBuf) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     // The sources' copies of the appender are the only ones.
     let watched = told.subscribe();
-    let parts = Parts { gateway: settings.gateway.id.clone(), appender, board: Arc::clone(&board), message_bytes_max: settings.spool.message_bytes_max, told };
+    let parts = Parts {
+        gateway: settings.gateway.id.clone(),
+        appender,
+        board: Arc::clone(&board),
+        message_bytes_max: settings.spool.message_bytes_max,
+        told,
+    };
     let (mut sources, handle) = Sources::new(parts);
     // Every feed is bound once before READY, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
     if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), &stopped).await {

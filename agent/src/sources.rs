@@ -264,10 +264,14 @@ impl Sources {
     /// Feeds whose kind of source changes: what they hold, another kind may need.
     async fn release_other_kinds(&mut self) {
         let kind = |feed: &FeedSettings| std::mem::discriminant(&feed.source);
-        let other: Vec<FeedId> = self.wanted.iter().filter_map(|feed| {
-            let running = self.running.get(&feed.id)?;
-            (kind(&running.settings) != kind(feed)).then(|| feed.id.clone())
-        }).collect();
+        let other: Vec<FeedId> = self
+            .wanted
+            .iter()
+            .filter_map(|feed| {
+                let running = self.running.get(&feed.id)?;
+                (kind(&running.settings) != kind(feed)).then(|| feed.id.clone())
+            })
+            .collect();
         for id in other {
             self.touch(&id);
             if let Some(source) = self.running.remove(&id) {

@@ -22,7 +22,7 @@ use harness::scene::Scene;
 use harness::site::{Configuration, Site};
 use harness::wait;
 use siteward::config::settings::KeySource;
-use siteward::record::{Content, FeedId, FileOrigin, FilePlace, FileFingerprint, Lane, Message, Origin, Payload, Stage};
+use siteward::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Lane, Message, Origin, Payload, Stage};
 use siteward::spool;
 use siteward::status::board::Board;
 

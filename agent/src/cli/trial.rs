@@ -17,9 +17,9 @@ use super::{Failure, print};
 use crate::config::settings::{FeedSettings, Settings, SourceSettings};
 use crate::config::{self, Files};
 use crate::limits;
-use crate::source::http::HttpSplit;
 use crate::source::files::trial::{Outcome, Shown, Trial, Way};
 use crate::source::files::{Completion, DirectorySettings};
+use crate::source::http::HttpSplit;
 use crate::source::split::{SplitLimits, SplitSettings, State, codes};
 use crate::status::table::{bytes, printable, put, rows};
 

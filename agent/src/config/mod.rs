@@ -34,8 +34,8 @@ mod network;
 mod reader;
 pub mod refusal;
 pub mod settings;
-pub mod trust;
 pub mod show;
+pub mod trust;
 mod validate;
 mod written;
 

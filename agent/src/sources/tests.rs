@@ -56,7 +56,13 @@ impl Rig {
         let opened = Arc::clone(&board);
         let spool = tokio::task::spawn_blocking(move || spool::open(options, &opened).unwrap()).await.unwrap();
         let (told, _) = watch::channel(Arc::from([]));
-        let parts = Parts { gateway: crate::record::Name::new("gw1").unwrap(), appender: spool.appender.clone(), board: Arc::clone(&board), message_bytes_max: limits::MIB, told };
+        let parts = Parts {
+            gateway: crate::record::Name::new("gw1").unwrap(),
+            appender: spool.appender.clone(),
+            board: Arc::clone(&board),
+            message_bytes_max: limits::MIB,
+            told,
+        };
         let (sources, _) = Sources::new(parts);
         let mut rig = Self { directory, sources, board, spool, stop: watch::channel(false) };
         assert_eq!(rig.apply(written).await, []);
