@@ -23,7 +23,9 @@ use tokio::time::{sleep, timeout};
 use crate::config::settings::{ExpectSettings, FeedSettings, Settings, SourceSettings};
 use crate::forward::{Feeds, Forwarder, ForwarderHandle};
 use crate::limits;
-use crate::reload::Reload;
+use crate::rollout::shell::{Means, Shell};
+use crate::rollout::start::Ground;
+use crate::rollout;
 use crate::sources::{Parts, Sources};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
@@ -44,6 +46,10 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
     #[error("cannot open the spool {}", path.display())]
     Spool { path: std::path::PathBuf, source: spool::OpenError },
+    #[error("{0}")]
+    Configuration(config::Faults),
+    #[error("cannot read the ledger of the configuration; check the disk of the spool")]
+    Ledger(#[source] rollout::store::StoreError),
     #[error("cannot start the forwarder; is the machine out of memory or processes?")]
     Forwarder(#[source] std::io::Error),
     #[error("{0} panicked; its place is in the log above")]
@@ -63,29 +69,35 @@ pub fn run(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    let outcome = runtime.block_on(live(Arc::new(settings), file));
+    let outcome = runtime.block_on(live(settings, file));
     // A blocking call that exceeded the deadline must not hold up the exit.
     runtime.shutdown_background();
     outcome
 }
 
-async fn live(settings: Arc<Settings>, file: PathBuf) -> Result<(), RunError> {
+async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     // First, so that a SIGTERM during recovery is a clean stop too.
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
+    let start = Instant::now();
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
+    systemd::status("opening the spool");
+    let (lock, started) = open_ledger(settings, file, &board, start).await?;
+    let settings = Arc::new(started.running.settings.clone());
+    board.learn(settings.feeds.iter().map(|feed| feed.id.clone()));
     for feed in &settings.feeds {
         board.feed(&feed.id).describe(feed.about.clone());
     }
     board.set_config(ConfigView::local(&config::show::render(&settings)));
-    systemd::status("opening the spool");
-    let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, &board).await?;
+    let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, lock, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
-    let forwarder =
+    let mut forwarder =
         Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
     let told = forwarder.feeds();
-    let spool_monitor = monitor.clone();
+    let mail = forwarder.take_mail().expect("nobody else takes it");
+    let (spool_monitor, rollout_monitor) = (monitor.clone(), monitor.clone());
+    let (rollout, asked) = rollout::Handle::new();
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
@@ -93,7 +105,7 @@ async fn live(settings: Arc<Settings>, file: PathBuf) -> Result<(), RunError> {
         recent: Arc::clone(&recent),
         resends: Arc::clone(&resends),
         feeds: told.subscribe(),
-        rollout: None,
+        rollout: Some(rollout),
     };
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -112,7 +124,8 @@ async fn live(settings: Arc<Settings>, file: PathBuf) -> Result<(), RunError> {
         tracing::error!("the feeds cannot be taken up: {error}");
     }
     tasks.spawn(sources.run(stopped.clone()));
-    tasks.spawn(Reload { file, running: Arc::clone(&settings), sources: handle }.run(hangup, stopped.clone()));
+    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup };
+    tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
     tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
     systemd::ready();
@@ -127,7 +140,25 @@ async fn live(settings: Arc<Settings>, file: PathBuf) -> Result<(), RunError> {
     ended.and(stopped)
 }
 
-async fn open_spool(settings: &Settings, board: &Arc<Board>) -> Result<Spool, RunError> {
+/// Keeps other agents out of the spool and finds out what runs: the local file, or the document that is committed.
+async fn open_ledger(
+    settings: Settings,
+    file: PathBuf,
+    board: &Arc<Board>,
+    at: Instant,
+) -> Result<(spool::Lock, rollout::start::Started), RunError> {
+    let board = Arc::clone(board);
+    let open = move || {
+        let path = settings.spool.path.clone();
+        let lock = spool::lock(&path).map_err(|source| RunError::Spool { path, source })?;
+        let ground = Ground::new(&file, settings).map_err(RunError::Configuration)?;
+        let started = rollout::start::start(Arc::new(spool::disk::RealDisk), ground, &board, rollout::start::now(at));
+        Ok((lock, started.map_err(RunError::Ledger)?))
+    };
+    tokio::task::spawn_blocking(open).await.map_err(|_| RunError::Panicked("reading the ledger of the configuration"))?
+}
+
+async fn open_spool(settings: &Settings, lock: spool::Lock, board: &Arc<Board>) -> Result<Spool, RunError> {
     let options = spool::Options {
         path: settings.spool.path.clone(),
         max_bytes: settings.spool.max_bytes,
@@ -136,7 +167,7 @@ async fn open_spool(settings: &Settings, board: &Arc<Board>) -> Result<Spool, Ru
         feeds: settings.feeds.iter().map(|feed| (feed.id.clone(), feed.lane)).collect(),
     };
     let board = Arc::clone(board);
-    tokio::task::spawn_blocking(move || spool::open(options, &board))
+    tokio::task::spawn_blocking(move || spool::open_locked(options, lock, &board))
         .await
         .map_err(|_| RunError::Panicked("opening the spool"))?
         .map_err(|source| RunError::Spool { path: settings.spool.path.clone(), source })

@@ -420,8 +420,8 @@ pub const CONFIG_BYTES_MAX: u64 = MIB;
 pub const TLS_FILE_BYTES_MAX: u64 = MIB;
 /// Longest path of a unix socket (`sun_path` without its closing zero).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// One request on the control socket.
-pub const CONTROL_REQUEST_BYTES_MAX: usize = 64 * KIB as usize;
+/// One request on the control socket; the largest holds a signed document.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 384 * KIB as usize;
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// One answer on the control socket, and clients served at once.
 pub const CONTROL_ANSWER_BYTES_MAX: u64 = 4 * MIB;

@@ -237,6 +237,12 @@ bytes_as_hex!(
     32
 );
 
+impl DocumentDigest {
+    pub fn of(text: &[u8]) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+}
+
 impl Digest {
     pub fn of(nonce: &Nonce, body: &[u8]) -> Self {
         Self(Sha256::new().chain_update(nonce.0).chain_update(body).finalize().into())

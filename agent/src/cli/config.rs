@@ -1,10 +1,11 @@
-//! `siteward config show | history | diff | rollback`: asks the running agent what is configured, what was, and to go back.
+//! `siteward config show | history | diff | apply | rollback`: asks the running agent what is configured, what was, and to go back.
 
 use std::path::Path;
 
 use super::ask::{ask, print_json};
 use super::lines::diff;
 use super::{Failure, print};
+use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::rollout::handle::{EntryView, HistoryView, TextsView};
 use crate::status::question::{Order, Question, Request};
 use crate::status::table::{printable, put, rows};
@@ -39,6 +40,18 @@ pub(super) fn rollback(file: &Path, why: &str) -> Result<(), Failure> {
     let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
     let done: Done = ask(file, &Request::Do(Order::ConfigRollback { by: format!("{name} on site"), why: why.to_owned() }))?;
     print(&printable(&format!("{}\n", done.done)))
+}
+
+/// Hands a signed document over; what becomes of it takes until the end of its trial.
+pub(super) fn apply(config: &Path, file: &Path) -> Result<(), Failure> {
+    let failed = |why: String| Failure::Other(format!("{}: {why}", file.display()).into());
+    let length = std::fs::metadata(file).map_err(|error| failed(format!("cannot be read: {error}")))?.len();
+    if length > DOCUMENT_BYTES_MAX as u64 {
+        return Err(failed(format!("has {length} bytes; a signed document has at most {DOCUMENT_BYTES_MAX}")));
+    }
+    let envelope = std::fs::read_to_string(file).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let done: Done = ask(config, &Request::Do(Order::ConfigApply { envelope }))?;
+    print(&printable(&format!("{}\nfollow it with `siteward config history` and `siteward status`\n", done.done)))
 }
 
 fn named(revision: u64) -> String {

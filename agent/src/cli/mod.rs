@@ -239,6 +239,13 @@ enum ConfigAction {
     },
     /// Compares the document that runs with the one before it
     Diff(ConfigFile),
+    /// Gives the agent a signed document from a file, for a gateway without a network; it takes the same way as one from the hub
+    Apply {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The signed document (.dsse)
+        file: PathBuf,
+    },
     /// Ends a trial, or goes back to the configuration from before; the hub's same revision is not tried again
     Rollback {
         #[command(flatten)]
@@ -314,6 +321,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigAction::Show(at)) => config::show(&at.config),
         Command::Config(ConfigAction::History { config, json }) => config::history(&config.config, json),
         Command::Config(ConfigAction::Diff(at)) => config::compare(&at.config),
+        Command::Config(ConfigAction::Apply { config, file }) => config::apply(&config.config, &file),
         Command::Config(ConfigAction::Rollback { config, why }) => config::rollback(&config.config, &why),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run().map_err(Failure::Other),

@@ -74,6 +74,12 @@ pub fn load(file: &Path) -> Result<Settings, Faults> {
     load_with(file, Files::Checked)
 }
 
+/// As [`load`], but for the feeds, which are left out whatever is wrong with them.
+pub fn load_bootstrap(file: &Path) -> Result<Settings, Faults> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    bootstrap(file, &read_file(file)?, Files::Checked, credentials.as_deref()).map(|(settings, _)| settings)
+}
+
 /// As [`load`], with or without a look at the files it refers to.
 pub fn load_with(file: &Path, files: Files) -> Result<Settings, Faults> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);

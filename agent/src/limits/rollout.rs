@@ -17,7 +17,7 @@ pub const GROUPS_MAX: usize = 32;
 pub const REMARK_CHARS_MAX: usize = 200;
 /// Trial of a document: default and permitted range.
 pub const TRIAL_DEFAULT: Duration = Duration::from_mins(15);
-pub const TRIAL_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
+pub const TRIAL_RANGE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_hours(24));
 /// Shortest passphrase of a new signing key.
 pub const PASSPHRASE_CHARS_MIN: usize = 12;
 /// Endpoints that a document may add.
@@ -46,6 +46,10 @@ pub const FEEDS_NAMED_MAX: usize = 5;
 /// Requests that wait for the owner of the ledger, and how long one waits.
 pub const ROLLOUT_REQUESTS_MAX: usize = 8;
 pub const ROLLOUT_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often time passes for the rollout: evidence is gathered and what could not be put to use is tried again.
+pub const ROLLOUT_TICK: Duration = Duration::from_secs(1);
+/// Generations tried at a start until one can be used.
+pub const ROLLOUT_FALLBACKS_MAX: usize = 3;
 /// A document is suspect when so many messages went to quarantine since it was committed, at so many times the rate of the hour before.
 pub const SUSPECT_RECORDS_MIN: u64 = 10;
 pub const SUSPECT_FACTOR: u64 = 5;

@@ -24,6 +24,10 @@ pub enum Request {
         who: String,
         why: String,
     },
+    /// A signed document from a file.
+    Apply {
+        envelope: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +35,7 @@ pub enum Request {
 pub enum Response {
     History(HistoryView),
     Texts(TextsView),
-    Rollback { done: String },
+    Done { done: String },
 }
 
 /// The history, the newest first.
@@ -153,10 +157,10 @@ mod tests {
         let owner = std::thread::spawn(move || {
             let asked = asked.blocking_recv().unwrap();
             assert_eq!(asked.request, Request::Rollback { who: "on site".into(), why: "wrong port".into() });
-            asked.answer(Ok(Response::Rollback { done: "back".into() }));
+            asked.answer(Ok(Response::Done { done: "back".into() }));
         });
         let answer = handle.ask(Request::Rollback { who: "on site".into(), why: "wrong port".into() });
-        assert_eq!(answer, Ok(Response::Rollback { done: "back".into() }));
+        assert_eq!(answer, Ok(Response::Done { done: "back".into() }));
         owner.join().unwrap();
     }
 

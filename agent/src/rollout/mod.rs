@@ -11,18 +11,25 @@
 //! 2. [`drive`] steps the machine and writes the ledgers it asks for; what it returns is done by the shell, in order.
 //! 3. `report` turns the machine into the reported state, the board's view and the conditions; `suspect` watches the quarantine after a commit.
 //! 4. The control socket reaches the owner of the machine through a [`Handle`], bounded, each request with a deadline.
+//! 5. `start` decides what runs after a start, before the spool is opened; `shell` owns all of this while the agent runs, with `intake` (documents),
+//!    `proof` (what the uplink proves) and `watch` (the quarantine).
 //!
 //! A disk that is full or broken costs new documents, never a rollback, never a start.
 
 pub mod command;
 pub mod facts;
 pub mod handle;
+mod intake;
 pub mod ledger;
 pub mod machine;
+mod proof;
 pub mod reason;
 pub mod report;
+pub mod shell;
+pub mod start;
 pub mod store;
 pub mod suspect;
+mod watch;
 
 #[cfg(test)]
 mod golden_tests;
@@ -31,7 +38,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-pub use facts::{ConfirmBy, Evidence, Facts, FeedFault, Generation, Memory, Meta, Now, Offer, Stamp, UplinkEvidence, Verdict};
+pub use facts::{ConfirmBy, Evidence, Facts, FeedFault, Generation, Memory, Meta, Now, Offer, Stamp, UplinkEvidence, Verdict, trial_s};
 pub use handle::Handle;
 pub use machine::{Action, Found, Input, Machine};
 pub use store::{Store, Stored};

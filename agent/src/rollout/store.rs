@@ -69,6 +69,12 @@ pub struct Store {
     named: BTreeSet<DocumentDigest>,
 }
 
+/// Whether a document was ever proven on this gateway; before the ledger can be opened.
+pub fn has_documents(spool: &Path) -> bool {
+    let Ok(names) = std::fs::read_dir(spool.join(DIRECTORY)) else { return false };
+    names.filter_map(Result::ok).any(|entry| entry.file_name().to_string_lossy().ends_with(PROVEN))
+}
+
 impl Store {
     /// Makes the directory where it is missing. A disk that cannot be written is no reason not to start: the ledger says what runs.
     pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> Result<(Self, Stored), StoreError> {

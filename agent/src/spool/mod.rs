@@ -233,11 +233,20 @@ pub enum QuarantineError {
     Store(String),
 }
 
+/// Makes the spool's directory and keeps every other agent out of it.
+pub fn lock(path: &Path) -> Result<Lock, OpenError> {
+    make_ancestors(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    take_lock(path)
+}
+
 /// Opens a spool on the real disk: lock, recovery, thread. Blocks while it recovers.
 pub fn open(options: Options, board: &Arc<Board>) -> Result<Spool, OpenError> {
-    let path = options.path.clone();
-    make_ancestors(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
-    let lock = take_lock(&path)?;
+    let lock = lock(&options.path)?;
+    open_locked(options, lock, board)
+}
+
+/// As [`open`], for whoever has the lock already.
+pub fn open_locked(options: Options, lock: Lock, board: &Arc<Board>) -> Result<Spool, OpenError> {
     let Parts { committer, mut reader, monitor, shared, quarantine, state } =
         open_with(options, Arc::new(disk::RealDisk), StateChoice::Sled, board)?;
     let resends = Arc::clone(&shared.resends);

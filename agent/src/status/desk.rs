@@ -81,6 +81,10 @@ impl Desk {
             Request::Get(Question::Config {}) => Ok(Answer::Now(json!({ "text": &*self.board.config().text }).to_string())),
             Request::Get(Question::ConfigHistory {}) => self.rollout(rollout::handle::Request::History),
             Request::Get(Question::ConfigTexts {}) => self.rollout(rollout::handle::Request::Texts),
+            Request::Do(Order::ConfigApply { envelope }) => {
+                tracing::warn!(bytes = envelope.len(), "a document was handed over on site");
+                self.rollout(rollout::handle::Request::Apply { envelope })
+            }
             Request::Do(Order::ConfigRollback { by, why }) => self.config_rollback(&by, &why),
             Request::Do(Order::AcceptResend { feed, for_s }) => self.accept_resend(&feed, for_s).map(Answer::Now),
         };
@@ -255,7 +259,7 @@ impl Desk {
 
     fn rollout(&self, request: rollout::handle::Request) -> Result<Answer, Refusal> {
         let handle =
-            self.rollout.clone().ok_or("this gateway takes no documents: its local file has no [trust]; it alone is configured")?;
+            self.rollout.clone().ok_or("this agent has no rollout")?;
         Ok(Answer::Later(Box::new(move || handle.ask(request).map_or_else(|why| refusal(&why), |response| document(&response)))))
     }
 

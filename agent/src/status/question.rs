@@ -9,6 +9,7 @@
 //! {"get":"watch","feed":"or-usage","count":3,"time_s":60}          answered by one line per message, see `watching`
 //! {"get":"config"}                                                 the effective configuration; also config_history, config_texts
 //! {"do":"accept_resend","feed":"or-usage","for_s":3600}
+//! {"do":"config_apply","envelope":"{…}"}
 //! {"do":"config_rollback","by":"kim","why":"wrong port"}
 //! ```
 //!
@@ -94,6 +95,8 @@ pub struct WatchQuestion {
 pub enum Order {
     /// Takes messages of a feed that were seen before for new ones, for a while.
     AcceptResend { feed: String, for_s: u64 },
+    /// Takes a signed document, as if it had come from the hub.
+    ConfigApply { envelope: String },
     /// Ends a trial, or goes back to the configuration from before.
     ConfigRollback { by: String, why: String },
 }

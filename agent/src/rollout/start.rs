@@ -1,0 +1,161 @@
+//! A start: which configuration runs. Blocking; called by the agent when it has the spool's lock and before it opens the spool.
+//!
+//! ```text
+//!   local file ──► anchors, identity ─┐
+//!   ledger ──► committed document ────┼─► effective settings ──► the agent opens the spool with their feeds
+//!   envelope, verified again ─────────┘
+//! ```
+//!
+//! 1. A committed document whose signature does not hold any more (the anchors changed) runs all the same: a site without feeds is worse. It is the
+//!    condition `config_unverified`. The ledger knows the digest of what was verified when it came, so other text than that never runs.
+//! 2. A committed document that cannot be read or does not fit the local file any more gives way to the one before it, at last to the local file.
+//! 3. What documents refer to (certificates, directories) is not looked at here: a file that is missing costs its feed, not the start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::facts::{ConfirmBy, Facts, Meta, Now, Stamp};
+use super::machine::{Action, Found, Input, Machine};
+use super::store::{Store, StoreError, Stored};
+use super::{Generation, carry_out, drive, trial_s};
+use crate::clock;
+use crate::config::document::{self, BootstrapText, Document, Identity};
+use crate::config::header;
+use crate::config::settings::Settings;
+use crate::config::trust::Anchors;
+use crate::config::{Files, refusal::Refusal};
+use crate::limits::ROLLOUT_FALLBACKS_MAX;
+use crate::record::DocumentDigest;
+use crate::spool::disk::Disk;
+use crate::status::board::Board;
+use crate::status::condition::Code;
+
+/// Everything that documents are judged by; it does not change while the agent runs.
+#[derive(Debug)]
+pub struct Ground {
+    pub local: BootstrapText,
+    /// The local file alone.
+    pub local_settings: Settings,
+    pub anchors: Anchors,
+    pub identity: Identity,
+    pub credentials: Option<PathBuf>,
+}
+
+/// A configuration that can run, and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub settings: Settings,
+    /// The document's text; of the local file where none runs.
+    pub text: Arc<str>,
+}
+
+/// A rollout that has not begun to listen.
+#[derive(Debug)]
+pub struct Started {
+    pub machine: Machine,
+    pub store: Store,
+    pub ground: Ground,
+    pub running: Running,
+    pub actions: Vec<Action>,
+}
+
+/// The facts of a document that are kept.
+pub fn facts(document: &Document) -> Facts {
+    let header = &document.header;
+    let confirm = match header.confirm {
+        header::ConfirmBy::PeersReturn => ConfirmBy::PeersReturn,
+        header::ConfirmBy::Bound => ConfirmBy::Bound,
+    };
+    let meta = Meta::new(&header.author, header.approver.as_deref(), &header.reason, header.ticket.as_deref());
+    Facts { revision: header.revision, digest: DocumentDigest(document.digest), trial_s: trial_s(header.trial), confirm, meta }
+}
+
+/// Both clocks, the monotonic one in milliseconds since `start`.
+pub fn now(start: std::time::Instant) -> Now {
+    Now { mono_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX), wall: Stamp::from(clock::now()) }
+}
+
+impl Ground {
+    /// `settings` are those of the file's own text.
+    pub fn new(file: &Path, settings: Settings) -> Result<Self, crate::config::Faults> {
+        let anchors = Anchors::load(&settings.trust).unwrap_or_else(|why| {
+            tracing::error!("{why}; documents are refused until that is mended and the agent started again");
+            Anchors::of(Vec::new(), 1, Vec::new(), 1)
+        });
+        Ok(Self {
+            local: BootstrapText::read(file)?,
+            identity: Identity::of(&settings.gateway),
+            local_settings: settings,
+            anchors,
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        })
+    }
+
+    pub fn local(&self) -> Running {
+        Running { settings: self.local_settings.clone(), text: self.local.text.as_str().into() }
+    }
+
+    pub fn effective(&self, document: &Document, look: Files) -> Result<Running, Refusal> {
+        let settings = document::effective(&self.local, Some(document), look, self.credentials.as_deref())?;
+        Ok(Running { settings, text: document.text.as_str().into() })
+    }
+
+    /// The configuration of a generation that was proven here, from its stored envelope.
+    pub fn restore(&self, store: &Store, generation: &Generation, board: &Board) -> Result<Running, String> {
+        let Some(facts) = generation.facts() else { return Ok(self.local()) };
+        let envelope = store.envelope(facts.digest).map_err(|error| error.to_string())?;
+        let document = match document::open(&envelope, &self.anchors) {
+            Ok(document) => {
+                board.clear(Code::ConfigUnverified, "");
+                document
+            }
+            Err(refusal) => {
+                let document = document::open_unverified(&envelope).map_err(|error| error.to_string())?;
+                let text = format!("revision {} runs, though its signatures do not hold now: {refusal}", facts.revision);
+                board.raise(Code::ConfigUnverified, "", text);
+                document
+            }
+        };
+        if document.digest != facts.digest.0 {
+            return Err(format!("the stored text of revision {} is not what was verified", facts.revision));
+        }
+        self.effective(&document, Files::NotChecked).map_err(|refusal| refusal.to_string())
+    }
+}
+
+/// Reads the ledger and decides what runs.
+pub fn start(disk: Arc<dyn Disk>, ground: Ground, board: &Board, at: Now) -> Result<Started, StoreError> {
+    let (mut store, stored) = Store::open(disk, &ground.local_settings.spool.path)?;
+    let found = found(&store, stored, &ground);
+    let (mut machine, actions) = Machine::boot(found, at);
+    let mut actions = carry_out(&mut machine, &mut store, at, actions, None);
+    let mut running = None;
+    for _ in 0..ROLLOUT_FALLBACKS_MAX {
+        match ground.restore(&store, machine.committed().0, board) {
+            Ok(good) => {
+                running = Some(good);
+                break;
+            }
+            Err(why) => {
+                tracing::error!("the committed configuration cannot be used: {why}; the one before it is taken");
+                actions.extend(drive(&mut machine, &mut store, at, Input::CommittedLost { why }, None));
+            }
+        }
+    }
+    // What is put to use is known here; the shell needs not be told again.
+    actions.retain(|action| !matches!(action, Action::Revert(_)));
+    let running = running.unwrap_or_else(|| ground.local());
+    Ok(Started { machine, store, ground, running, actions })
+}
+
+fn found(store: &Store, stored: Stored, ground: &Ground) -> Found {
+    let verified = |digests: &[DocumentDigest]| -> Vec<Facts> {
+        let open = |digest: &DocumentDigest| document::open(&store.envelope(*digest).ok()?, &ground.anchors).ok();
+        digests.iter().filter_map(open).map(|document| facts(&document)).collect()
+    };
+    match stored.ledger {
+        Some(ledger) => Found::Ledger(Box::new(ledger)),
+        None if stored.is_damaged => Found::Damaged { proven: verified(&stored.proven), unproven: verified(&stored.unproven) },
+        None => Found::Nothing,
+    }
+}
