@@ -68,7 +68,7 @@ fn curl(url: &str, arguments: &[&str], body: &Path) -> (u16, String, Output) {
     command.args(["--silent", "--show-error", "--include", "--max-time", "60", "--data-binary"]).arg(format!("@{}", body.display()));
     let output = command.args(arguments).arg(url).output().expect("curl runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().filter(|line| line.starts_with("HTTP/1.1 ")).filter(|line| !line.contains(" 100 ")).next_back();
+    let last = text.lines().filter(|line| line.starts_with("HTTP/1.1 ")).rfind(|line| !line.contains(" 100 "));
     (last.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0), text, output)
 }
 
