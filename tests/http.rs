@@ -118,7 +118,7 @@ fn what_curl_posts_is_at_the_hub_byte_for_byte() {
     assert_eq!(events[expected.len() - 2].content_type, "text/csv");
     let quarantine = String::from_utf8_lossy(&scene.site.command(&["quarantine", "list", "--json"]).stdout).into_owned();
     assert!(quarantine.contains("line 3") && quarantine.contains("line 5") && quarantine.contains("json_"), "{quarantine}");
-    let feeds = String::from_utf8_lossy(&scene.site.command(&["feeds", "fhir"]).stdout).into_owned();
+    let feeds = String::from_utf8_lossy(&scene.site.command(&["feeds", "--feed", "fhir"]).stdout).into_owned();
     assert!(feeds.contains("202 1") && feeds.contains("/feeds/fhir") && feeds.contains("parts_unusable 1"), "{feeds}");
     scene.site.stop();
 }
