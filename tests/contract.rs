@@ -1,11 +1,12 @@
 //! The contract for those who write their own hub: `agent/contract/` against what really travels, and against everything the types can say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::files::{Folder, csv};
+use harness::http::HttpFeed;
 use harness::message;
 use harness::mosquitto;
 use harness::observer::{self, Seen};
@@ -13,8 +14,14 @@ use harness::scene::Scene;
 use harness::wait;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
-use siteward::contract::{Checkpoint, GatewayState, Mark, OnlineState, Outcome, Receipt};
-use siteward::record::{Chain, Digest, FeedId, Incarnation, Position};
+use siteward::clock::WallTime;
+use siteward::contract::topic::{self, Kind};
+use siteward::contract::{Audit, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt};
+use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
+use siteward::rollout::command::{self, Allowed, Answer, COMMAND_TYPE, Challenge, CommandDesk, Decision, VerbName};
+use siteward::rollout::report::{self, About, Attempt, Reported, Running};
+
+const TIME: &str = "2026-11-01T00:00:00.000Z";
 
 fn contract() -> PathBuf {
     harness::repository().join("agent/contract")
@@ -31,37 +38,66 @@ fn faults(validator: &Validator, value: &Value) -> Vec<String> {
     validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
-/// The schema's name for what travels on a topic, by the level after the gateway.
-fn kind(topic: &str) -> &str {
-    topic.split('/').nth(4).unwrap_or_default()
+/// The schema of what travels on a topic, and the content type it is sent with (`None`: that of the data).
+fn schema_of(topic: &str) -> (&'static str, Option<&'static str>) {
+    let json = Some("application/json");
+    let parsed = topic::parse(topic).unwrap_or_else(|| panic!("{topic} is not of the contract"));
+    match parsed.kind {
+        Kind::Event(_) => ("event-attributes", None),
+        Kind::Outcome(_) => ("outcome", json),
+        Kind::Checkpoint => ("checkpoint", json),
+        Kind::Status => ("status", json),
+        Kind::Receipt => ("receipt", json),
+        Kind::Desired | Kind::Command => ("envelope", None), // from central IT, as it likes
+        Kind::Reported => ("reported", json),
+        Kind::CommandResult => ("command-result", json),
+        Kind::Audit => ("audit", json),
+    }
 }
 
 fn instance(seen: &Seen) -> Value {
-    if kind(&seen.topic) == "event" {
+    if schema_of(&seen.topic).0 == "event-attributes" {
         return Value::Object(seen.properties.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Map<_, _>>());
     }
     serde_json::from_slice(&seen.payload).unwrap_or_else(|error| panic!("{} carries no JSON: {error}", seen.topic))
 }
 
-/// Everything that a gateway and a hub say to each other in a day with messages, files and a restart is as the schemas say.
+fn count(seen: &[Seen], schema: &str) -> usize {
+    seen.iter().filter(|s| schema_of(&s.topic).0 == schema).count()
+}
+
+/// Everything that a gateway and a hub say to each other in a day with messages, files, posts, a condition and a restart is as the schemas say.
 #[test]
 fn real_traffic_is_as_the_contract_says() {
     let mut folder = None;
+    let posts = HttpFeed::new("fhir");
     let mut scene = Scene::new(mosquitto::Options { persistence: true, packet_bytes_max: 0 }, |configuration| {
         let parent = configuration.spool.parent().expect("the spool lies in the site").join("in");
         let rows = Folder::new(&parent, "cabinet");
         configuration.sections.push(rows.section(&["split = \"csv\"", "complete = \"rename\"", "name_in_events = true"]));
+        configuration.sections.push(posts.section("accept = [\"text/csv\"]"));
         folder = Some(rows);
     });
     let folder = folder.expect("made above");
     let broker = scene.broker.plain();
     let observer = std::thread::spawn(move || {
-        let kinds = |seen: &[Seen]| seen.iter().filter(|s| kind(&s.topic) == "event").count() >= 60 && has_all(seen);
-        observer::collect(broker, "siteward/v1/#", wait::EVENTUALLY, kinds)
+        observer::collect(broker, "siteward/v1/#", wait::EVENTUALLY, |seen| {
+            let told = seen.iter().any(|s| schema_of(&s.topic).0 == "status" && instance(s)["conditions"].is_array());
+            count(seen, "event-attributes") >= 68 && told && ["checkpoint", "receipt"].iter().all(|schema| count(seen, schema) > 0)
+        })
     });
     std::thread::sleep(Duration::from_millis(500)); // the observer is there first
     scene.start();
     for part in 0..2 {
+        wait::wait_until("the HTTP port", wait::EVENTUALLY, || harness::net::listening(posts.addr()));
+        for (media_type, body) in
+            [("application/fhir+json", "{\"resourceType\":\"Device\"}"), ("application/x-ndjson", "[1]\n{}\n"), ("text/csv", "a;b")]
+        {
+            let key = format!("{media_type}-{part}");
+            assert_eq!(posts.post(media_type, Some(&key), body.as_bytes()).expect("an answer").status, 202, "{media_type}");
+        }
+        // A body that is none raises a condition, which the hub is told.
+        assert_eq!(posts.post("application/json", None, b"{").expect("an answer").status, 400);
         let mut wire = scene.site.wire();
         for number in 1..=20 {
             assert!(wire.exchange(&message::build(0, part * 20 + number, 700)).expect("an answer").positive());
@@ -72,23 +108,29 @@ fn real_traffic_is_as_the_contract_says() {
         scene.site.start();
     }
     let seen = observer.join().expect("the observer");
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (name, file) in
-        [("event", "event-attributes"), ("checkpoint", "checkpoint"), ("status", "status"), ("receipt", "receipt"), ("outcome", "outcome")]
-    {
-        let validator = schema(file);
-        for publish in seen.iter().filter(|s| kind(&s.topic) == name) {
-            let instance = instance(publish);
-            assert_eq!(faults(&validator, &instance), Vec::<String>::new(), "{}: {instance}", publish.topic);
-            *counts.entry(name).or_default() += 1;
+    let (mut counts, mut types): (BTreeMap<&str, usize>, BTreeSet<&str>) = (BTreeMap::new(), BTreeSet::new());
+    let mut validators: BTreeMap<&str, Validator> = BTreeMap::new();
+    for publish in &seen {
+        let (name, content_type) = schema_of(&publish.topic);
+        let instance = instance(publish);
+        assert_eq!(
+            faults(validators.entry(name).or_insert_with(|| schema(name)), &instance),
+            Vec::<String>::new(),
+            "{}: {instance}",
+            publish.topic
+        );
+        match (content_type, publish.content_type.as_deref()) {
+            (None, Some(found)) => drop(types.insert(found)),
+            // Where none is given, the document's default holds.
+            (Some(wanted), found) => assert_eq!(found.unwrap_or(wanted), wanted, "{}", publish.topic),
+            (None, None) => panic!("{} comes without a content type", publish.topic),
         }
+        *counts.entry(name).or_default() += 1;
     }
-    assert!(counts["event"] >= 60 && counts["checkpoint"] >= 2 && counts["receipt"] >= 1 && counts["status"] >= 2, "{counts:?}");
+    let enough = [("event-attributes", 68), ("checkpoint", 2), ("receipt", 1), ("status", 2)];
+    assert!(enough.iter().all(|(name, least)| counts.get(name).is_some_and(|count| count >= least)), "{counts:?}");
+    assert_eq!(types.into_iter().collect::<Vec<_>>(), ["application/fhir+json", "application/hl7-v2", "application/json", "text/csv"]);
     println!("contract: publishes as the schemas say: {counts:?}");
-}
-
-fn has_all(seen: &[Seen]) -> bool {
-    ["checkpoint", "receipt", "status"].iter().all(|wanted| seen.iter().any(|s| kind(&s.topic) == *wanted))
 }
 
 /// What is rare on the wire: every variant of every payload, as the agent's own types write it.
@@ -105,14 +147,14 @@ fn everything_the_types_can_say_is_as_the_contract_says() {
         ("outcome", json!(Outcome::Exception { incarnation, seq: 1, digest: Digest([1; 32]), chain, reason: "too_large".into() })),
         ("outcome", json!(Outcome::Gap { incarnation, first: 1, last: 2, chain, reason: "damaged".into() })),
         ("receipt", json!(Receipt { feed, incarnation, through_seq: 0, chain, missing: vec![(1, 2), (4, 4)] })),
-        ("status", json!(GatewayState { state: OnlineState::Offline, version: "0.1.0".into(), since: None })),
     ];
+    let payloads = payloads.into_iter().chain(states()).chain(reports()).chain(answers());
     for (name, payload) in payloads {
         let validator = schema(name);
         assert_eq!(faults(&validator, &payload), Vec::<String>::new(), "{name}: {payload}");
         // The schema is no blank cheque: without any one of its members that are required the same payload is refused.
         let members: Vec<String> = payload.as_object().expect("an object").keys().cloned().collect();
-        for member in members.iter().filter(|member| !["missing", "since"].contains(&member.as_str())) {
+        for member in members.iter().filter(|member| !optional(name).contains(&member.as_str())) {
             let mut less = payload.clone();
             less.as_object_mut().expect("an object").remove(member);
             assert!(!validator.is_valid(&less), "{name} without {member} is taken");
@@ -120,18 +162,179 @@ fn everything_the_types_can_say_is_as_the_contract_says() {
     }
 }
 
+/// Members that may be absent.
+fn optional(schema: &str) -> &'static [&'static str] {
+    match schema {
+        "receipt" => &["missing"],
+        "status" => &["since", "conditions", "conditions_left_out"],
+        "command-result" => &["counter", "verb", "data"],
+        _ => &[],
+    }
+}
+
+fn states() -> Vec<(&'static str, Value)> {
+    let state = |state, since: Option<&str>, conditions, conditions_left_out| {
+        let since = since.map(str::to_owned);
+        ("status", json!(GatewayState { state, version: "0.1.0".into(), since, conditions, conditions_left_out }))
+    };
+    let told = |severity: &str| ConditionTold {
+        code: "spool_full".into(),
+        severity: severity.into(),
+        subject: String::new(),
+        text: "new messages are refused".into(),
+        since: TIME.into(),
+    };
+    vec![state(OnlineState::Offline, None, Vec::new(), 0), state(OnlineState::Online, Some(TIME), vec![told("error"), told("warning")], 7)]
+}
+
+fn reports() -> Vec<(&'static str, Value)> {
+    let gateway = || Name::new("st-marys-gw1").expect("a name");
+    let about = |approver: Option<&str>| About {
+        author: "j.doe".into(),
+        approver: approver.map(str::to_owned),
+        purpose: "new cabinet".into(),
+        ticket: approver.map(|_| "CHG-1".to_owned()),
+    };
+    let attempt = |state, digest, document| Attempt {
+        revision: Some(42),
+        digest,
+        state,
+        code: (state == "refused").then(|| "not_applied".to_owned()),
+        reason: (state == "refused").then(|| "feed `or-implants`: port 2575 is in use".to_owned()),
+        at: TIME.into(),
+        document,
+    };
+    let digest = Some(DocumentDigest([5; 32]));
+    let report = |revision, document: Option<About>, tried| {
+        let digest = document.as_ref().and(digest);
+        let running = Running { revision, digest, since: TIME.into(), document };
+        let (schema, effective_digest, retired_feeds) = (report::SCHEMA, digest, vec![FeedId::new("old").expect("a name")]);
+        let (version, time, clock_suspect) = ("0.1.0", TIME.to_owned(), revision == 0);
+        json!(Reported { schema, gateway: gateway(), version, running, tried, effective_digest, retired_feeds, time, clock_suspect })
+    };
+    let mut all =
+        vec![report(0, None, None), report(41, Some(about(None)), Some(Attempt { revision: None, ..attempt("refused", None, None) }))];
+    for state in ["staged", "trial", "committed_local", "committed", "rolled_back", "refused"] {
+        all.push(report(41, Some(about(Some("a.lee"))), Some(attempt(state, digest, Some(about(None))))));
+    }
+    let audit = Audit {
+        schema: 1,
+        gateway: gateway(),
+        who: "j.doe".into(),
+        what: "pause_feed".into(),
+        subject: "or-usage".into(),
+        reason: String::new(),
+        time: TIME.into(),
+        clock_suspect: false,
+    };
+    all.into_iter().map(|report| ("reported", report)).chain([("audit", json!(audit))]).collect()
+}
+
+fn answers() -> Vec<(&'static str, Value)> {
+    let outcomes = [command::Outcome::Done, command::Outcome::Failed, command::Outcome::Refused, command::Outcome::InDoubt];
+    let known = VerbName::ALL.into_iter().flat_map(|verb| outcomes.map(|outcome| (Some(7), Some(verb), outcome)));
+    let all = known.chain([(None, None, command::Outcome::Refused)]).map(|(counter, verb, outcome)| Answer {
+        schema: 1,
+        gateway: Name::new("st-marys-gw1").expect("a name"),
+        counter,
+        verb,
+        outcome,
+        code: "done".into(),
+        text: String::new(),
+        data: verb.map(|_| json!({"feeds": 3})),
+        challenge: Challenge::of([1; 16]).as_str().to_owned(),
+        highest_counter: 0,
+        time: TIME.into(),
+        clock_suspect: false,
+    });
+    all.map(|answer| ("command-result", json!(answer))).collect()
+}
+
+/// What the schemas take of a command and its envelope the gateway takes, and the other way round.
+#[test]
+fn commands_are_taken_as_the_contract_says() {
+    let desk = CommandDesk::new(
+        Name::new("gw1").expect("a name"),
+        Allowed::of(VerbName::ALL.map(VerbName::as_str)).expect("their names"),
+        0,
+        [1; 16],
+    );
+    let (command, envelope) = (schema("command"), schema("envelope"));
+    let feed = json!({"feed": "or-usage"});
+    let range = json!({"feed": "or-usage", "first": 1, "last": 1});
+    let good = [
+        ("pause_feed", feed.clone()),
+        ("resume_feed", feed.clone()),
+        ("accept_resend", json!({"feed": "or-usage", "for_s": 60})),
+        ("release_quarantine", range.clone()),
+        ("drop_quarantine", range.clone()),
+        ("checkpoint", json!({})),
+        ("diagnose", json!({})),
+        ("log_level", json!({"level": "debug", "for_s": 86400})),
+    ];
+    assert_eq!(good.len(), VerbName::ALL.len());
+    let written = |verb: &str, args: &Value| {
+        let challenge = desk.challenge().as_str();
+        json!({"gateway": "gw1", "counter": 1, "challenge": challenge, "verb": verb, "args": args, "author": "j.doe", "reason": "CHG-1"})
+    };
+    let both = |value: &Value, expected: bool| {
+        let now = WallTime { unix_ms: 0, suspect: true };
+        let decision = desk.receive(value.to_string().as_bytes(), |bytes, _| Ok::<_, String>(bytes.to_vec()), 0, now);
+        assert_eq!(matches!(decision, Decision::Accept(_)), expected, "the gateway: {value}: {decision:?}");
+        assert_eq!(command.is_valid(value), expected, "the schema: {value}");
+    };
+    for (verb, args) in &good {
+        let value = written(verb, args);
+        both(&value, true);
+        for wrong in
+            [json!({"other": 1}), json!({"feed": "No Name"}), json!({"feed": "a", "for_s": 0}), json!({"level": "trace", "for_s": 1})]
+        {
+            both(&written(verb, &wrong), false);
+        }
+        for member in ["gateway", "counter", "challenge", "verb", "author", "reason"] {
+            let mut less = value.clone();
+            less.as_object_mut().expect("an object").remove(member);
+            both(&less, false);
+        }
+        let mut more = value.clone();
+        more["also"] = json!(1);
+        both(&more, false);
+        both(&written("run", args), false);
+    }
+    for (kind, is_ours) in [(COMMAND_TYPE, true), ("application/vnd.siteward.config.v1+toml", true), ("text/plain", false)] {
+        let value = json!({"payload": "e30=", "payloadType": kind, "signatures": [{"keyid": "k", "sig": "AAAA"}]});
+        assert_eq!(envelope.is_valid(&value), is_ours, "{kind}");
+    }
+    assert!(!envelope.is_valid(&json!({"payload": "e30=", "payloadType": COMMAND_TYPE, "signatures": []})), "nobody signed it");
+}
+
 /// The document names every topic that the code knows, and every schema it refers to is there.
 #[test]
 fn the_document_names_what_is_there() {
     let document = fs::read_to_string(contract().join("asyncapi.yaml")).expect("agent/contract/asyncapi.yaml");
-    for address in ["event/{feed}", "outcome/{feed}", "checkpoint", "status", "receipt"] {
+    for address in [
+        "event/{feed}",
+        "outcome/{feed}",
+        "checkpoint",
+        "status",
+        "receipt",
+        "config/desired",
+        "config/reported",
+        "command",
+        "command/result",
+        "audit",
+    ] {
         assert!(document.contains(&format!("address: siteward/v1/{{site}}/{{gateway}}/{address}\n")), "no channel for {address}");
     }
-    let mut named = 0;
+    let mut named = BTreeSet::new();
     for reference in document.split("./schemas/").skip(1) {
         let name = reference.split(".json").next().unwrap_or_default();
         schema(name);
-        named += 1;
+        named.insert(name);
     }
-    assert_eq!(named, fs::read_dir(contract().join("schemas")).expect("the schemas").count(), "a schema that the document does not name");
+    assert_eq!(
+        named.len(),
+        fs::read_dir(contract().join("schemas")).expect("the schemas").count(),
+        "a schema that the document does not name"
+    );
 }

@@ -68,7 +68,7 @@ fn curl(url: &str, arguments: &[&str], body: &Path) -> (u16, String, Output) {
     command.args(["--silent", "--show-error", "--include", "--max-time", "60", "--data-binary"]).arg(format!("@{}", body.display()));
     let output = command.args(arguments).arg(url).output().expect("curl runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().filter(|line| line.starts_with("HTTP/1.1 ")).filter(|line| !line.contains(" 100 ")).next_back();
+    let last = text.lines().filter(|line| line.starts_with("HTTP/1.1 ")).rfind(|line| !line.contains(" 100 "));
     (last.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0), text, output)
 }
 
@@ -116,9 +116,9 @@ fn what_curl_posts_is_at_the_hub_byte_for_byte() {
     }
     assert_eq!(events[0].content_type, FHIR);
     assert_eq!(events[expected.len() - 2].content_type, "text/csv");
-    let quarantine = String::from_utf8_lossy(&scene.site.command(&["quarantine", "--json"]).stdout).into_owned();
+    let quarantine = String::from_utf8_lossy(&scene.site.command(&["quarantine", "list", "--json"]).stdout).into_owned();
     assert!(quarantine.contains("line 3") && quarantine.contains("line 5") && quarantine.contains("json_"), "{quarantine}");
-    let feeds = String::from_utf8_lossy(&scene.site.command(&["feeds", "fhir"]).stdout).into_owned();
+    let feeds = String::from_utf8_lossy(&scene.site.command(&["feeds", "--feed", "fhir"]).stdout).into_owned();
     assert!(feeds.contains("202 1") && feeds.contains("/feeds/fhir") && feeds.contains("parts_unusable 1"), "{feeds}");
     scene.site.stop();
 }

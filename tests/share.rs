@@ -20,7 +20,7 @@ const KIB_PER_SECOND: u32 = 1024;
 /// Rows of 400 bytes.
 fn long_rows(from: u64, to: u64) -> Vec<u8> {
     let mut text = String::from("id,note\r\n");
-    (from..=to).for_each(|row| text.push_str(&format!("R{row:06},{:x<390}\r\n", row % 97)));
+    (from..=to).for_each(|row| text.extend([format!("R{row:06},{:x<390}\r\n", row % 97)]));
     text.into_bytes()
 }
 

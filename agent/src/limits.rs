@@ -4,12 +4,14 @@
 //! configuration have their default and their permitted range here; everything else is fixed.
 
 mod cadence;
+mod files;
 mod http;
 mod rollout;
 
 use std::time::Duration;
 
 pub use self::cadence::*;
+pub use self::files::*;
 pub use self::http::*;
 pub use self::rollout::*;
 
@@ -110,93 +112,6 @@ pub const CLIENT_SUBJECT_BYTES_MAX: usize = 253;
 pub const UNFRAMED_SILENCE: Duration = Duration::from_secs(1);
 /// At stop, messages whose append is under way have this long to be answered; part of `STOP_DEADLINE`.
 pub const SOURCE_STOP_DEADLINE: Duration = Duration::from_secs(10);
-
-// ---- splitting files into records ----
-
-/// Kept of a piece that is no record, for the quarantine.
-pub const SPLIT_BAD_BYTES_MAX: usize = 64 * KIB as usize;
-/// What may stand around a record (line ends, blanks) on top of `message_bytes_max` before it is given up.
-pub const SPLIT_SLACK_BYTES: usize = 4 * KIB as usize;
-/// A record over the limit is discarded up to this many bytes while looking for its end; then the rest of the file is given up.
-pub const SPLIT_DISCARD_BYTES: u64 = GIB;
-/// Findings about an envelope that are kept; more are counted.
-pub const SPLIT_FINDINGS_MAX: usize = 64;
-/// A record below this is copied out of the buffer, so that it does not keep the whole block alive.
-pub const SPLIT_COPY_BYTES: usize = 4 * KIB as usize;
-/// Bytes of a file fed to a splitter at once.
-pub const SPLIT_FEED_BYTES: usize = 256 * KIB as usize;
-/// Largest header row of a CSV file; it is repeated with every record.
-pub const CSV_HEADER_BYTES_MAX: usize = 64 * KIB as usize;
-/// Bytes of one CSV file looked at again because a quote was never closed, as a multiple of `message_bytes_max`.
-pub const CSV_RESCAN_FACTOR: u64 = 8;
-/// Fields of a fixed-width layout, and the largest record it may describe.
-pub const FIXED_FIELDS_MAX: usize = 1024;
-pub const FIXED_RECORD_BYTES_MAX: u32 = 64 * KIB as u32;
-/// How much of an HL7 file may be looked at to tell what ends its segments.
-pub const HL7_PROBE_BYTES: usize = 64 * KIB as usize;
-/// Longest ISA that is not padded as it should be; longest segment whose elements are looked at.
-pub const X12_ISA_BYTES_MAX: usize = 512;
-pub const X12_SEGMENT_BYTES_MAX: usize = 16 * KIB as usize;
-/// Control numbers remembered on each level of an X12 envelope to tell repeated ones.
-pub const X12_NUMBERS_REMEMBERED: usize = 4096;
-/// Deepest JSON value taken; parsers further on give up at 128.
-pub const JSON_DEPTH_MAX: u32 = 100;
-/// Longest key or type name of a JSON object that is compared.
-pub const JSON_NAME_BYTES_MAX: usize = 256;
-
-// ---- directory feeds ----
-
-/// Default and range of `settle` and `scan`.
-pub const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
-pub const SETTLE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
-pub const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
-pub const SCAN_INTERVAL_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
-/// After inotify rang: events of one file are taken together.
-pub const DOORBELL_PAUSE: Duration = Duration::from_millis(100);
-/// Names in one scan, and folders below one another.
-pub const FILES_PER_SCAN_MAX: usize = 100_000;
-pub const FOLDER_DEPTH_MAX: usize = 8;
-/// Most patterns of one feed.
-pub const FILE_PATTERNS_MAX: usize = 64;
-/// Files remembered as done per feed (about 200 bytes each), and files that were left in the middle.
-pub const FILES_REMEMBERED_MAX: usize = 32_768;
-pub const FILES_LEFT_MAX: usize = 256;
-/// Files captured together: one note before, one after.
-pub const FILE_BATCH_MAX: usize = 64;
-pub const FILE_BATCH_BYTES: u64 = MIB;
-/// Records handed to the committer at once, and bundles under way. One record may be larger than a bundle; then it goes alone.
-pub const FILE_BUNDLE_RECORDS: usize = 512;
-pub const FILE_BUNDLE_BYTES: usize = 128 * KIB as usize;
-pub const FILE_BUNDLES: usize = 2;
-/// Most and default number of pieces in the tables of `siteward feeds try`.
-pub const TRY_ROWS_MAX: u64 = 10_000;
-pub const TRY_ROWS_DEFAULT: u64 = 20;
-/// `siteward feeds try` shows its progress on a terminal with files above this.
-pub const TRY_PROGRESS_BYTES: u64 = 16 * MIB;
-/// The same for the one feed at a time that goes through a large file.
-pub const FILE_WIDE_RECORDS: usize = 2048;
-pub const FILE_WIDE_BYTES: usize = 512 * KIB as usize;
-pub const FILE_WIDE_BUNDLES: usize = 6;
-/// More pieces than this that are no records: the file is refused as a whole.
-pub const FILE_BAD_PIECES_MAX: u64 = 1000;
-/// After the spool refused: a round is tried again after this.
-pub const FILE_RETRY: Duration = Duration::from_secs(5);
-/// A file that cannot be read is tried again after this.
-pub const FILE_UNREADABLE_RETRY: Duration = Duration::from_mins(5);
-/// A file that cannot be moved is tried again after this, doubling to the second value.
-pub const FILE_MOVE_RETRY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
-/// Names tried in done/ and failed/ for one file.
-pub const FILE_NAME_ATTEMPTS: u32 = 100;
-/// Moved files that are watched for later changes.
-pub const FILES_WATCHED_AFTER: usize = 64;
-/// How often done/ is cleared up, and how long and how much it keeps by default.
-pub const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
-pub const RETENTION_DAYS_DEFAULT: u32 = 30;
-pub const RETENTION_DAYS_RANGE: (u64, u64) = (0, 3650);
-pub const RETENTION_BYTES_DEFAULT: u64 = GIB;
-/// A call to a share that takes longer than this is said to hang; how often it is looked.
-pub const SHARE_CALL_DEADLINE: Duration = Duration::from_mins(1);
-pub const SHARE_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 // ---- spool ----
 
@@ -483,13 +398,9 @@ const _: () = {
     assert!(SEGMENT_BYTES_MIN >= RECORD_HEADER_BYTES_MAX as u64 * 4);
     assert!(SPOOL_BYTES_MIN / SEGMENTS_PER_SPOOL <= SEGMENT_BYTES_MIN);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 4 * FILE_NAME_CHARS_MAX + 512 < RECORD_HEADER_BYTES_MAX);
-    assert!(FILE_BUNDLE_RECORDS <= FILE_WIDE_RECORDS && FILE_BUNDLE_BYTES <= FILE_WIDE_BYTES && FILE_BUNDLES <= FILE_WIDE_BUNDLES);
-    assert!(FILE_WIDE_RECORDS <= BATCH_RECORDS_MAX && FILE_WIDE_BYTES as u64 <= BATCH_BYTES_MAX);
     assert!(REPLY_BYTES_MAX + 128 <= STATE_VALUE_BYTES_MAX);
     assert!(2 * DEDUPE_CHUNK_BYTES <= STATE_VALUE_BYTES_MAX);
     assert!(OVERSIZE_HEAD_BYTES <= FRAME_OWN_BYTES);
-    assert!(SPLIT_BAD_BYTES_MAX as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
-    assert!(X12_ISA_BYTES_MAX <= X12_SEGMENT_BYTES_MAX && HL7_PROBE_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(FRAME_OWN_BYTES as u64 <= MESSAGE_BYTES_MAX_RANGE.0);
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_ECHO_BYTES_MAX + 6 * REPLY_COPIED_BYTES_MAX + 512 < REPLY_BYTES_MAX);

@@ -209,7 +209,9 @@ fn append_only(directory: &Path, rows: u64, bytes: u64) -> f64 {
             under_way.pop_front().expect("not empty").wait().expect("stored");
         }
     }
-    under_way.into_iter().for_each(|appending| appending.wait().expect("stored"));
+    for appending in under_way {
+        appending.wait().expect("stored");
+    }
     let seconds = began.elapsed().as_secs_f64();
     opened.closer.close();
     fs::remove_dir_all(directory).expect("removed");

@@ -14,6 +14,7 @@ pub struct Seen {
     pub payload: Vec<u8>,
     pub retained: bool,
     pub properties: Vec<(String, String)>,
+    pub content_type: Option<String>,
 }
 
 /// Subscribes to `filter` and collects until `enough` says so or `within` has passed.
@@ -31,6 +32,7 @@ pub fn collect(broker: SocketAddr, filter: &str, within: Duration, mut enough: i
                     topic: String::from_utf8_lossy(&publish.topic).into_owned(),
                     payload: publish.payload.to_vec(),
                     retained: publish.retain,
+                    content_type: publish.properties.as_ref().and_then(|p| p.content_type.clone()),
                     properties: publish.properties.map(|p| p.user_properties).unwrap_or_default(),
                 }),
                 Ok(Ok(_)) | Err(rumqttc::v5::RecvTimeoutError::Timeout) => {}

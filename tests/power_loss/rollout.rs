@@ -77,6 +77,10 @@ fn require(holds: bool, what: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(what()) }
 }
 
+fn config(name: &str) -> PathBuf {
+    Path::new(ROOT).join("config").join(name)
+}
+
 fn facts_of(ledger: &Ledger) -> Option<&Facts> {
     ledger.candidate.as_ref().map(|candidate| &candidate.facts)
 }
@@ -116,11 +120,7 @@ impl World {
 
     fn now(&mut self) -> Now {
         let suspect = self.rng.percent(20);
-        Now { mono_ms: self.ms, wall: Stamp { unix_ms: self.rng.draw() as i64 >> 20, suspect } }
-    }
-
-    fn config(&self, name: &str) -> PathBuf {
-        Path::new(ROOT).join("config").join(name)
+        Now { mono_ms: self.ms, wall: Stamp { unix_ms: self.rng.draw().cast_signed() >> 20, suspect } }
     }
 
     fn ledger(&self) -> &Ledger {
@@ -134,16 +134,13 @@ impl World {
         let Ok((store, stored)) = Store::open(self.disk.handle(), Path::new(ROOT)) else { return Ok(()) };
         let Stored { ledger, is_damaged, proven, unproven } = stored;
         let visible: Vec<&Ledger> = self.durable.iter().chain(&self.perhaps).collect();
-        let found = match ledger {
-            Some(ledger) => {
-                require(visible.contains(&&ledger), || format!("the ledger that was found was never written: {ledger:?}"))?;
-                Found::Ledger(Box::new(ledger))
-            }
-            None => {
-                require(self.durable.is_none(), || format!("a durable ledger is gone; {proven:?} {unproven:?}"))?;
-                require(!is_damaged || proven.is_empty(), || "a proven document before the first ledger".to_owned())?;
-                Found::Nothing
-            }
+        let found = if let Some(ledger) = ledger {
+            require(visible.contains(&&ledger), || format!("the ledger that was found was never written: {ledger:?}"))?;
+            Found::Ledger(Box::new(ledger))
+        } else {
+            require(self.durable.is_none(), || format!("a durable ledger is gone; {proven:?} {unproven:?}"))?;
+            require(!is_damaged || proven.is_empty(), || "a proven document before the first ledger".to_owned())?;
+            Found::Nothing
         };
         let now = self.now();
         let (machine, actions) = Machine::boot(found, now);
@@ -194,7 +191,7 @@ impl World {
                     let (machine, store) = self.machine.as_mut().expect("running");
                     let saved = store.save(&ledger, keep.map(|digest| (digest, envelope))).map_err(|error| error.to_string());
                     let next = machine.step(now, Input::Persisted(saved.clone()));
-                    self.note(format!("ledger {:?}", saved));
+                    self.note(format!("ledger {saved:?}"));
                     if saved.is_ok() {
                         if !self.disk.is_frozen() {
                             self.is_kept(&ledger)?;
@@ -222,7 +219,7 @@ impl World {
         match action {
             Action::Apply(facts) => {
                 self.is_durable(|ledger| facts_of(ledger) == Some(&facts), "applied before it is staged on disk")?;
-                let gone = self.disk.unsynced(&self.config(&format!("{}.candidate", facts.digest)));
+                let gone = self.disk.unsynced(&config(&format!("{}.candidate", facts.digest)));
                 require(gone.is_empty(), || format!("applied, and its document could be lost: {gone:?}"))?;
                 let tries = self.tries.entry(facts.digest).or_default();
                 *tries += 1;

@@ -7,7 +7,7 @@ use siteward::rollout::ledger::{Ledger, Stage, Standing};
 use siteward::rollout::report::{Surroundings, reported};
 use siteward::rollout::{ConfirmBy, Generation, Stamp};
 
-use super::{Check, TRIAL_MS, World, require};
+use super::{Check, TRIAL_MS, World, config, require};
 
 impl World {
     /// The last ledger of which the store said that it is kept.
@@ -17,7 +17,7 @@ impl World {
 
     /// No power cut could take it away, nor a document that it names.
     pub(super) fn is_kept(&self, ledger: &Ledger) -> Check {
-        let path = self.config("ledger");
+        let path = config("ledger");
         let unsynced = self.disk.unsynced(&path);
         require(unsynced.is_empty(), || format!("said to be kept, and not synced: {unsynced:?}"))?;
         let on_disk = Ledger::decode(&self.disk.contents(&path));

@@ -12,7 +12,7 @@
 //! | `config/reported` | gateway | yes | JSON: which revision runs, which was tried and what became of it; again on every connection |
 //! | `command` | hub | never: a kept one is ignored | a signed command: DSSE envelope (`rollout::command`) |
 //! | `command/result` | gateway | no | JSON: `rollout::command::Answer`, at least once |
-//! | `audit` | gateway | no | JSON: one audit record, at least once |
+//! | `audit` | gateway | no | [`Audit`], at least once |
 //!
 //! A gateway whose broker does not let it read `config/desired` or `command` goes on without them.
 
@@ -21,7 +21,7 @@ pub mod topic;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Chain, Digest, FeedId, Incarnation, Position};
+use crate::record::{Chain, Digest, FeedId, Incarnation, Name, Position};
 
 /// A seq and the chain there, where the incarnation is told beside it or does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +104,24 @@ pub struct ConditionTold {
     pub text: String,
     /// RFC 3339.
     pub since: String,
+}
+
+/// Payload of `audit`: who did what, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    pub schema: u32,
+    pub gateway: Name,
+    /// A local user, or the author of a signed document or command.
+    pub who: String,
+    /// Stable, for programs: the verb.
+    pub what: String,
+    /// The feed, revision or range it was done to; empty for the gateway as a whole. Never content (I7).
+    pub subject: String,
+    /// As it was given; empty where none was asked for.
+    pub reason: String,
+    /// RFC 3339.
+    pub time: String,
+    pub clock_suspect: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

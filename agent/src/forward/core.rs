@@ -8,9 +8,10 @@
 //!   looked_up renewed lineage stop      ───►└──────┘
 //! ```
 //!
-//! Order on a connection: the retained status; what the rollout has to say (`mailbox.rs`); for each feed its whole lineage as `open` checkpoints, before anything else of that feed; head
-//! checkpoints when due; then outcomes by shares. A hub that does not know where an incarnation begins cannot confirm anything of it, so the
-//! lineage goes again whenever it may not have been heard: nobody was subscribed, or receipts stay away. What the broker answers is in `answers.rs`, what the hub answers in `receipts.rs`.
+//! Order on a connection: the retained status; what the rollout has to say (`mailbox.rs`); for each feed its whole lineage as `open`
+//! checkpoints, before anything else of that feed; head checkpoints when due; then outcomes by shares. A hub that does not know where an
+//! incarnation begins cannot confirm anything of it, so the lineage goes again whenever it may not have been heard: nobody was subscribed, or
+//! receipts stay away. What the broker answers is in `answers.rs`, what the hub answers in `receipts.rs`, the last words in `ending.rs`.
 //!
 //! Nothing is read ahead: `next` names a feed and the seq after which to read, `offer` takes what was read and gives it a token, and only then
 //! is it published. So at most one body is held beside those in flight.
@@ -118,9 +119,9 @@ pub enum Effect {
 
 /// The gateway's status: told, or to be told.
 #[derive(Debug)]
-struct Status {
-    state: OnlineState,
-    due: bool,
+pub(super) struct Status {
+    pub(super) state: OnlineState,
+    pub(super) due: bool,
 }
 
 #[derive(Debug)]
@@ -145,8 +146,8 @@ pub struct Core {
     pub(super) raised: Vec<(Code, Option<usize>)>,
     pub(super) effects: Vec<Effect>,
     pub(super) mailbox: Mailbox,
-    status: Status,
-    stopping: bool,
+    pub(super) status: Status,
+    pub(super) stopping: bool,
 }
 
 impl Core {
@@ -351,7 +352,7 @@ impl Core {
         None
     }
 
-    fn head_due(&self, feed: usize) -> Option<Instant> {
+    pub(super) fn head_due(&self, feed: usize) -> Option<Instant> {
         let feed = &self.feeds[feed];
         if feed.is_done() {
             return None;
@@ -434,46 +435,6 @@ impl Core {
         });
         // What is due already waits for room in the window, not for the clock.
         feeds.chain([held, control]).flatten().filter(|&at| at > floor).chain(self.full_until).min()
-    }
-
-    // ---- stopping ----
-
-    /// No outcome is published from now on.
-    pub fn stop(&mut self) {
-        self.stopping = true;
-    }
-
-    /// Every feed tells its head once more.
-    pub fn last_heads(&mut self, now: Instant) {
-        for feed in self.feeds.iter_mut().filter(|feed| feed.head.seq > 0) {
-            feed.checkpoints.force(now);
-        }
-    }
-
-    /// The last word: retained `offline`.
-    pub fn say_offline(&mut self) {
-        self.status = Status { state: OnlineState::Offline, due: true };
-    }
-
-    /// Outcomes whose PUBACK is awaited.
-    pub fn outcomes_in_flight(&self) -> usize {
-        self.window.as_ref().map_or(0, Window::outcomes)
-    }
-
-    /// Feed and first seq of an outcome whose PUBACK is awaited.
-    pub fn outcome_in_flight(&self, token: u64) -> Option<(usize, u64)> {
-        self.window.as_ref()?.outcome(token)
-    }
-
-    /// Nothing is due and every publish was answered.
-    pub fn quiet(&self, now: Instant) -> bool {
-        let heads = (0..self.feeds.len()).any(|feed| self.head_due(feed).is_some_and(|due| due <= now));
-        !self.status.due && !self.mailbox.is_due() && !heads && self.window.as_ref().is_none_or(Window::is_empty)
-    }
-
-    /// Outcomes the broker has and no receipt covers yet, of a hub that is known to answer.
-    pub fn awaiting_receipts(&self) -> bool {
-        self.rules.confirm == Confirm::Receipt && self.feeds.iter().any(|feed| feed.acked() > 0 && feed.is_patient())
     }
 
     /// Something changed that the status tells; the last word is not taken back.

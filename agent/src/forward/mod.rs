@@ -22,6 +22,7 @@
 //! | `window.rs`, `shares.rs` | how much may be in flight, and whose turn it is (I4) |
 //! | `checkpoint.rs`, `pause.rs`, `receipt.rs` | when checkpoints are due; how long to leave something alone; what a receipt proves |
 //! | `mailbox.rs`, `mail.rs` | what the rollout has to say; the channels between it and us |
+//! | `ending.rs` | the last words at a stop |
 //! | `feeds.rs` | feeds that come, go and move while it runs |
 //! | `publish.rs`, `shell.rs` | the wire format; the only file here that touches disk, network and time |
 //!
@@ -32,6 +33,7 @@
 mod answers;
 mod checkpoint;
 mod core;
+mod ending;
 mod feed;
 mod feeds;
 pub mod mail;

@@ -18,7 +18,8 @@
 //! 3. With `Idempotency-Key` each record carries key and number as its identity and the digest of the whole request as its body's print: the
 //!    same request again gets the same answer, also after a restart and also when the first time it came only half way; another request under
 //!    the same key is refused. Without a key every POST is a new one.
-//! 4. At stop requests under way are answered, new ones are told to come again; at most `SOURCE_STOP_DEADLINE`.
+//! 4. At stop requests under way are answered, new ones are told to come again; at most `SOURCE_STOP_DEADLINE`. The feed's conditions end at
+//!    once, or become those of its successor, which may have joined before (`Joined::hand_over_conditions`).
 //!
 //! Who posts is proven by a bearer token (`tokens`), by a client certificate (`source/tls`), or by being on this machine.
 
@@ -132,6 +133,28 @@ impl Shared {
         Told { feed: &self.feed, counters: &self.counters, conditions: &self.conditions }
     }
 
+    /// The conditions of a feed that serves.
+    fn announce(&self) {
+        let feed = self.feed.as_str();
+        match self.settings.open_to_all() {
+            Some(text) => self.board.raise(Code::ListenerOpen, feed, text),
+            None => self.board.clear(Code::ListenerOpen, feed),
+        }
+        if !self.tokens.as_ref().is_some_and(TokensFile::has_failed) {
+            self.board.clear(Code::FeedTokensInvalid, feed);
+        }
+    }
+
+    /// The conditions of a feed that serves no more.
+    fn withdraw(&self) {
+        self.board.clear(Code::ListenerOpen, self.feed.as_str());
+        self.board.clear(Code::FeedTokensInvalid, self.feed.as_str());
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.under_way.borrow().stopping
+    }
+
     /// A place for one request; `None` while the feed stops.
     fn enter(self: &Arc<Self>) -> Option<Visit> {
         let entered = self.under_way.send_if_modified(|now| {
@@ -198,12 +221,8 @@ impl HttpFeed {
             feed,
         });
         let joined = ports.join(&shared)?;
-        let feed = shared.feed.as_str();
-        board.clear(Code::ListenerDown, feed);
-        match shared.settings.open_to_all() {
-            Some(text) => board.raise(Code::ListenerOpen, feed, text),
-            None => board.clear(Code::ListenerOpen, feed),
-        }
+        board.clear(Code::ListenerDown, shared.feed.as_str());
+        shared.announce();
         Ok(Self { shared, joined })
     }
 
@@ -237,6 +256,7 @@ impl HttpFeed {
             }
         }
         shared.under_way.send_modify(|now| now.stopping = true);
+        joined.hand_over_conditions();
         let deadline = Instant::now() + SOURCE_STOP_DEADLINE;
         let mut under_way = shared.under_way.subscribe();
         if timeout_at(deadline - HTTP_STOP_RESERVE, under_way.wait_for(|now| now.requests == 0)).await.is_err() {
@@ -245,8 +265,6 @@ impl HttpFeed {
         }
         joined.leave(deadline).await;
         shared.conditions.clear();
-        shared.board.clear(Code::ListenerOpen, feed.as_str());
-        shared.board.clear(Code::FeedTokensInvalid, feed.as_str());
         tracing::info!(%feed, "HTTP feed stopped");
     }
 }

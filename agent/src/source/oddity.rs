@@ -239,10 +239,12 @@ impl PeerConditions {
         }
     }
 
-    /// Ends them all; the listener has stopped.
+    /// Ends those it raised; the listener has stopped. A successor may have raised others since.
     pub fn clear(&self) {
-        for code in HELD {
-            self.board.clear(code, self.feed.as_str());
+        for (code, Raised { last }) in HELD.into_iter().zip(&self.raised) {
+            if last.swap(0, Ordering::Relaxed) != 0 {
+                self.board.clear(code, self.feed.as_str());
+            }
         }
     }
 

@@ -10,33 +10,23 @@
 //! ```
 //!
 //! The outcome is per segment file, not per batch: a lane that cannot be written does not fail the others. A duplicate of a record in the same
-//! flush waits for that record's outcome. [`Committer`] is synchronous and has no thread; `queue` wraps it in one.
+//! flush waits for that record's outcome. Where the segments of a lane begin and end is in `lane`. [`Committer`] is synchronous and has no thread; `queue` wraps it in one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::format::{self, DATA_START, FOOTER_RESERVE, OriginV1, PredecessorV1, RecordHeaderV1, SegmentHeaderV1, SegmentId};
-use super::index::{Segment, Shared};
+use super::format::{self, OriginV1, PredecessorV1, RecordHeaderV1};
+use super::index::Shared;
 use super::key::Fingerprint;
-use super::segment::{Writer, record_bytes_max, segment_path};
+use super::lane::LaneWriter;
+use super::segment::{record_bytes_max, segment_path};
 use super::state::{self, Known, Remembered, SharedState};
 use super::{AppendError, Durable};
 use crate::contract::Mark;
 use crate::limits;
 use crate::record::{Digest, FeedId, FilePlace, FileProgress, Incarnation, Lane, Message, Nonce, Origin, Payload};
 use crate::status::condition::Code;
-
-/// What a lane writes to.
-#[derive(Debug, Default)]
-pub(super) struct LaneWriter {
-    open: Option<Writer>,
-    /// The last segment and where its durable records end, while none is open.
-    last: Option<PredecessorV1>,
-    /// The last segment was given up, and no successor says yet where it ends: after a crash all of it would count.
-    pub(super) needs_cut: bool,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -108,7 +98,7 @@ type Answer = Result<Durable, AppendError>;
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
-        let lanes = last.map(|last| LaneWriter { open: None, last, needs_cut: false });
+        let lanes = last.map(LaneWriter::new);
         Self { shared, lanes, state, random: Box::new([0; RANDOM_BYTES]), random_left: 0, moves: BTreeMap::new() }
     }
 
@@ -302,18 +292,6 @@ impl Committer {
         }
     }
 
-    /// Never touches the open segment of a lane again; its successor will cut it at its durable end.
-    fn give_up(&mut self, lane: Lane) {
-        let writer = &mut self.lanes[lane.index()];
-        if let Some(open) = writer.open.take() {
-            writer.last = Some(PredecessorV1 { id: open.header.id, valid_len: open.durable_end() });
-            writer.needs_cut = true;
-            if let Some(segment) = self.shared.index().segment(lane, open.header.ordinal) {
-                segment.open = false;
-            }
-        }
-    }
-
     fn adopt(&mut self, lane: Lane, ordinal: u64, durable_end: u64, scratch: Scratch, answers: &mut [Option<Answer>]) {
         {
             let mut index = self.shared.index();
@@ -359,90 +337,6 @@ impl Committer {
             let Pending { mark, reply, resend_of, .. } = pending;
             answers[pending.slot] = Some(Ok(Durable { seq: mark.seq, incarnation, reply, duplicate: false, resend_of }));
         }
-    }
-
-    /// Closes the lane's segment, if one is open, and makes the next with room for a record of `bytes`.
-    pub(super) fn roll(&mut self, lane: Lane, bytes: u64) -> Result<(), AppendError> {
-        self.close_segment(lane);
-        let file_bytes = self.shared.segment_bytes.max(DATA_START + bytes + FOOTER_RESERVE);
-        let mut id = SegmentId([0; 16]);
-        getrandom::fill(&mut id.0).map_err(|error| AppendError::Store(format!("no random numbers: {error}")))?;
-        let header = {
-            let mut index = self.shared.index();
-            let (used, max) = (index.bytes(), index.segment_bytes_max);
-            if used + file_bytes > max {
-                drop(index);
-                return Err(self.full(format!("{used} of {max} bytes are in use and a new segment needs {file_bytes}")));
-            }
-            // The name is used up even if making the file fails.
-            let ordinal = index.next_ordinal[lane.index()];
-            index.next_ordinal[lane.index()] += 1;
-            // Where a feed that has drained ended is known by the heads alone; there may be many of them.
-            let live = index.feeds.iter().filter(|(_, feed)| feed.is_live());
-            let bases = live.map(|(id, feed)| format::BaseV1 {
-                feed: id.to_string(),
-                follows: feed.lineage.last().and_then(|link| link.follows),
-                head_seq: feed.head.seq,
-                head_chain: feed.head.chain,
-                files: feed.files,
-            });
-            SegmentHeaderV1 {
-                id,
-                lane: lane.index() as u8,
-                ordinal,
-                key_generation: 0,
-                flags: 0,
-                incarnation: index.incarnation,
-                predecessor: self.lanes[lane.index()].last,
-                bases: bases.collect(),
-            }
-        };
-        let path = segment_path(&self.shared.path, lane, header.ordinal);
-        match Writer::create(&*self.shared.disk, &path, header.clone(), &self.shared.key, file_bytes) {
-            Ok(open) => {
-                let mut segment = Segment::new(&header, path, file_bytes, DATA_START);
-                segment.open = true;
-                self.shared.index().lanes[lane.index()].insert(header.ordinal, segment);
-                let writer = &mut self.lanes[lane.index()];
-                (writer.open, writer.needs_cut) = (Some(open), false);
-                self.shared.board.clear(Code::SpoolFull, "");
-                Ok(())
-            }
-            Err(error) if is_full(&error) => Err(self.full(format!("the volume has no room for a segment of {file_bytes} bytes"))),
-            Err(error) => {
-                let text = format!("making {} failed: {error}; check the disk", path.display());
-                self.shared.board.raise(Code::SpoolWriteFailed, lane.as_str(), text.clone());
-                Err(AppendError::Store(text))
-            }
-        }
-    }
-
-    fn full(&self, text: String) -> AppendError {
-        self.shared.board.raise(
-            Code::SpoolFull,
-            "",
-            format!("new messages are refused: {text}; let the uplink drain or give the spool more room"),
-        );
-        AppendError::Full(text)
-    }
-
-    pub(super) fn close_segment(&mut self, lane: Lane) {
-        let Some(open) = self.lanes[lane.index()].open.take() else { return };
-        let (ordinal, id, durable_end) = (open.header.ordinal, open.header.id, open.durable_end());
-        let Some(segment) = self.shared.index().segment(lane, ordinal).cloned() else { return };
-        let closed = open.close(&segment);
-        let mut index = self.shared.index();
-        if let Some(segment) = index.segment(lane, ordinal) {
-            segment.open = false;
-            match closed {
-                Ok(len) => segment.file_bytes = len,
-                Err(error) => {
-                    tracing::warn!(path = %segment.path.display(), "no footer was written: {error}; the next start scans this segment");
-                }
-            }
-        }
-        drop(index);
-        self.lanes[lane.index()].last = Some(PredecessorV1 { id, valid_len: durable_end });
     }
 
     /// Begins a new incarnation: everything written from now on carries it.
@@ -518,8 +412,4 @@ fn check_identity(message: &Message, print: Option<Fingerprint>, known: Seen, sc
         return Err(AppendError::Store("another message under the same identity is being stored; it is decided when that is done".into()));
     }
     Ok(())
-}
-
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::committer::is_full;
 use super::disk::{Disk, DiskFile};
 use super::format::{decode_block, encode_block};
 use super::index::Index;
+use super::lane::is_full;
 use super::recovery::from_spare;
 use crate::limits;
 use crate::record::{Chain, FileProgress, Incarnation, Link};

@@ -35,6 +35,7 @@ mod golden_tests;
 pub mod heads;
 mod index;
 pub mod key;
+mod lane;
 mod monitor;
 mod quarantine;
 mod queue;

@@ -344,12 +344,12 @@ fn settle_down(
     let len = segment.durable_end + footer.len() as u64;
     let target = match disk.create(&copy, len) {
         Ok(target) => Ok(target),
-        Err(error) if super::committer::is_full(&error) => from_spare(disk, spool, &copy, len).map_err(|_| error),
+        Err(error) if super::lane::is_full(&error) => from_spare(disk, spool, &copy, len).map_err(|_| error),
         Err(error) => Err(error),
     };
     let target = match target {
         Ok(target) => target,
-        Err(error) if super::committer::is_full(&error) => return sync_in_place(disk, segment, left_out, board),
+        Err(error) if super::lane::is_full(&error) => return sync_in_place(disk, segment, left_out, board),
         Err(source) => return Err(OpenError::Io { path: copy, source }),
     };
     let copied = (|| {

@@ -58,15 +58,13 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn status(&self) -> u16 {
         match self {
-            Self::Key | Self::Lost => 400,
-            Self::Unusable(Unusable::TooManyRecords) => 413,
-            Self::Unusable(_) => 400,
+            Self::TooLarge { .. } | Self::Unusable(Unusable::TooManyRecords) => 413,
+            Self::Key | Self::Lost | Self::Unusable(_) => 400,
             Self::NotAuthorized => 401,
             Self::NotYours | Self::PeerRefused => 403,
             Self::UnknownFeed => 404,
             Self::Method => 405,
             Self::Timeout => 408,
-            Self::TooLarge { .. } => 413,
             Self::MediaType(_) | Self::Encoding => 415,
             Self::KeyReused => 422,
             Self::Busy => 429,

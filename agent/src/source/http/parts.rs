@@ -49,7 +49,7 @@ pub(super) fn look(kind: Kind, body: &Bytes, resource: Option<&str>, limits: Spl
     }
     let mut parts = Parts::new(kind, body, limits);
     let mut first_bad = None;
-    while let Some(piece) = parts.next() {
+    for piece in parts.by_ref() {
         if let (PieceKind::Bad { code, .. }, None) = (piece.kind, first_bad) {
             first_bad = Some(code);
         }

@@ -107,6 +107,16 @@ impl Joined {
         &self.port
     }
 
+    /// The feed stops: its conditions end, or are those of its successor, if one has joined before. One that joins later speaks for itself.
+    pub(super) fn hand_over_conditions(&self) {
+        let open = self.ports.open();
+        let mut named = open.values().filter_map(|port| port.feed(self.feed.feed.as_str()));
+        match named.find(|known| !Arc::ptr_eq(known, &self.feed) && !known.is_stopping()) {
+            Some(successor) => successor.announce(),
+            None => self.feed.withdraw(),
+        }
+    }
+
     /// Takes the feed from the port, and closes the port behind the last one.
     pub(super) async fn leave(self, deadline: Instant) {
         let is_last = {

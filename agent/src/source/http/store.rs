@@ -134,7 +134,7 @@ impl Progress {
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        first_error.map_or(Ok(()), |error| Err(self.refused(shared, error)))
+        first_error.map_or(Ok(()), |error| Err(self.refused(shared, &error)))
     }
 
     fn note(&mut self, shared: &Shared, durable: &Durable) {
@@ -144,7 +144,7 @@ impl Progress {
         self.last = Some(id);
     }
 
-    fn refused(&self, shared: &Shared, error: AppendError) -> Refusal {
+    fn refused(&self, shared: &Shared, error: &AppendError) -> Refusal {
         let durable = self.records;
         match error {
             AppendError::IdentityReused => Refusal::KeyReused,

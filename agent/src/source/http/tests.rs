@@ -314,6 +314,44 @@ async fn a_request_under_way_is_answered_at_stop_and_the_next_told_to_come_again
     assert_eq!(counters.connections.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
+/// A feed that is replaced while it serves, on its port or on another, leaves its successor the conditions that are its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_feed_takes_nothing_from_its_successor() {
+    let bench = Bench::new();
+    let raised = |code: &str| bench.board.conditions().iter().any(|condition| condition.code == code && condition.subject == "a");
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap();
+    let open = |listen| HttpSettings { listen, ..settings() };
+    let first = bench.start("a", open(port));
+    assert!(raised("listener_open"));
+    // Its successor is as open: on the same port, then on another one.
+    let second = bench.start("a", HttpSettings { connections_max: 9, ..open(port) });
+    first.stop().await;
+    assert!(raised("listener_open"), "the second is open as well");
+    let third = bench.start("a", open("0.0.0.0:0".parse().unwrap()));
+    second.stop().await;
+    assert!(raised("listener_open"), "the third is open as well");
+    // Its successor asks for tokens, so it is not; and its tokens break.
+    let text = format!("lab:{}\n", "0".repeat(64));
+    let file = bench.tokens("tokens", &text);
+    let fourth = bench.start("a", HttpSettings { tokens_file: Some(file.clone()), ..settings() });
+    assert!(!raised("listener_open"));
+    third.stop().await;
+    std::fs::write(&file, "broken").unwrap();
+    while !raised("feed_tokens_invalid") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The fifth has whole ones, and its predecessor's end does not bring that back.
+    let fifth = bench.start("a", HttpSettings { tokens_file: Some(bench.tokens("others", &text)), ..settings() });
+    assert!(!raised("feed_tokens_invalid"));
+    fourth.stop().await;
+    assert!(!raised("feed_tokens_invalid") && !raised("listener_open"));
+    let last = bench.start("a", open(port));
+    fifth.stop().await;
+    assert!(raised("listener_open"));
+    last.stop().await;
+    assert!(!raised("listener_open"), "nobody serves any more");
+}
+
 impl Bench {
     fn ports_feed(&self, name: &str) -> Arc<Shared> {
         self.ports.feed(name).expect("it has joined")

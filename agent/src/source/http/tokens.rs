@@ -104,6 +104,11 @@ impl TokensFile {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The changed file could not be used when it was looked at last.
+    pub fn has_failed(&self) -> bool {
+        self.current().failed
+    }
+
     pub fn owner(&self, token: &str) -> Option<Name> {
         let tokens = Arc::clone(&self.current().tokens);
         tokens.owner(token).cloned()
