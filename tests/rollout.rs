@@ -220,7 +220,10 @@ fn killed_in_every_rollout_step_comes_back_on_committed() {
             // Counted as failed, or never seen: then it is tried now (it is retained) and ends one way or the other.
             let ended = |state: &Value| ["committed", "rolled_back"].iter().any(|ended| state == *ended);
             let there = wait::try_until(Duration::from_secs(60), || {
-                desk.scene.site.try_status().is_some_and(|s| s["config"]["tried"]["revision"] == revision && ended(&s["config"]["tried"]["state"]))
+                desk.scene
+                    .site
+                    .try_status()
+                    .is_some_and(|s| s["config"]["tried"]["revision"] == revision && ended(&s["config"]["tried"]["state"]))
             });
             assert!(there, "{}", desk.scene.site.log_tail());
             if desk.running() == revision {
@@ -329,7 +332,9 @@ fn with_the_brokers_password_alone_nothing_can_be_changed() {
     cut["signatures"] = serde_json::json!([]);
     let mut mixed: Value = serde_json::from_str(&old).expect("an envelope is JSON");
     mixed["payload"] = signed["payload"].clone();
-    for (what, payload) in [("no envelope", "[[feed]]".to_owned()), ("no signature", cut.to_string()), ("another's signature", mixed.to_string())] {
+    for (what, payload) in
+        [("no envelope", "[[feed]]".to_owned()), ("no signature", cut.to_string()), ("another's signature", mixed.to_string())]
+    {
         desk.push(&payload);
         let seen = wait::try_until(wait::EVENTUALLY, || desk.reported()["tried"]["state"] == "refused");
         assert!(seen, "{what}: nobody was told; {}", desk.reported());

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::document::BootstrapText;
-use crate::config::{self, Faults};
 use crate::config::settings::Settings;
+use crate::config::{self, Faults};
 use crate::sources::SourcesHandle;
 
 /// Where feeds come from, and what they go to.

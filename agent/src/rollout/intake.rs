@@ -45,17 +45,17 @@ impl Shell {
     }
 
     /// A document that waited, against what runs now.
-    pub(super) fn reconsider(&mut self, facts: &Facts) -> Option<(Input, Option<Vec<u8>>)> {
+    pub(super) fn reconsider(&mut self, facts: &Facts) -> (Input, Option<Vec<u8>>) {
         let judged = block_in_place(|| {
             let envelope = self.store.envelope(facts.digest).map_err(|error| error.to_string())?;
             let document = document::open(&envelope, &self.ground.anchors).map_err(|refusal| refusal.to_string())?;
             Ok::<_, String>((self.offer(&document), envelope))
         });
         match judged {
-            Ok((offer, envelope)) => Some((Input::Offered(offer), Some(envelope))),
+            Ok((offer, envelope)) => (Input::Offered(offer), Some(envelope)),
             Err(why) => {
                 let verdict = Verdict::Refused { code: "unreadable".to_owned(), why, memory: Memory::Again };
-                Some((Input::Offered(self.offer_of(facts.clone(), verdict, None)), None))
+                (Input::Offered(self.offer_of(facts.clone(), verdict, None)), None)
             }
         }
     }

@@ -42,7 +42,9 @@ impl Proof {
                 }
                 UplinkEvidence::Up { endpoint_is_new, acked_after_change: change == self.change }
             }
-            Ok(delivered) => UplinkEvidence::Up { endpoint_is_new: delivered.endpoint.origin == EndpointOrigin::Added, acked_after_change: false },
+            Ok(delivered) => {
+                UplinkEvidence::Up { endpoint_is_new: delivered.endpoint.origin == EndpointOrigin::Added, acked_after_change: false }
+            }
             Err(_) => std::future::pending().await, // superseded: the next one answers
         }
     }

@@ -147,7 +147,10 @@ impl Shell {
                 Woken::Inbound(Some(Inbound::Desired { payload, .. })) => {
                     self.document(&payload).await;
                 }
-                Woken::Inbound(Some(Inbound::Command { payload })) => self.command(&payload),
+                // Nothing signed is executed before there is somebody to answer for it.
+                Woken::Inbound(Some(Inbound::Command { payload })) => {
+                    tracing::warn!(bytes = payload.len(), "a command came; this version carries out none");
+                }
                 Woken::Inbound(None) => posts = false,
             }
         }
@@ -189,7 +192,8 @@ impl Shell {
         let Some(local) = self.sources.evidence().await else { return };
         let conditions = self.board.conditions();
         let fault = |feed: &crate::record::FeedId, key: &str| {
-            let told = conditions.iter().find(|condition| condition.subject == feed.as_str() && condition.code != Code::ListenerOpen.as_str());
+            let told =
+                conditions.iter().find(|condition| condition.subject == feed.as_str() && condition.code != Code::ListenerOpen.as_str());
             let why = told.map_or_else(|| "has not been seen to work yet; look at the agent's log".to_owned(), |told| told.text.clone());
             FeedFault { feed: feed.clone(), key: key.to_owned(), why }
         };
@@ -265,7 +269,7 @@ impl Shell {
                     self.report();
                     None
                 }
-                Action::Reconsider(facts) => self.reconsider(&facts),
+                Action::Reconsider(facts) => Some(self.reconsider(&facts)),
                 Action::Answer(answer) => {
                     if let Some(asked) = self.waiting.take() {
                         asked.answer(answer.map(|done| Response::Done { done }));
@@ -366,10 +370,5 @@ impl Shell {
             Ok(answer) => self.proof.posted(answer),
             Err(error) => tracing::warn!("the state of the configuration could not be handed to the uplink: {error}"),
         }
-    }
-
-    /// A signed command. Their execution is not part of this version: the desk says so to whoever could sign one.
-    fn command(&mut self, _payload: &[u8]) {
-        tracing::warn!("a command came; this version takes no commands");
     }
 }

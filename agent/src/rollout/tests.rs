@@ -78,7 +78,7 @@ impl Bench {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ms: self.ms, wall: Stamp { unix_ms: 1_793_491_200_000 + self.ms as i64, suspect: false } }
+        Now { mono_ms: self.ms, wall: Stamp { unix_ms: 1_793_491_200_000 + self.ms.cast_signed(), suspect: false } }
     }
 
     fn give(&mut self, input: impl Into<Input>) -> Vec<Action> {

@@ -34,7 +34,9 @@ impl QuarantineWatch {
     /// Begins to compare when a revision is committed. What ran at the start is not new.
     pub fn follow(&mut self, machine: &Machine, now_ms: u64, feeds: &[FeedSettings], board: &Board) {
         let revision = machine.committed().0.revision();
-        let is_new = revision != self.followed && !self.feeds.is_empty() && matches!(machine.run_state(), RunState::Committed | RunState::CommittedLocal);
+        let is_new = revision != self.followed
+            && !self.feeds.is_empty()
+            && matches!(machine.run_state(), RunState::Committed | RunState::CommittedLocal);
         self.followed = if matches!(machine.run_state(), RunState::Staged | RunState::Trial) { self.followed } else { revision };
         if is_new {
             self.look(now_ms, feeds, board);

@@ -258,8 +258,7 @@ impl Desk {
     }
 
     fn rollout(&self, request: rollout::handle::Request) -> Result<Answer, Refusal> {
-        let handle =
-            self.rollout.clone().ok_or("this agent has no rollout")?;
+        let handle = self.rollout.clone().ok_or("this agent has no rollout")?;
         Ok(Answer::Later(Box::new(move || handle.ask(request).map_or_else(|why| refusal(&why), |response| document(&response)))))
     }
 
@@ -276,6 +275,9 @@ impl Desk {
     fn watch(&self, question: WatchQuestion) -> Result<Watching, Refusal> {
         let WatchQuestion { feed, count, time_s, expect } = question;
         let settings = self.configured(&feed)?;
+        if !matches!(settings.source, SourceSettings::Mllp(_)) {
+            return Err(format!("feed {feed} has no HL7 listener to watch; `siteward messages find --feed {feed}` shows what it captured"));
+        }
         if expect.len() > CASES_MAX {
             return Err(format!("at most {CASES_MAX} control ids can be expected at once"));
         }
