@@ -132,7 +132,7 @@ pub(super) fn read(root: &mut Section<'_, '_>, f: &mut FaultList) -> Option<Head
 fn rollout(mut s: Section<'_, '_>, f: &mut FaultList) -> (Option<Duration>, Option<ConfirmBy>) {
     let at = s.place.clone();
     let trial = s.read(f, "trial", duration).or(TRIAL_DEFAULT, &at, "trial");
-    let trial = ranged(trial.as_ref(), within(TRIAL_RANGE), "\"1m\" to \"24h\"", f);
+    let trial = ranged(trial.as_ref(), within(TRIAL_RANGE), "\"10s\" to \"24h\"", f);
     let words = [("peers_return", ConfirmBy::PeersReturn), ("bound", ConfirmBy::Bound)];
     let confirm = s.read(f, "confirm", choice(&words)).or(ConfirmBy::PeersReturn, &at, "confirm");
     s.finish(f);
