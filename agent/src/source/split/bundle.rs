@@ -7,6 +7,7 @@
 //!
 //! Until `resourceType` is known, what was read is held: a resource that is no Bundle is one record, the file. `resourceType` comes first
 //! in practice; an array `entry` in front of it is taken for a Bundle's, and a file that turns out to be something else is held.
+//! Each state gives up as soon as its bytes spent the discard budget, before it decides anything: else the verdict would depend on the portions.
 //! The Bundle must be complete: it ends with its bracket. `total` says nothing about entries (it counts matches of a search).
 
 use super::codes;
@@ -83,6 +84,7 @@ impl FhirBundle {
                 let next = w.rest().first().copied();
                 self.pass(w);
                 match next {
+                    _ if w.is_spent() => {}
                     Some(b'"') => {
                         self.name.clear();
                         self.at = At::Key(false);
@@ -108,6 +110,7 @@ impl FhirBundle {
                 let key = *key;
                 w.advance(blanks(w.rest()));
                 match (key, w.rest().first()) {
+                    _ if w.is_spent() => {}
                     (_, None) => {}
                     (Key::Entry, Some(b'[')) => {
                         self.is_bundle = true;
@@ -164,10 +167,10 @@ impl FhirBundle {
             self.name.extend_from_slice(&w.rest()[..room]);
         }
         w.advance(count);
-        if stop.is_none() {
-            if !(key == Key::Entry && self.is_bundle) {
-                self.pass(w);
-            }
+        if !(key == Key::Entry && self.is_bundle) {
+            self.pass(w);
+        }
+        if stop.is_none() || w.is_spent() {
             return None;
         }
         self.at = At::Member;

@@ -65,6 +65,19 @@ fn token() -> impl Strategy<Value = &'static str> {
     ])
 }
 
+/// A member of an object that may be a Bundle, with long stretches of what decides nothing.
+fn member() -> impl Strategy<Value = String> {
+    let blanks = || prop_oneof![2 => Just(0usize), 1 => 0usize..150].prop_map(|count| " ".repeat(count));
+    let key = prop::sample::select(vec!["\"resourceType\"", "\"entry\"", "\"x\"", "\"resource\\u0054ype\"", ""]);
+    let value = prop_oneof![
+        prop::sample::select(vec!["\"Bundle\"", "\"Patient\"", "[", "[{\"a\":1},2]", "[]", "{\"a\":[1]}", "7", ""]).prop_map(str::to_owned),
+        (1usize..150).prop_map(|count| "9".repeat(count)),
+    ];
+    let (colon, after) = (prop::sample::select(vec![":", ":", ":", ""]), prop::sample::select(vec![",", ",", ",", "}", "]", "", "\""]));
+    (key, blanks(), colon, blanks(), value, blanks(), after)
+        .prop_map(|(key, a, colon, b, value, c, after)| [key, &a, colon, &b, &value, &c, after].concat())
+}
+
 fn bounds(record_bytes: usize) -> SplitLimits {
     SplitLimits { discard_bytes: 4 * record_bytes as u64 + 64, ..limits(record_bytes) }
 }
@@ -103,6 +116,21 @@ proptest! {
             prop_assert_eq!(verdict.envelope_bytes + covered, verdict.bytes);
             prop_assert_eq!(verdict.records + verdict.bad, pieces.len() as u64);
         }
+    }
+
+    /// I4: neither does it depend on the portions where a Bundle, or what is taken for one, spends its budget between two states.
+    #[test]
+    fn any_portions_of_a_bundle_give_the_same_pieces(
+        members in prop::collection::vec(member(), 0..5),
+        step in 1usize..80,
+        record_bytes in 8usize..120,
+        slack_bytes in 0usize..40,
+        discard_bytes in 0u64..200,
+    ) {
+        let text = format!("{{{}", members.concat()).into_bytes();
+        let bounds = SplitLimits { slack_bytes, discard_bytes, ..limits(record_bytes) };
+        let whole = split_with(&SplitSettings::FhirBundle, bounds, &text, text.len());
+        prop_assert_eq!(&split_with(&SplitSettings::FhirBundle, bounds, &text, step), &whole);
     }
 
     /// What a parser of whole documents takes, the streaming one takes with the same elements.
