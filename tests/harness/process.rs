@@ -40,6 +40,8 @@ impl Process {
 
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
+        // stopped first: a server whose connection breaks would start another process for the next one
+        send(self.id(), Signal::STOP);
         for pid in descendants(self.id()) {
             send(pid, Signal::KILL);
         }
@@ -96,7 +98,8 @@ impl Process {
 
     /// SIGSTOP to it and what it started: all is there and does not answer, until [`Process::resume`].
     pub fn pause(&self) {
-        descendants(self.id()).into_iter().chain([self.id()]).for_each(|pid| send(pid, Signal::STOP));
+        send(self.id(), Signal::STOP);
+        descendants(self.id()).into_iter().for_each(|pid| send(pid, Signal::STOP));
     }
 
     /// SIGCONT.
