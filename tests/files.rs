@@ -10,38 +10,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use harness::files::{FileEvent, Folder, csv, ids, ids_of, read_events};
-use harness::mosquitto;
-use harness::scene::{Directory, Scene};
+use harness::files::{Folder, csv, events, ids, ids_of, read_events, scene};
+use harness::scene::Directory;
 use harness::site::{Configuration, Site};
 use harness::wait;
 
 const PART: Duration = Duration::from_millis(100);
-
-/// A scene with directory feeds; each comes with its further lines.
-fn scene(feeds: &[(&str, &[&str])]) -> (Scene, Vec<Folder>) {
-    let mut folders = Vec::new();
-    let mut scene = Scene::new(mosquitto::Options { persistence: false, packet_bytes_max: 0 }, |configuration| {
-        let parent = configuration.spool.parent().expect("the spool lies in the site").join("in");
-        for (id, lines) in feeds {
-            let folder = Folder::new(&parent, id);
-            configuration.sections.push(folder.section(lines));
-            folders.push(folder);
-        }
-    });
-    scene.start();
-    (scene, folders)
-}
-
-/// The events of a feed once there are so many.
-fn events(scene: &Scene, feed: &str, enough: usize) -> Vec<FileEvent> {
-    let out = scene.hub.out();
-    let found = wait::try_until(wait::EVENTUALLY, || read_events(&out, feed).0.len() >= enough);
-    let (events, complaints) = read_events(&out, feed);
-    assert!(found, "{} of {enough} events of {feed}; the agent's log ends with:\n{}", events.len(), scene.site.log_tail());
-    assert_eq!(complaints, Vec::<String>::new());
-    events
-}
 
 fn done(folder: &Folder, name: &str) {
     wait::wait_until(&format!("{name} is in done/"), wait::EVENTUALLY, || folder.is_done(name));

@@ -4,14 +4,12 @@
 //! The share is mounted in user space (see `harness::samba`); where that is not possible, the tests say so and end. `SITEWARD_LONG=1` waits for
 //! what takes a minute: `share_hung`, and the next try to move a file.
 
-use std::fs;
-use std::time::Duration;
-
-use harness::files::{FileEvent, Folder, csv, ids, ids_of, read_events};
+use harness::files::{FileEvent, Folder, csv, events, ids, ids_of};
 use harness::mosquitto;
 use harness::samba::{self, Samba};
 use harness::scene::Scene;
 use harness::wait;
+use std::fs;
 
 /// A file is twice as large as what the mount lets through at once (4 MiB), so that its second half takes seconds, however busy the machine is.
 const ROWS: u64 = 20_000;
@@ -57,26 +55,14 @@ fn night(test: &str, lines: &[&str]) -> Option<Night> {
 }
 
 impl Night {
-    fn count(&self, feed: &str) -> usize {
-        read_events(&self.scene.hub.out(), feed).0.len()
-    }
-
     /// Some rows of a file are captured, many are not: asked of the agent, which answers sooner than the hub's file is read.
     fn in_the_middle(&self, first: u64) {
         let captured = || self.scene.site.feed_status("night")["captured"].as_u64().unwrap_or(0);
         wait::wait_until("some rows of the file", wait::EVENTUALLY, || captured() > first + 100);
     }
 
-    /// The events of a feed once there are so many.
     fn events(&self, feed: &str, enough: u64) -> Vec<FileEvent> {
-        let found = wait::try_until(wait::EVENTUALLY, || {
-            std::thread::sleep(Duration::from_millis(200));
-            self.count(feed) as u64 >= enough
-        });
-        let (events, complaints) = read_events(&self.scene.hub.out(), feed);
-        assert!(found, "{} of {enough} events of {feed}; the agent's log ends with:\n{}", events.len(), self.scene.site.log_tail());
-        assert_eq!(complaints, Vec::<String>::new());
-        events
+        events(&self.scene, feed, enough as usize)
     }
 
     fn done(&self, name: &str) {

@@ -8,40 +8,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use harness::files::{FileEvent, Folder, csv, ids, ids_of, read_events};
-use harness::mosquitto;
-use harness::scene::Scene;
+use harness::files::{csv, events, ids, ids_of, scene};
 use harness::wait;
 
 const PART: Duration = Duration::from_millis(150);
 /// Longer than any settle time here.
 const PAUSE: Duration = Duration::from_secs(4);
-
-fn scene(feeds: &[(&str, &[&str])]) -> (Scene, Vec<Folder>) {
-    let mut folders = Vec::new();
-    let mut scene = Scene::new(mosquitto::Options { persistence: false, packet_bytes_max: 0 }, |configuration| {
-        let parent = configuration.spool.parent().expect("the spool lies in the site").join("in");
-        for (id, lines) in feeds {
-            let folder = Folder::new(&parent, id);
-            configuration.sections.push(folder.section(lines));
-            folders.push(folder);
-        }
-    });
-    scene.start();
-    (scene, folders)
-}
-
-fn events(scene: &Scene, feed: &str, enough: usize) -> Vec<FileEvent> {
-    let out = scene.hub.out();
-    let found = wait::try_until(wait::EVENTUALLY, || {
-        std::thread::sleep(Duration::from_millis(200));
-        read_events(&out, feed).0.len() >= enough
-    });
-    let (events, complaints) = read_events(&out, feed);
-    assert!(found, "{} of {enough} events of {feed}; the agent's log ends with:\n{}", events.len(), scene.site.log_tail());
-    assert_eq!(complaints, Vec::<String>::new());
-    events
-}
 
 fn has(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())

@@ -9,6 +9,10 @@ use std::time::Duration;
 use base64::Engine;
 use serde_json::Value;
 
+use crate::mosquitto;
+use crate::scene::Scene;
+use crate::wait;
+
 /// One directory feed.
 #[derive(Clone, Debug)]
 pub struct Folder {
@@ -103,6 +107,34 @@ pub fn read_events(out: &Path, feed: &str) -> (Vec<FileEvent>, Vec<String>) {
     }
     events.sort_by_key(|event| event.seq);
     (events, complaints)
+}
+
+/// A scene with directory feeds, running; each comes with its further lines.
+pub fn scene(feeds: &[(&str, &[&str])]) -> (Scene, Vec<Folder>) {
+    let mut folders = Vec::new();
+    let mut scene = Scene::new(mosquitto::Options { persistence: false, packet_bytes_max: 0 }, |configuration| {
+        let parent = configuration.spool.parent().expect("the spool lies in the site").join("in");
+        for (id, lines) in feeds {
+            let folder = Folder::new(&parent, id);
+            configuration.sections.push(folder.section(lines));
+            folders.push(folder);
+        }
+    });
+    scene.start();
+    (scene, folders)
+}
+
+/// The events of a feed once there are so many; the hub has nothing to complain of.
+pub fn events(scene: &Scene, feed: &str, enough: usize) -> Vec<FileEvent> {
+    let out = scene.hub.out();
+    let found = wait::try_until(wait::EVENTUALLY, || {
+        std::thread::sleep(Duration::from_millis(200)); // reading a long file is work that the machine has better uses for
+        read_events(&out, feed).0.len() >= enough
+    });
+    let (events, complaints) = read_events(&out, feed);
+    assert!(found, "{} of {enough} events of {feed}; the agent's log ends with:\n{}", events.len(), scene.site.log_tail());
+    assert_eq!(complaints, Vec::<String>::new());
+    events
 }
 
 fn event(value: &Value) -> FileEvent {

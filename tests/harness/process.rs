@@ -99,7 +99,9 @@ impl Process {
     /// SIGSTOP to it and what it started: all is there and does not answer, until [`Process::resume`].
     pub fn pause(&self) {
         send(self.id(), Signal::STOP);
-        descendants(self.id()).into_iter().for_each(|pid| send(pid, Signal::STOP));
+        for pid in descendants(self.id()) {
+            send(pid, Signal::STOP);
+        }
     }
 
     /// SIGCONT.
