@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod link;
+pub mod machine;
 pub mod message;
 pub mod mosquitto;
 pub mod net;

@@ -67,6 +67,11 @@ impl Process {
         }
     }
 
+    /// Everything it started, directly or not.
+    pub fn descendants(&self) -> Vec<u32> {
+        descendants(self.id())
+    }
+
     /// Its exit status once it ended by itself.
     pub fn ended(&mut self, within: Duration) -> ExitStatus {
         let mut status = None;

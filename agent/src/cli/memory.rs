@@ -17,10 +17,16 @@ pub fn settle() -> Option<io::Error> {
     if SETTINGS.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
         return None;
     }
+    // By its path, so that `ps` and `pgrep` show its name; where that file is gone, as it is.
+    if let Ok(path) = std::env::current_exe() {
+        begin_again(path.as_os_str());
+    }
+    // It returns only where it failed; then more memory is used, and nothing else is different.
+    Some(begin_again(OsStr::new("/proc/self/exe")))
+}
+
+fn begin_again(program: &OsStr) -> io::Error {
     let mut arguments = std::env::args_os();
     let name = arguments.next();
-    let mut again = Command::new("/proc/self/exe");
-    again.args(arguments).envs(SETTINGS).arg0(name.as_deref().unwrap_or(OsStr::new("siteward")));
-    // It returns only where it failed; then more memory is used, and nothing else is different.
-    Some(again.exec())
+    Command::new(program).args(arguments).envs(SETTINGS).arg0(name.as_deref().unwrap_or(OsStr::new("siteward"))).exec()
 }

@@ -161,7 +161,8 @@ impl MllpListener {
         };
         let mut check = interval(ODDITY_CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tracing::info!(%feed, listen = ?listener.local_addr().ok(), "listening for MLLP");
+        let listen = listener.local_addr().ok().map(tracing::field::display);
+        tracing::info!(%feed, listen, "listening for MLLP");
         loop {
             let now = Instant::now();
             let hold = paused.borrow_and_update().until(now).max(loop_state.retry.until(now));

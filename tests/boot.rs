@@ -1,0 +1,111 @@
+//! The service on a booted machine: systemd as process 1, siteward installed as the runbook says, messages coming all the time, and everything
+//! that happens to such a box in a year. Only with `SITEWARD_LONG=1`, on a machine where a container can be booted.
+
+use std::time::Duration;
+
+use harness::machine::{self, Machine};
+use harness::message::mixed_size;
+use harness::mosquitto;
+use harness::scene::Scene;
+use harness::sender::{Crew, Plan};
+use harness::{net, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+const CONNECTIONS: usize = 8;
+const PER_CONNECTION: u64 = 400;
+const ALL: u64 = CONNECTIONS as u64 * PER_CONNECTION;
+const STEPS: u64 = 6;
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("the process is there");
+}
+
+fn listening(scene: &Scene, machine: &Machine) {
+    let up = wait::try_until(wait::EVENTUALLY, || net::listening(scene.site.addr()));
+    assert!(up, "the service does not listen; the console ends with:\n{}", machine.log_tail());
+}
+
+/// What happens, each when so much was acknowledged; the process that was wedged, and the one after it.
+fn bad_year(scene: &Scene, machine: &mut Machine, crew: &Crew) -> (u32, u32) {
+    let reach = |step: u64| {
+        let what = format!("messages before step {step}");
+        wait::wait_while_growing(&what, Duration::from_mins(5), || crew.acknowledged(), ALL * step / (STEPS + 1));
+    };
+    let running = |machine: &Machine| wait::wait_for("the service's process", wait::EVENTUALLY, || machine.agent());
+
+    reach(1);
+    let first = running(machine);
+    signal(first, Signal::KILL);
+    let second = machine.agent_after(first);
+    reach(2);
+    scene.link.cut();
+    machine.command(&["systemctl", "restart", "siteward.service"]);
+    let third = machine.agent_after(second);
+    reach(3);
+    signal(third, Signal::STOP);
+    let fourth = machine.agent_after(third);
+    reach(4);
+    machine.cut_power();
+    scene.link.cut();
+    machine.boot();
+    listening(scene, machine);
+    reach(5);
+    machine.command(&["systemctl", "kill", "--signal=ABRT", "siteward.service"]);
+    reach(6);
+    machine.cut_power();
+    machine.boot();
+    listening(scene, machine);
+    (third, fourth)
+}
+
+/// I1, I2, I3, I8: through a killed process, a cut network, a restart, a wedged process and two power cuts the service is never left stopped,
+/// and whatever was acknowledged is at the hub once and in order.
+#[test]
+fn a_booted_box_loses_nothing_in_a_bad_year() {
+    if !harness::long() {
+        return println!("skipped: boots a machine; SITEWARD_LONG=1 runs it");
+    }
+    if let Some(what) = machine::missing() {
+        return println!("boot: needs {what}, which this machine does not have; skipped");
+    }
+    let mut scene = Scene::new(mosquitto::Options { persistence: false, packet_bytes_max: 0 }, |configuration| {
+        configuration.uplink_lines.push("receipt_timeout = \"10s\"".into());
+    });
+    scene.hub.start();
+    let mut machine = Machine::install(&scene.directory.path().join("box"), &scene.site.configuration, "WatchdogSec=6s");
+    machine.boot();
+    listening(&scene, &machine);
+    assert!(!machine.path("/var/lib/siteward/spool.key").exists(), "the key is a credential, which was decrypted");
+    println!("boot: {}", machine.command(&["systemd-analyze", "security", "siteward.service"]).lines().last().unwrap_or("no score"));
+
+    let plan = Plan {
+        size: mixed_size,
+        pause: Duration::from_millis(5),
+        give_up: Duration::from_mins(15),
+        ..Plan::new(scene.site.addr(), CONNECTIONS, PER_CONNECTION)
+    };
+    let crew = Crew::start(&plan);
+    let (wedged, next) = bad_year(&scene, &mut machine, &crew);
+
+    let told = crew.finish();
+    let acknowledged: u64 = told.iter().map(|told| told.acknowledged.len() as u64).sum();
+    assert_eq!(acknowledged, ALL, "every sender got through");
+    scene.hub.wait_for_events(ALL);
+    let journal = machine.command(&["journalctl", "--unit", "siteward.service", "--no-pager", "--output=cat"]);
+    assert!(journal.contains("Watchdog timeout"), "process {wedged} was stopped and {next} took its place");
+    let shown = machine.command(&["systemctl", "show", "siteward.service", "--property=ActiveState,SubState,NRestarts,StatusText"]);
+    assert!(shown.contains("ActiveState=active") && shown.contains("SubState=running"), "{shown}");
+    machine.command(&["systemctl", "stop", "siteward.service"]);
+    scene.hub.stop();
+    let audit = scene.hub.audit();
+    let broken = audit.broken_promises(&told, mixed_size);
+    println!(
+        "boot: {ALL} messages through a kill, a cut network with a restart, a wedged process, an abort and two power cuts: acknowledged \
+         {acknowledged}, received {}, broken promises {}",
+        audit.events(),
+        broken.len()
+    );
+    assert!(broken.is_empty(), "{}", broken.iter().take(20).cloned().collect::<Vec<_>>().join("\n"));
+    assert_eq!(audit.events(), ALL);
+}
