@@ -24,7 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -75,25 +75,50 @@ enum Request {
     Evidence { answer: oneshot::Sender<LocalEvidence> },
 }
 
+/// Why a change was not made, or is not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Refused(#[from] ConfigureError),
+    #[error("the feeds did not follow in {} s; check the disk of the spool, and the agent's log for a port or device that does not answer", limits::APPLY_DEADLINE.as_secs())]
+    TooLong,
+}
+
 /// Changes and asks the sources of a running agent. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SourcesHandle {
     requests: mpsc::Sender<Request>,
+    /// How long a change and an answer may take.
+    deadlines: (Duration, Duration),
 }
 
 impl SourcesHandle {
-    /// Makes these the feeds of the gateway. `Ok` with the feeds that could not follow (see the module's documentation); `Err`: nothing changed.
-    pub async fn apply(&self, feeds: Feeds) -> Result<Vec<FeedFault>, ConfigureError> {
+    /// Makes these the feeds of the gateway. `Ok` with the feeds that could not follow (see the module's documentation); `Err`: do not rely on
+    /// anything, apply again what is wanted. What was asked for in time may still be done after [`ApplyError::TooLong`], before what is asked later.
+    pub async fn apply(&self, feeds: Feeds) -> Result<Vec<FeedFault>, ApplyError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Apply { feeds, answer }).await.map_err(|_| ConfigureError::Stopping)?;
-        answered.await.unwrap_or(Err(ConfigureError::Stopping))
+        let done = async {
+            self.requests.send(Request::Apply { feeds, answer }).await.map_err(|_| ConfigureError::Stopping)?;
+            answered.await.unwrap_or(Err(ConfigureError::Stopping))
+        };
+        timeout(self.deadlines.0, done).await.map_err(|_| ApplyError::TooLong)?.map_err(ApplyError::from)
     }
 
-    /// `None` while the agent stops.
+    /// `None` while the agent stops, or where no answer came in time.
     pub async fn evidence(&self) -> Option<LocalEvidence> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Evidence { answer }).await.ok()?;
-        answered.await.ok()
+        let asked = async {
+            self.requests.send(Request::Evidence { answer }).await.ok()?;
+            answered.await.ok()
+        };
+        timeout(self.deadlines.1, asked).await.ok().flatten()
+    }
+
+    /// Of sources that never answer; the second value keeps their place.
+    #[cfg(test)]
+    pub(crate) fn deaf(deadline: Duration) -> (Self, impl Sized) {
+        let (requests, unheard) = mpsc::channel(limits::SOURCE_REQUESTS);
+        (Self { requests, deadlines: (deadline, deadline) }, unheard)
     }
 }
 
@@ -147,7 +172,7 @@ impl Sources {
             tasks: JoinSet::new(),
             requests,
         };
-        (sources, SourcesHandle { requests: sender })
+        (sources, SourcesHandle { requests: sender, deadlines: (limits::APPLY_DEADLINE, limits::EVIDENCE_DEADLINE) })
     }
 
     /// Looks after the sources until told to stop; returns when all of them have ended.

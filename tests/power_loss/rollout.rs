@@ -299,7 +299,7 @@ impl World {
     fn applied(&mut self) -> Check {
         let Some(facts) = facts_of(self.ledger()).cloned() else { return Ok(()) };
         let fault = || FeedFault { feed: FeedId::new("a").expect("a name"), key: "feed.mllp.listen".into(), why: "in use".into() };
-        let result = if self.rng.percent(90) { Ok(()) } else { Err(fault()) };
+        let result = if self.rng.percent(90) { Ok(()) } else { Err(fault().to_string()) };
         self.note(format!("applied {}: {}", facts.revision, result.is_ok()));
         self.shadow = Shadow { started: self.ms, ..Shadow::default() };
         self.give(Input::Applied { digest: facts.digest, result }, None)

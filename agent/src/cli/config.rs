@@ -42,7 +42,7 @@ pub(super) fn rollback(file: &Path, why: &str) -> Result<(), Failure> {
     print(&printable(&format!("{}\n", done.done)))
 }
 
-/// Hands a signed document over; what becomes of it takes until the end of its trial.
+/// Hands a signed document over. The answer comes when it is stored or refused; what becomes of it takes until the end of its trial.
 pub(super) fn apply(config: &Path, file: &Path) -> Result<(), Failure> {
     let failed = |why: String| Failure::Other(format!("{}: {why}", file.display()).into());
     let length = std::fs::metadata(file).map_err(|error| failed(format!("cannot be read: {error}")))?.len();

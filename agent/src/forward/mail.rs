@@ -115,14 +115,14 @@ impl Mail {
 
 /// What the shell has to do for the rollout.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(crate) enum Errand {
     Post(u64, Letter),
     Replace(UplinkSettings),
 }
 
 /// The forwarder's end.
 #[derive(Debug)]
-pub(super) struct PostOffice {
+pub(crate) struct PostOffice {
     orders: mpsc::Receiver<Order>,
     inbound: mpsc::Sender<Inbound>,
     /// A document the rollout had no room for.
@@ -134,7 +134,7 @@ pub(super) struct PostOffice {
     next_id: u64,
 }
 
-pub(super) fn mail() -> (Mail, PostOffice) {
+pub(crate) fn mail() -> (Mail, PostOffice) {
     let (orders, taken) = mpsc::channel(MAIL_ORDERS);
     let (sender, inbound) = mpsc::channel(MAIL_INBOUND);
     let (link, standing) = watch::channel(None);

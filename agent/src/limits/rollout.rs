@@ -41,6 +41,13 @@ pub const HISTORY_WHY_BYTES_MAX: usize = 1024;
 pub const ROLLOUT_RETRIES_MAX: u32 = 3;
 /// Longest time putting a configuration to use may take before it counts as failed.
 pub const APPLY_DEADLINE: Duration = Duration::from_mins(2);
+/// Longest wait for what the sources show; without an answer nothing is proven, and they are asked again with the next tick.
+pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(10);
+/// A reported state that has to prove something and got no acknowledgement is posted again after so long.
+pub const PROOF_AGAIN: Duration = Duration::from_secs(10);
+/// Times a committed document is read at a start before it counts as lost, and the pause between.
+pub const ENVELOPE_READS: u32 = 3;
+pub const ENVELOPE_READ_PAUSE: Duration = Duration::from_millis(100);
 /// Feeds named in one sentence.
 pub const FEEDS_NAMED_MAX: usize = 5;
 /// Requests that wait for the owner of the ledger, and how long one waits.

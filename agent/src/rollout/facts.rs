@@ -156,6 +156,12 @@ pub struct FeedFault {
     pub why: String,
 }
 
+impl std::fmt::Display for FeedFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "feed `{}` ({}): {}", self.feed, self.key, self.why)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UplinkEvidence {
     Down,

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 
+use super::drive;
 use super::facts::{Facts, Memory, Offer, Verdict};
-use super::machine::Input;
+use super::machine::{Action, Input, Machine, Standpoint};
 use super::shell::Shell;
-use super::start::facts;
+use super::start::{facts, now};
 use crate::clock;
 use crate::config::document::{self, Document};
 use crate::config::refusal::Refusal;
@@ -22,26 +23,36 @@ fn memory(refusal: &Refusal) -> Memory {
     }
 }
 
+/// What became of a document so far.
+fn said(machine: &Machine, facts: Option<&Facts>) -> String {
+    let name = facts.map_or_else(|| "the document".to_owned(), |facts| format!("revision {}", facts.revision));
+    match machine.about(facts) {
+        Standpoint::Runs => format!("{name} runs already"),
+        Standpoint::Waits => format!("{name} is stored and waits until the trial of another revision is over"),
+        Standpoint::Tried(tried) => match tried.state {
+            "staged" => format!("{name} is stored; it is put to use now and then on trial, and counts only when it is confirmed"),
+            "trial" => format!("{name} is on trial; it counts only when it is confirmed"),
+            state if tried.reason.is_empty() => format!("{name}: {state}"),
+            state => format!("{name}: {state} ({}): {}", tried.code, tried.reason),
+        },
+        Standpoint::Unknown => format!("{name} was not taken; look at `siteward config history` and the agent's log"),
+    }
+}
+
 impl Shell {
-    /// A document came, from the hub or from a file. Says what became of it so far, for people.
-    pub(super) async fn document(&mut self, envelope: &[u8]) -> String {
+    /// A document came, from the hub or from a file. What is durable about it now, for people, and what is to be done next.
+    pub(super) fn document(&mut self, envelope: &[u8]) -> (String, Vec<Action>) {
         let input = block_in_place(|| match document::open(envelope, &self.ground.anchors) {
             Ok(document) => Input::Offered(self.offer(&document)),
             Err(refusal) => Input::Unusable { code: refusal.code().to_owned(), why: refusal.to_string() },
         });
-        let revision = match &input {
-            Input::Offered(offer) => Some(offer.facts.revision),
+        let facts = match &input {
+            Input::Offered(offer) => Some(offer.facts.clone()),
             _ => None,
         };
-        self.input(input, Some(envelope)).await;
-        match self.machine.tried() {
-            Some(tried) if tried.revision == revision => {
-                let name = revision.map_or_else(|| "the document".to_owned(), |revision| format!("revision {revision}"));
-                let why = if tried.reason.is_empty() { String::new() } else { format!(" ({}): {}", tried.code, tried.reason) };
-                format!("{name}: {}{why}", tried.state)
-            }
-            _ => "it runs already".to_owned(),
-        }
+        let at = now(self.start);
+        let actions = block_in_place(|| drive(&mut self.machine, &mut self.store, at, input, Some(envelope)));
+        (said(&self.machine, facts.as_ref()), actions)
     }
 
     /// A document that waited, against what runs now.

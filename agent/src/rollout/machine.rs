@@ -12,12 +12,14 @@
 //!    applied before `Staged` is durable, no deadline counts before `Trial` is, and nothing is reported committed before it is.
 //! 2. A rollback never waits for the disk: where its ledger cannot be written the old configuration is put back all the same, and writing is tried
 //!    again at every tick. A stop in between finds the trial in the ledger, which counts as failed.
-//! 3. A commit whose ledger cannot be written is no commit; at the deadline the trial is rolled back.
+//! 3. A commit whose ledger cannot be written is no commit; at the deadline the trial is rolled back. Where that cannot be written either, a stop may
+//!    find the commit, since its rename may have come through: then what was proven runs, as if it had not been taken back. Nothing was reported
+//!    of either until a ledger was durable again.
 //! 4. `committed` goes back only to `previous`, which is always a generation that was proven here.
 //!
 //! Holds I6 together with `store`, and I10: nothing here is decided by the time for people.
 
-use super::facts::{ConfirmBy, Evidence, Facts, FeedFault, Generation, Now, Offer, Proof, Stamp, UplinkEvidence};
+use super::facts::{ConfirmBy, Evidence, Facts, Generation, Now, Offer, Proof, Stamp, UplinkEvidence};
 use super::ledger::{Candidate, Ledger, Note, Outcome, Stage, Standing};
 use super::reason::Reason;
 use crate::limits::APPLY_DEADLINE;
@@ -29,7 +31,7 @@ mod outcome;
 mod view;
 
 pub use boot::Found;
-pub use view::{RunState, Tried};
+pub use view::{RunState, Standpoint, Tried};
 
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -40,10 +42,10 @@ pub enum Input {
         code: String,
         why: String,
     },
-    /// The configuration of this digest is in use, or why not.
+    /// The configuration of this digest is in use, or why not: a sentence, with feed and key where a feed is concerned.
     Applied {
         digest: DocumentDigest,
-        result: Result<(), FeedFault>,
+        result: Result<(), String>,
     },
     Evidence(Evidence),
     /// Time passes; every few seconds.
@@ -196,7 +198,7 @@ impl Machine {
 
     // ---- trial ----
 
-    fn applied(&mut self, now: Now, digest: DocumentDigest, result: Result<(), FeedFault>) -> Vec<Action> {
+    fn applied(&mut self, now: Now, digest: DocumentDigest, result: Result<(), String>) -> Vec<Action> {
         if self.candidate().is_none_or(|candidate| candidate.facts.digest != digest) {
             return Vec::new();
         }
@@ -210,9 +212,7 @@ impl Machine {
                 }
                 self.persist(next, None, Then::Begin { added })
             }
-            Err(FeedFault { feed, key, why }) => {
-                self.roll_back_trial(now, &Reason::NotApplied(format!("feed `{feed}` ({key}): {why}")), None)
-            }
+            Err(why) => self.roll_back_trial(now, &Reason::NotApplied(why), None),
         }
     }
 

@@ -12,11 +12,13 @@
 //! 3. `report` turns the machine into the reported state, the board's view and the conditions; `suspect` watches the quarantine after a commit.
 //! 4. The control socket reaches the owner of the machine through a [`Handle`], bounded, each request with a deadline.
 //! 5. `start` decides what runs after a start, before the spool is opened; `shell` owns all of this while the agent runs, with `intake` (documents),
-//!    `proof` (what the uplink proves) and `watch` (the quarantine).
+//!    `change` (putting to use), `evidence` and `proof` (what sources and uplink show) and `watch` (the quarantine).
 //!
 //! A disk that is full or broken costs new documents, never a rollback, never a start.
 
+mod change;
 pub mod command;
+mod evidence;
 pub mod facts;
 pub mod handle;
 mod intake;

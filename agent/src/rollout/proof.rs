@@ -1,10 +1,13 @@
 //! What the uplink proves: an acknowledged reported state that was posted after a change, and over which endpoint. Pure but for the channel.
 
+use std::time::Instant;
+
 use tokio::sync::oneshot;
 
 use super::facts::UplinkEvidence;
 use crate::config::settings::{Endpoint, EndpointOrigin};
 use crate::forward::mail::Delivered;
+use crate::limits::PROOF_AGAIN;
 
 /// Follows the reported states of one configuration after the other.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub struct Proof {
     change: u64,
     /// Posted, not answered, and after which change.
     posted: Option<(u64, oneshot::Receiver<Delivered>)>,
+    /// When one was posted last, or should have been.
+    at: Option<Instant>,
     /// Answered since the change; whether by an endpoint of a document.
     acked: Option<bool>,
 }
@@ -26,7 +31,17 @@ impl Proof {
 
     /// A reported state was posted; the one before it will not be answered.
     pub fn posted(&mut self, answer: oneshot::Receiver<Delivered>) {
-        self.posted = Some((self.change, answer));
+        (self.posted, self.at) = (Some((self.change, answer)), Some(Instant::now()));
+    }
+
+    /// It could not even be posted.
+    pub fn not_posted(&mut self) {
+        (self.posted, self.at) = (None, Some(Instant::now()));
+    }
+
+    /// No answer to wait for, for a while: what was posted was refused, forgotten or never taken.
+    pub fn is_overdue(&self) -> bool {
+        self.posted.is_none() && self.at.is_none_or(|at| at.elapsed() >= PROOF_AGAIN)
     }
 
     /// The next answer; pends while there is none to come. Cancel-safe.
@@ -98,5 +113,20 @@ mod tests {
         assert_eq!(proof.answer().await, UplinkEvidence::Up { endpoint_is_new: true, acked_after_change: false });
         answered(&mut proof, new, AckReason::Success);
         assert_eq!(proof.answer().await, UplinkEvidence::Up { endpoint_is_new: true, acked_after_change: true });
+    }
+
+    /// What was refused, or could not be posted, is posted again after a while, so that one bad moment does not cost a trial.
+    #[tokio::test]
+    async fn without_an_answer_to_wait_for_another_report_is_due_after_a_while() {
+        let mut proof = Proof::default();
+        assert!(proof.is_overdue(), "nothing was ever posted");
+        answered(&mut proof, Endpoint::new("hub", 8883, true), AckReason::NotAuthorized);
+        assert!(!proof.is_overdue(), "its answer is to come");
+        proof.answer().await;
+        assert!(!proof.is_overdue(), "not at once");
+        proof.at = proof.at.and_then(|at| at.checked_sub(PROOF_AGAIN));
+        assert!(proof.is_overdue());
+        proof.not_posted();
+        assert!(!proof.is_overdue());
     }
 }

@@ -76,8 +76,8 @@ fn faulty(f: &mut fmt::Formatter<'_>, faults: &[FeedFault], otherwise: &str) -> 
     if faults.is_empty() {
         return f.write_str(otherwise);
     }
-    for (i, FeedFault { feed, key, why }) in faults.iter().enumerate() {
-        write!(f, "{}feed `{feed}` ({key}): {why}", if i == 0 { "" } else { "; " })?;
+    for (i, fault) in faults.iter().enumerate() {
+        write!(f, "{}{fault}", if i == 0 { "" } else { "; " })?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@
 //! 2. Everything that happens becomes an input; the machine's actions are carried out in order before the next input is taken. Putting a
 //!    configuration to use may take some seconds; whoever asks meanwhile waits, within the bounds of the channels.
 //! 3. While something is to be proven, the sources are asked once a second, and each acknowledged reported state is evidence.
-//! 4. A configuration that could not be put back is tried again every second: the machine has decided, the world has to follow.
+//! 4. A configuration that could not be put back is tried again every second: the machine has decided, the world has to follow (`change`).
 //! 5. At the stop nothing is undone: what is on trial counts as failed at the next start.
 //!
 //! SIGHUP reads the local file's feeds again, as long as no document runs.
@@ -23,8 +23,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::change::Owed;
 use super::drive;
-use super::facts::{Evidence, Facts, FeedFault, Generation, UplinkEvidence};
+use super::evidence::gathered;
+use super::facts::{Generation, UplinkEvidence};
 use super::handle::{Asked, HistoryView, Request, Response, TextView, TextsView};
 use super::machine::{Action, Input, Machine, RunState};
 use super::proof::Proof;
@@ -33,7 +35,7 @@ use super::start::{Ground, Running, Started, now};
 use super::store::Store;
 use super::watch::QuarantineWatch;
 use crate::config::settings::Endpoint;
-use crate::config::{Files, diff, show};
+use crate::config::show;
 use crate::forward::mail::{Inbound, Letter, Mail};
 use crate::limits::ROLLOUT_TICK;
 use crate::record::DocumentDigest;
@@ -41,7 +43,6 @@ use crate::reload::Reload;
 use crate::sources::SourcesHandle;
 use crate::spool::Monitor;
 use crate::status::board::Board;
-use crate::status::condition::Code;
 
 /// What the rollout works with.
 #[derive(Debug)]
@@ -61,17 +62,17 @@ pub struct Shell {
     pub(super) store: Store,
     pub(super) ground: Ground,
     pub(super) running: Running,
-    sources: SourcesHandle,
+    pub(super) sources: SourcesHandle,
     pub(super) mail: Mail,
     pub(super) link: watch::Receiver<Option<Endpoint>>,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     monitor: Monitor,
     asked: mpsc::Receiver<Asked>,
     hangup: Signal,
-    proof: Proof,
-    quarantine: QuarantineWatch,
+    pub(super) proof: Proof,
+    pub(super) quarantine: QuarantineWatch,
     /// What is to run and does not yet.
-    owed: Option<Running>,
+    pub(super) owed: Option<Owed>,
     /// Whoever asked for the rollback that is under way.
     waiting: Option<Asked>,
     todo: Vec<Action>,
@@ -145,7 +146,8 @@ impl Shell {
                     self.reload().await;
                 }
                 Woken::Inbound(Some(Inbound::Desired { payload, .. })) => {
-                    self.document(&payload).await;
+                    let (_, actions) = self.document(&payload);
+                    self.carry_out(actions).await;
                 }
                 // Nothing signed is executed before there is somebody to answer for it.
                 Woken::Inbound(Some(Inbound::Command { payload })) => {
@@ -166,45 +168,40 @@ impl Shell {
     }
 
     async fn tick(&mut self) {
-        self.pay().await;
+        if self.pay().await {
+            self.report();
+        }
         self.input(Input::Tick, None).await;
-        if matches!(self.machine.run_state(), RunState::Trial | RunState::CommittedLocal) {
+        if self.has_to_prove() {
             let uplink = self.proof.standing(self.link.borrow().as_ref());
+            if self.proof.is_overdue() && matches!(uplink, UplinkEvidence::Up { acked_after_change: false, .. }) {
+                self.report();
+            }
             self.evidence(uplink).await;
         }
         self.quarantine.look(now(self.start).mono_ms, &self.running.settings.feeds, &self.board);
     }
 
-    /// The uplink went or came. An answer to a new reported state says over which endpoint.
+    fn has_to_prove(&self) -> bool {
+        matches!(self.machine.run_state(), RunState::Trial | RunState::CommittedLocal)
+    }
+
+    /// The uplink went or came. An answer to a new reported state says over which endpoint; one that this endpoint gave already stands.
     async fn linked(&mut self) {
         let standing = self.link.borrow_and_update().clone();
-        if standing.is_some() && self.machine.run_state() == RunState::CommittedLocal {
+        let uplink = self.proof.standing(standing.as_ref());
+        if self.has_to_prove() && matches!(uplink, UplinkEvidence::Up { acked_after_change: false, .. }) {
             self.report();
         }
-        let uplink = self.proof.standing(standing.as_ref());
         self.evidence(uplink).await;
     }
 
     async fn evidence(&mut self, uplink: UplinkEvidence) {
-        if !matches!(self.machine.run_state(), RunState::Trial | RunState::CommittedLocal) {
+        if !self.has_to_prove() {
             return;
         }
         let Some(local) = self.sources.evidence().await else { return };
-        let conditions = self.board.conditions();
-        let fault = |feed: &crate::record::FeedId, key: &str| {
-            let told =
-                conditions.iter().find(|condition| condition.subject == feed.as_str() && condition.code != Code::ListenerOpen.as_str());
-            let why = told.map_or_else(|| "has not been seen to work yet; look at the agent's log".to_owned(), |told| told.text.clone());
-            FeedFault { feed: feed.clone(), key: key.to_owned(), why }
-        };
-        let faults = local.unbound.iter().map(|feed| fault(feed, "listen")).chain(local.unreadable.iter().map(|feed| fault(feed, "path")));
-        let evidence = Evidence {
-            listeners_bound: local.unbound.is_empty(),
-            directories_readable: local.unreadable.is_empty(),
-            faults: faults.collect(),
-            waiting_for_peers: local.waiting_for_peers,
-            uplink,
-        };
+        let evidence = gathered(local, &self.running.settings.feeds, &self.board.conditions(), uplink);
         self.input(Input::Evidence(evidence), None).await;
     }
 
@@ -216,9 +213,9 @@ impl Shell {
                 asked.answer(texts.map(Response::Texts));
             }
             Request::Apply { envelope } => {
-                let envelope = envelope.clone().into_bytes();
-                let done = self.document(&envelope).await;
-                asked.answer(Ok(Response::Done { done }));
+                let (done, actions) = self.document(envelope.as_bytes());
+                asked.answer(Ok(Response::Done { done })); // durable; putting it to use may take longer than anybody waits
+                self.carry_out(actions).await;
             }
             Request::Rollback { who, why } => {
                 let input = Input::RollbackAsked { who: who.clone(), why: why.clone() };
@@ -234,7 +231,7 @@ impl Shell {
     fn texts(&self) -> Result<TextsView, String> {
         let ledger = self.machine.ledger();
         let view = |generation: &Generation| -> Result<TextView, String> {
-            let text = self.ground.restore(&self.store, generation, &self.board)?.text;
+            let text = self.ground.restore(&self.store, generation)?.running.text;
             Ok(TextView { revision: generation.revision(), text: text.to_string() })
         };
         Ok(TextsView { committed: view(&ledger.committed)?, previous: ledger.previous.as_ref().map(view).transpose()? })
@@ -247,9 +244,11 @@ impl Shell {
         }
         let reload = Reload { file: &self.ground.local.file, running: &self.ground.local_settings, sources: &self.sources };
         if let Some((text, settings)) = reload.once().await {
-            self.ground.local.text = text;
-            self.ground.local_settings.feeds.clone_from(&settings.feeds);
-            self.running = self.ground.local();
+            self.ground.reloaded(&text, &settings.feeds);
+            // What the uplink has is its own affair: it may be owed other settings yet.
+            let uplink = std::mem::replace(&mut self.running, self.ground.local()).settings.uplink;
+            self.running.settings.uplink = uplink;
+            self.owes_anew(self.ground.local());
             self.report();
         }
     }
@@ -260,7 +259,7 @@ impl Shell {
         let mut todo = std::collections::VecDeque::from(actions);
         while let Some(action) = todo.pop_front() {
             let next = match action {
-                Action::Apply(facts) => self.apply(&facts).await,
+                Action::Apply(facts) => Some(self.apply(&facts).await),
                 Action::Revert(generation) => {
                     self.revert(&generation).await;
                     None
@@ -297,60 +296,6 @@ impl Shell {
         }
     }
 
-    async fn apply(&mut self, facts: &Facts) -> Option<(Input, Option<Vec<u8>>)> {
-        let judged = block_in_place(|| {
-            let envelope = self.store.envelope(facts.digest).map_err(|error| error.to_string())?;
-            let document = crate::config::document::open(&envelope, &self.ground.anchors).map_err(|refusal| refusal.to_string())?;
-            self.ground.effective(&document, Files::Checked).map_err(|refusal| refusal.to_string())
-        });
-        let result = match judged {
-            Ok(wanted) => self.put_to_use(wanted).await,
-            Err(why) => Err(FeedFault { feed: crate::record::Name::new("document").expect("a name"), key: "document".to_owned(), why }),
-        };
-        Some((Input::Applied { digest: facts.digest, result }, None))
-    }
-
-    /// Makes this the configuration in use; at the first feed that cannot follow it is a fault (the others run under it already).
-    async fn put_to_use(&mut self, wanted: Running) -> Result<(), FeedFault> {
-        let changes = diff::diff(&self.running.settings, &wanted.settings);
-        self.proof.changed();
-        let feeds = Arc::from(wanted.settings.feeds.as_slice());
-        let applied = self.sources.apply(feeds).await;
-        let first = wanted.settings.feeds.first().map_or_else(|| self.ground.identity.gateway.clone(), |feed| feed.id.clone());
-        let faults = applied.map_err(|error| FeedFault { feed: first, key: "feed".to_owned(), why: error.to_string() })?;
-        if (changes.uplink_changed || changes.endpoints_changed)
-            && let Err(error) = self.mail.replace_uplink(wanted.settings.uplink.clone())
-        {
-            tracing::error!("the uplink's settings could not be handed over: {error}");
-        }
-        self.running = wanted;
-        match faults.into_iter().next() {
-            None => Ok(()),
-            Some(fault) => Err(FeedFault { feed: fault.feed, key: fault.key.to_owned(), why: fault.reason }),
-        }
-    }
-
-    async fn revert(&mut self, generation: &Generation) {
-        let wanted = block_in_place(|| self.ground.restore(&self.store, generation, &self.board));
-        self.owed = Some(wanted.unwrap_or_else(|why| {
-            tracing::error!("the configuration from before cannot be read: {why}; the local file runs");
-            self.ground.local()
-        }));
-        self.quarantine.taken_back();
-        self.pay().await;
-    }
-
-    /// Puts to use what has been decided and could not be done before. Feeds that cannot follow are tried again by their sources.
-    async fn pay(&mut self) {
-        let Some(wanted) = self.owed.take() else { return };
-        if let Err(fault) = self.put_to_use(wanted.clone()).await {
-            tracing::warn!(feed = %fault.feed, "not everything is back as it was yet: {}", fault.why);
-            if self.running.settings != wanted.settings {
-                self.owed = Some(wanted);
-            }
-        }
-    }
-
     /// Board, conditions and the retained reported state.
     fn report(&mut self) {
         let text = show::render(&self.running.settings);
@@ -368,7 +313,14 @@ impl Shell {
         let payload = serde_json::to_vec(&reported).expect("plain values");
         match self.mail.post(Letter::Reported(payload.into())) {
             Ok(answer) => self.proof.posted(answer),
-            Err(error) => tracing::warn!("the state of the configuration could not be handed to the uplink: {error}"),
+            Err(error) => {
+                self.proof.not_posted();
+                tracing::warn!("the state of the configuration could not be handed to the uplink: {error}");
+            }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shell_tests.rs"]
+mod tests;

@@ -9,7 +9,8 @@
 //! 1. A committed document whose signature does not hold any more (the anchors changed) runs all the same: a site without feeds is worse. It is the
 //!    condition `config_unverified`. The ledger knows the digest of what was verified when it came, so other text than that never runs.
 //! 2. A committed document that cannot be read or does not fit the local file any more gives way to the one before it, at last to the local file.
-//! 3. What documents refer to (certificates, directories) is not looked at here: a file that is missing costs its feed, not the start.
+//! 3. A read that fails is made three times before a document counts as lost: going back is written down, a passing fault must not be.
+//! 4. What documents refer to (certificates, directories) is not looked at here: a file that is missing costs its feed, not the start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use super::{Generation, carry_out, drive, trial_s};
 use crate::clock;
 use crate::config::document::{self, BootstrapText, Document, Identity};
 use crate::config::header;
-use crate::config::settings::Settings;
+use crate::config::settings::{FeedSettings, Settings};
 use crate::config::trust::Anchors;
 use crate::config::{Files, refusal::Refusal};
-use crate::limits::ROLLOUT_FALLBACKS_MAX;
+use crate::limits::{ENVELOPE_READ_PAUSE, ENVELOPE_READS, ROLLOUT_FALLBACKS_MAX};
 use crate::record::DocumentDigest;
 use crate::spool::disk::Disk;
 use crate::status::board::Board;
@@ -33,9 +34,12 @@ use crate::status::condition::Code;
 /// Everything that documents are judged by; it does not change while the agent runs.
 #[derive(Debug)]
 pub struct Ground {
+    /// As it was at the start: what documents are merged with.
     pub local: BootstrapText,
-    /// The local file alone.
+    /// The local file alone: what is in use of it, so its feeds as last read and the rest as at the start.
     pub local_settings: Settings,
+    /// The local file as it was last put to use, for people.
+    pub local_shown: Arc<str>,
     pub anchors: Anchors,
     pub identity: Identity,
     pub credentials: Option<PathBuf>,
@@ -47,6 +51,35 @@ pub struct Running {
     pub settings: Settings,
     /// The document's text; of the local file where none runs.
     pub text: Arc<str>,
+}
+
+/// A generation as it comes from the store.
+#[derive(Debug)]
+pub struct Restored {
+    pub running: Running,
+    /// Its signatures do not hold now: a sentence for `config_unverified`.
+    pub unverified: Option<String>,
+}
+
+/// Whether what runs is verified, on the board.
+pub fn show_unverified(board: &Board, unverified: Option<&str>) {
+    match unverified {
+        Some(text) => board.raise(Code::ConfigUnverified, "", text),
+        None => board.clear(Code::ConfigUnverified, ""),
+    }
+}
+
+/// A read that fails is tried again: it may be a passing fault, and what rests on it is large. Blocking.
+fn patiently<T>(mut once: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let mut read = once();
+    for _ in 1..ENVELOPE_READS {
+        if read.is_ok() {
+            break;
+        }
+        std::thread::sleep(ENVELOPE_READ_PAUSE);
+        read = once();
+    }
+    read
 }
 
 /// A rollout that has not begun to listen.
@@ -82,8 +115,10 @@ impl Ground {
             tracing::error!("{why}; documents are refused until that is mended and the agent started again");
             Anchors::of(Vec::new(), 1, Vec::new(), 1)
         });
+        let local = BootstrapText::read(file)?;
         Ok(Self {
-            local: BootstrapText::read(file)?,
+            local_shown: local.text.as_str().into(),
+            local,
             identity: Identity::of(&settings.gateway),
             local_settings: settings,
             anchors,
@@ -92,7 +127,13 @@ impl Ground {
     }
 
     pub fn local(&self) -> Running {
-        Running { settings: self.local_settings.clone(), text: self.local.text.as_str().into() }
+        Running { settings: self.local_settings.clone(), text: Arc::clone(&self.local_shown) }
+    }
+
+    /// The feeds of the local file were read again; whatever else it says now counts from the next start.
+    pub fn reloaded(&mut self, text: &str, feeds: &[FeedSettings]) {
+        self.local_shown = text.into();
+        self.local_settings.feeds = feeds.to_vec();
     }
 
     pub fn effective(&self, document: &Document, look: Files) -> Result<Running, Refusal> {
@@ -101,25 +142,26 @@ impl Ground {
     }
 
     /// The configuration of a generation that was proven here, from its stored envelope.
-    pub fn restore(&self, store: &Store, generation: &Generation, board: &Board) -> Result<Running, String> {
-        let Some(facts) = generation.facts() else { return Ok(self.local()) };
+    pub fn restore(&self, store: &Store, generation: &Generation) -> Result<Restored, String> {
+        let Some(facts) = generation.facts() else { return Ok(Restored { running: self.local(), unverified: None }) };
+        let (document, unverified) = patiently(|| self.stored(store, facts))?;
+        let running = self.effective(&document, Files::NotChecked).map_err(|refusal| refusal.to_string())?;
+        Ok(Restored { running, unverified })
+    }
+
+    fn stored(&self, store: &Store, facts: &Facts) -> Result<(Document, Option<String>), String> {
         let envelope = store.envelope(facts.digest).map_err(|error| error.to_string())?;
-        let document = match document::open(&envelope, &self.anchors) {
-            Ok(document) => {
-                board.clear(Code::ConfigUnverified, "");
-                document
-            }
+        let (document, unverified) = match document::open(&envelope, &self.anchors) {
+            Ok(document) => (document, None),
             Err(refusal) => {
                 let document = document::open_unverified(&envelope).map_err(|error| error.to_string())?;
-                let text = format!("revision {} runs, though its signatures do not hold now: {refusal}", facts.revision);
-                board.raise(Code::ConfigUnverified, "", text);
-                document
+                (document, Some(format!("revision {} runs, though its signatures do not hold now: {refusal}", facts.revision)))
             }
         };
         if document.digest != facts.digest.0 {
             return Err(format!("the stored text of revision {} is not what was verified", facts.revision));
         }
-        self.effective(&document, Files::NotChecked).map_err(|refusal| refusal.to_string())
+        Ok((document, unverified))
     }
 }
 
@@ -131,8 +173,9 @@ pub fn start(disk: Arc<dyn Disk>, ground: Ground, board: &Board, at: Now) -> Res
     let mut actions = carry_out(&mut machine, &mut store, at, actions, None);
     let mut running = None;
     for _ in 0..ROLLOUT_FALLBACKS_MAX {
-        match ground.restore(&store, machine.committed().0, board) {
-            Ok(good) => {
+        match ground.restore(&store, machine.committed().0) {
+            Ok(Restored { running: good, unverified }) => {
+                show_unverified(board, unverified.as_deref());
                 running = Some(good);
                 break;
             }
@@ -150,7 +193,10 @@ pub fn start(disk: Arc<dyn Disk>, ground: Ground, board: &Board, at: Now) -> Res
 
 fn found(store: &Store, stored: Stored, ground: &Ground) -> Found {
     let verified = |digests: &[DocumentDigest]| -> Vec<Facts> {
-        let open = |digest: &DocumentDigest| document::open(&store.envelope(*digest).ok()?, &ground.anchors).ok();
+        let open = |digest: &DocumentDigest| {
+            let envelope = patiently(|| store.envelope(*digest).map_err(|error| error.to_string())).ok()?;
+            document::open(&envelope, &ground.anchors).ok()
+        };
         digests.iter().filter_map(open).map(|document| facts(&document)).collect()
     };
     match stored.ledger {

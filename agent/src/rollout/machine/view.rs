@@ -50,6 +50,17 @@ impl Tried {
     }
 }
 
+/// How one document stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standpoint {
+    /// It is committed.
+    Runs,
+    /// Behind the trial that is on.
+    Waits,
+    Tried(Box<Tried>),
+    Unknown,
+}
+
 /// What the gateway runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
@@ -97,6 +108,26 @@ impl Machine {
             return Some(Tried { state, ..Tried::refused(&candidate.facts, "", String::new(), at) });
         }
         self.answered.clone().or_else(|| self.ledger.history.last().map(Tried::of))
+    }
+
+    /// How a document stands that was just offered; `None` for what was none.
+    pub fn about(&self, facts: Option<&Facts>) -> Standpoint {
+        let tried = |tried: Tried| Standpoint::Tried(Box::new(tried));
+        let is_it = |tried: &&Tried| (tried.revision, tried.digest) == (facts.map(|f| f.revision), facts.map(|f| f.digest));
+        let answered = || self.answered.as_ref().filter(is_it).cloned().map_or(Standpoint::Unknown, tried);
+        let Some(facts) = facts else { return answered() };
+        if self.ledger.committed.facts().is_some_and(|running| running.is(facts)) {
+            Standpoint::Runs
+        } else if self.ledger.waiting.as_ref().is_some_and(|waiting| waiting.is(facts)) {
+            Standpoint::Waits
+        } else if self.candidate().is_some_and(|candidate| candidate.facts.is(facts)) {
+            self.tried().map_or(Standpoint::Unknown, tried)
+        } else {
+            match (answered(), self.ledger.entry(facts)) {
+                (Standpoint::Unknown, Some(entry)) => tried(Tried::of(entry)),
+                (answered, _) => answered,
+            }
+        }
     }
 
     /// The ledger on disk is behind: a report has to wait.

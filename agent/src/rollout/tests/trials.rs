@@ -70,7 +70,7 @@ fn a_configuration_that_cannot_be_put_to_use_is_taken_back_at_once() {
     let mut bench = Bench::with_41();
     bench.give(offer(42));
     let fault = FeedFault { feed: feed("or-implants"), key: "feed[2].mllp.listen".into(), why: "port 2575 is in use".into() };
-    let actions = bench.give(Input::Applied { digest: facts(42).digest, result: Err(fault) });
+    let actions = bench.give(Input::Applied { digest: facts(42).digest, result: Err(fault.to_string()) });
     assert_eq!(actions, reverted_to(Generation::Document(facts(41))));
     let tried = bench.machine.tried().unwrap();
     assert_eq!(tried.reason, "it could not be put to use: feed `or-implants` (feed[2].mllp.listen): port 2575 is in use");
