@@ -22,8 +22,8 @@ use harness::scene::Scene;
 use harness::site::{Configuration, Site};
 use harness::wait;
 use siteward::config::settings::KeySource;
-use siteward::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Lane, Message, Origin, Payload, Stage};
-use siteward::spool;
+use siteward::record::{Content, FeedId, FileFingerprint, FilePlace, Lane, Payload, Stage};
+use siteward::spool::{self, Nonces, Rows, RowsOf};
 use siteward::status::board::Board;
 
 const ROUNDS: usize = 3;
@@ -178,33 +178,27 @@ fn append_only(directory: &Path, rows: u64, bytes: u64) -> f64 {
     let body = Payload::new(Bytes::from(vec![b'x'; bytes as usize + 61]));
     let began = Instant::now();
     let (mut under_way, mut follows) = (std::collections::VecDeque::new(), None);
-    let each = 512;
+    let (file, mut nonces) = (FileFingerprint([7; 32]), Nonces::default());
+    let each = 2048;
     for first in (0..rows).step_by(each) {
-        let mut bundle = Vec::with_capacity(each);
+        let of = RowsOf {
+            feed: feed.clone(),
+            file,
+            name: String::new(),
+            content: Content::Csv,
+            repeated: false,
+            stage: Stage::Live,
+            batch_mismatch: false,
+            received_at_ms: 1,
+            clock_suspect: false,
+        };
+        let mut run = Rows::new(of, follows);
         for index in first + 1..=rows.min(first + each as u64) {
-            let place = FilePlace { fingerprint: FileFingerprint([7; 32]), index, end_offset: index * bytes, last: index == rows };
-            let origin = FileOrigin {
-                place,
-                start_offset: place.end_offset - bytes,
-                name: String::new(),
-                content: Content::Csv,
-                repeated: false,
-                follows,
-            };
+            let place = FilePlace { fingerprint: file, index, end_offset: index * bytes, last: index == rows };
+            run.push(&mut nonces, &place, place.end_offset - bytes, body.clone());
             follows = Some(place);
-            bundle.push(Message {
-                feed: feed.clone(),
-                identity: None,
-                body: body.clone(),
-                reply: Payload::new(Bytes::new()),
-                origin: Origin::File(origin),
-                received_at_ms: 1,
-                clock_suspect: false,
-                stage: Stage::Live,
-                batch_mismatch: false,
-            });
         }
-        under_way.push_back(opened.appender.append_files(bundle).expect("the spool runs"));
+        under_way.push_back(opened.appender.append_files(vec![run]).expect("the spool runs"));
         if under_way.len() > 8 {
             under_way.pop_front().expect("not empty").wait().expect("stored");
         }

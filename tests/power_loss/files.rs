@@ -10,11 +10,11 @@ use harness::sim::model::{Ledger, Losses, feed_id};
 use harness::sim::{Errno, Op, Rng, SimDisk};
 use siteward::config::settings::KeySource;
 use siteward::limits;
-use siteward::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Lane, Message, Origin, Payload, Stage};
+use siteward::record::{Content, FeedId, FileFingerprint, FilePlace, Lane, Origin, Payload, Stage};
 use siteward::source::files::memory::Memory;
 use siteward::source::split::SplitSettings;
 use siteward::spool::filelist::{FileList, KnownFile};
-use siteward::spool::{Item, Options, Parts, StateChoice, open_with};
+use siteward::spool::{Appending, Item, Nonces, Options, Parts, Rows, RowsOf, StateChoice, open_with};
 use siteward::status::board::Board;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,7 @@ struct World {
     /// Every row there ever was, in order: fingerprint and index.
     all: Vec<(FileFingerprint, u64)>,
     log: Vec<String>,
+    nonces: Nonces,
 }
 
 fn cabinet() -> FeedId {
@@ -62,7 +63,7 @@ impl World {
         let disk = SimDisk::new(rng.draw(), root.parent().expect("a spool is in a directory"));
         let mut ledger = Ledger::default();
         ledger.feeds.insert(lab(), harness::sim::model::FeedModel::default());
-        let mut world = Self { rng, root, disk, ledger, files: Vec::new(), all: Vec::new(), log: Vec::new() };
+        let mut world = Self { rng, root, disk, ledger, files: Vec::new(), all: Vec::new(), log: Vec::new(), nonces: Nonces::default() };
         for _ in 0..world.rng.between(2, 12) {
             let mut print = [0; 32];
             world.rng.fill(&mut print);
@@ -121,41 +122,82 @@ impl World {
         if progress == last { Ok(()) } else { Err(format!("progress says {progress:?}, the last row is {last:?}")) }
     }
 
-    fn message(&mut self, print: FileFingerprint, index: u64, rows: u64, follows: Option<FilePlace>) -> Message {
-        let place = FilePlace { fingerprint: print, index, end_offset: index * 100, last: index == rows };
-        let len = if self.rng.percent(5) { self.rng.between(10_000, 200_000) } else { self.rng.between(0, 900) };
-        let origin =
-            FileOrigin { place, start_offset: index * 100 - 100, name: String::new(), content: Content::Csv, repeated: false, follows };
-        Message {
-            feed: cabinet(),
-            identity: None,
-            body: body(&print, index, len as usize),
-            reply: Payload::new(Bytes::new()),
-            origin: Origin::File(origin),
-            received_at_ms: 1_800_000_000_000,
-            clock_suspect: false,
-            stage: Stage::Live,
-            batch_mismatch: false,
-        }
+    fn place(print: FileFingerprint, index: u64, rows: u64) -> FilePlace {
+        FilePlace { fingerprint: print, index, end_offset: index * 100, last: index == rows }
     }
 
-    /// Commits what is in the bundle, with some of the peer's messages before, between and behind. Whether all rows were stored.
-    fn commit(&mut self, parts: &mut Parts, rows: Vec<Message>) -> Result<bool, String> {
+    /// Puts a row behind the others, in a run of its file.
+    fn push(&mut self, bundle: &mut Vec<Rows>, place: FilePlace, follows: Option<FilePlace>) {
+        let len = if self.rng.percent(5) { self.rng.between(10_000, 200_000) } else { self.rng.between(0, 900) };
+        // A run may end anywhere.
+        if bundle.last().is_none_or(|run| run.file() != place.fingerprint) || self.rng.percent(10) {
+            let of = RowsOf {
+                feed: cabinet(),
+                file: place.fingerprint,
+                name: String::new(),
+                content: Content::Csv,
+                repeated: false,
+                stage: Stage::Live,
+                batch_mismatch: false,
+                received_at_ms: 1_800_000_000_000,
+                clock_suspect: false,
+            };
+            bundle.push(Rows::new(of, follows));
+        }
+        let run = bundle.last_mut().expect("just made");
+        run.push(&mut self.nonces, &place, place.end_offset - 100, body(&place.fingerprint, place.index, len as usize));
+    }
+
+    /// Appends a bundle, with some of the peer's messages before or behind; it may be under way, or only ahead, when this returns.
+    fn append(&mut self, parts: &mut Parts, bundle: Vec<Rows>) -> Result<Appending, String> {
+        if self.rng.percent(20) {
+            self.of_peer(parts)?;
+        }
+        let appending = parts.committer.append_rows(bundle);
+        match self.rng.below(10) {
+            0..5 => parts.committer.go(),
+            5 => parts.committer.settle(),
+            _ => {}
+        }
+        if self.rng.percent(20) {
+            self.of_peer(parts)?;
+        }
+        Ok(appending)
+    }
+
+    /// The peer is answered at once, whatever is under way.
+    fn of_peer(&mut self, parts: &mut Parts) -> Check {
         let incarnation = parts.monitor.view().incarnation;
-        let (mut batch, mut of_peer) = (Vec::new(), Vec::new());
-        for row in rows {
-            if self.rng.percent(20) {
-                let id = self.ledger.compose(&lab(), 300, false);
-                of_peer.push((batch.len(), id));
-                batch.push(self.ledger.send(id));
-            }
-            batch.push(row);
-        }
+        let ids: Vec<u64> = (0..self.rng.between(1, 3)).map(|_| self.ledger.compose(&lab(), 300, false)).collect();
+        let batch = ids.iter().map(|id| self.ledger.send(*id)).collect();
         let answers = parts.committer.commit(batch);
-        for (at, id) in &of_peer {
-            self.ledger.answered(*id, 1, incarnation, &answers[*at])?;
+        for (id, answer) in ids.into_iter().zip(&answers) {
+            self.ledger.answered(id, 1, incarnation, answer)?;
         }
-        Ok(answers.iter().enumerate().all(|(at, answer)| answer.is_ok() || of_peer.iter().any(|(peer, _)| *peer == at)))
+        Ok(())
+    }
+
+    /// Looks at who was answered; what was answered positively is durable, or stands in no answer's way. Whether none was refused.
+    fn answered(parts: &Parts, under_way: &mut Vec<(Appending, FilePlace, u64)>, all: bool) -> Result<bool, String> {
+        let mut stored = true;
+        let mut waiting = Vec::new();
+        for (mut appending, last, ordinal) in under_way.drain(..) {
+            match appending.poll() {
+                Some(Ok(())) if !Self::reaches(parts, ordinal) => {
+                    return Err(format!("I1: {last:?} was answered and is not the progress, nor behind it"));
+                }
+                Some(answer) => stored &= answer.is_ok(),
+                None if all => return Err(format!("nobody was told what became of {last:?}")),
+                None => waiting.push((appending, last, ordinal)),
+            }
+        }
+        *under_way = waiting;
+        Ok(stored)
+    }
+
+    /// Whether so many rows are durable.
+    fn reaches(parts: &Parts, rows: u64) -> bool {
+        parts.reader.head(&cabinet()).seq >= rows
     }
 
     /// One batch of files, as the feed does it. False: something failed, the round ends.
@@ -167,15 +209,18 @@ impl World {
             return Ok(false);
         }
         let (mut follows, mut bundle, mut stored) = (before, Vec::new(), true);
+        let (mut under_way, mut ordinal) = (Vec::new(), parts.reader.head(&cabinet()).seq);
         'files: for file in &batch {
             let through = memory.stored_through(&file.known.fingerprint, before);
             for index in through + 1..=file.rows {
-                let message = self.message(file.known.fingerprint, index, file.rows, follows);
-                follows = message.origin.place();
-                bundle.push(message);
-                // A bundle under way when one before it fails is refused by the guard; that is tried here too.
-                if bundle.len() as u64 > self.rng.below(12) {
-                    stored &= self.commit(parts, std::mem::take(&mut bundle))?;
+                let place = Self::place(file.known.fingerprint, index, file.rows);
+                self.push(&mut bundle, place, follows);
+                follows = Some(place);
+                ordinal += 1;
+                // A bundle behind one that fails is refused by the guard; that is tried here too.
+                if bundle.len() as u64 > self.rng.below(4) && self.rng.percent(40) {
+                    under_way.push((self.append(parts, std::mem::take(&mut bundle))?, place, ordinal));
+                    stored &= Self::answered(parts, &mut under_way, false)?;
                     if !stored && self.rng.percent(70) {
                         break 'files;
                     }
@@ -183,8 +228,11 @@ impl World {
             }
         }
         if stored && !bundle.is_empty() {
-            stored = self.commit(parts, bundle)?;
+            let last = follows.expect("there are rows");
+            under_way.push((self.append(parts, bundle)?, last, ordinal));
         }
+        parts.committer.settle();
+        stored &= Self::answered(parts, &mut under_way, true)?;
         let reached = Self::progress(parts);
         let at = reached.filter(|_| reached != before).and_then(|place| {
             batch.iter().position(|file| file.known.fingerprint == place.fingerprint).map(|at| at + usize::from(place.last))

@@ -64,7 +64,7 @@ pub const FILE_BUNDLES: usize = 2;
 /// The same for the one feed at a time that goes through a large file.
 pub const FILE_WIDE_RECORDS: usize = 2048;
 pub const FILE_WIDE_BYTES: usize = 512 * KIB as usize;
-pub const FILE_WIDE_BUNDLES: usize = 6;
+pub const FILE_WIDE_BUNDLES: usize = 12;
 /// More pieces than this that are no records: the file is refused as a whole.
 pub const FILE_BAD_PIECES_MAX: u64 = 1000;
 /// After the spool refused: a round is tried again after this.

@@ -16,16 +16,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::flight::{Buffers, Flight, Hand, Stored};
 use super::format::{self, OriginV1, PredecessorV1, RecordHeaderV1};
 use super::index::Shared;
 use super::key::Fingerprint;
 use super::lane::LaneWriter;
-use super::segment::{record_bytes_max, segment_path};
+use super::rows::{Nonces, Waiter};
+use super::segment::{Done, record_bytes_max, segment_path};
 use super::state::{self, Known, Remembered, SharedState};
 use super::{AppendError, Durable};
 use crate::contract::Mark;
 use crate::limits;
-use crate::record::{Digest, FeedId, FilePlace, FileProgress, Incarnation, Lane, Message, Nonce, Origin, Payload};
+use crate::record::{Digest, FeedId, FilePlace, FileProgress, Incarnation, Lane, Message, Origin, Payload};
 use crate::status::condition::Code;
 
 /// See the module's documentation.
@@ -34,16 +36,17 @@ pub struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) lanes: [LaneWriter; 3],
     state: SharedState,
-    /// Random bytes for nonces, drawn in bulk.
-    random: Box<[u8; RANDOM_BYTES]>,
-    /// So many of them are not used yet, at the front.
-    random_left: usize,
+    nonces: Nonces,
+    /// Who writes and syncs what is to be under way.
+    pub(super) hand: Hand,
+    pub(super) buffers: Buffers,
+    /// Rows that are being written and synced.
+    pub(super) flight: Option<Flight>,
+    /// Rows computed on top of them, or to be under way next.
+    pub(super) ahead: Option<(Lane, Scratch)>,
     /// Feeds that are to move to another lane and cannot yet (see `configure`).
     pub(super) moves: BTreeMap<FeedId, Lane>,
 }
-
-/// Random bytes drawn at once.
-const RANDOM_BYTES: usize = 4096;
 
 /// One message of a flush, between `put` and the sync.
 struct Pending {
@@ -51,7 +54,6 @@ struct Pending {
     slot: usize,
     feed: FeedId,
     mark: Mark,
-    place: Option<FilePlace>,
     reply: Payload,
     fingerprint: Option<Fingerprint>,
     received_at_ms: i64,
@@ -67,16 +69,14 @@ struct Seen {
     identity: bool,
 }
 
-impl Pending {
-    fn files(&self) -> Option<FileProgress> {
-        self.place.map(|place| FileProgress { seq: self.mark.seq, place })
-    }
-}
-
 /// What a flush will become if its sync succeeds.
 #[derive(Default)]
-struct Scratch {
-    heads: BTreeMap<FeedId, Ahead>,
+pub(super) struct Scratch {
+    pub(super) heads: BTreeMap<FeedId, Ahead>,
+    /// Runs of rows; their feeds have no messages.
+    pub(super) stored: Vec<Stored>,
+    /// Who waits for them.
+    pub(super) waiters: Vec<Waiter>,
     pending: Vec<Pending>,
     /// Whole-message fingerprints in this flush, to find duplicates among themselves.
     seen: HashMap<(FeedId, Fingerprint), usize>,
@@ -86,20 +86,42 @@ struct Scratch {
     repeats: Vec<(usize, usize)>,
 }
 
-/// A feed as it will be.
-#[derive(Clone, Copy)]
-struct Ahead {
-    mark: Mark,
-    /// Its newest place in a file in this flush.
-    place: Option<FilePlace>,
+impl Scratch {
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.stored.is_empty()
+    }
+
+    /// Where a feed will be.
+    pub(super) fn reach(&mut self, feed: &FeedId, ahead: Ahead) {
+        match self.heads.get_mut(feed) {
+            Some(known) => *known = ahead,
+            None => drop(self.heads.insert(feed.clone(), ahead)),
+        }
+    }
 }
 
-type Answer = Result<Durable, AppendError>;
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Scratch({} messages, {} runs)", self.pending.len(), self.stored.len())
+    }
+}
+
+/// A feed as it will be.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) mark: Mark,
+    /// Its newest place in a file, where it has rows in this flush.
+    pub(super) place: Option<FilePlace>,
+}
+
+pub(super) type Answer = Result<Durable, AppendError>;
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
         let lanes = last.map(LaneWriter::new);
-        Self { shared, lanes, state, random: Box::new([0; RANDOM_BYTES]), random_left: 0, moves: BTreeMap::new() }
+        let (hand, nonces) = (Hand::Own(None), Nonces::default());
+        let buffers = Buffers::default();
+        Self { shared, lanes, state, nonces, hand, buffers, flight: None, ahead: None, moves: BTreeMap::new() }
     }
 
     /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
@@ -112,6 +134,9 @@ impl Committer {
             let bytes = message.body.len() as u64;
             match lane {
                 None => answers[slot] = Some(Err(AppendError::UnknownFeed(message.feed.clone()))),
+                Some(_) if matches!(message.origin, Origin::File(_)) => {
+                    answers[slot] = Some(Err(AppendError::Store("a record of a file goes with the rows of its file".into())));
+                }
                 Some(_) if bytes > self.shared.message_bytes_max => answers[slot] = Some(Err(AppendError::TooLarge { bytes })),
                 Some(_) if message.reply.len() > limits::REPLY_BYTES_MAX => {
                     answers[slot] = Some(Err(AppendError::TooLarge { bytes: message.reply.len() as u64 }));
@@ -128,7 +153,8 @@ impl Committer {
     }
 
     fn commit_lane(&mut self, lane: Lane, batch: &mut [Message], slots: &[usize], answers: &mut [Option<Answer>]) {
-        let mut scratch = Scratch::default();
+        // Rows that wait to be under way in this lane go with the messages: one sync.
+        let mut scratch = self.overtake(lane);
         for &slot in slots {
             let message = &batch[slot];
             let fingerprint =
@@ -167,10 +193,6 @@ impl Committer {
                     continue;
                 }
             }
-            if let Err(error) = self.check_follows(message, &scratch) {
-                answers[slot] = Some(Err(error));
-                continue;
-            }
             self.put(lane, slot, message, fingerprint, known, &mut scratch);
             // It is encoded; a large one is not held twice until the disk is done.
             batch[slot].body = Payload::new(bytes::Bytes::new());
@@ -180,17 +202,6 @@ impl Committer {
 
     fn look_up(&self, feed: &FeedId, print: &Fingerprint) -> Known {
         state::lock(&self.state).look_up(feed, print, &self.shared)
-    }
-
-    /// A record of a file is stored only behind the one before it: where that one was refused, this one is, or a row would be lost.
-    fn check_follows(&self, message: &Message, scratch: &Scratch) -> Result<(), AppendError> {
-        let Origin::File(file) = &message.origin else { return Ok(()) };
-        let pending = scratch.heads.get(&message.feed).and_then(|ahead| ahead.place);
-        let before = pending.or_else(|| self.shared.index().feeds.get(&message.feed)?.files.map(|progress| progress.place));
-        if before == file.follows {
-            return Ok(());
-        }
-        Err(AppendError::Store("what comes before it in its file was not stored; the file is gone through again from there".into()))
     }
 
     /// Only asked about messages that were seen before.
@@ -205,7 +216,7 @@ impl Committer {
             Some(ahead) => ahead.mark,
             None => self.shared.index().feeds.get(&feed).expect("checked when the batch was split").head,
         };
-        let nonce = self.nonce();
+        let nonce = self.nonces.draw();
         let digest = Digest::of(&nonce, message.body.expose());
         let seq = before.seq + 1;
         let mark = Mark { seq, chain: before.chain.after(seq, &digest) };
@@ -221,14 +232,11 @@ impl Committer {
         if print.is_some() {
             flags |= format::FLAG_HAS_IDENTITY;
         }
-        if matches!(&message.origin, Origin::File(file) if file.repeated) {
-            flags |= format::FLAG_FILE_REPEATED;
-        }
         if message.batch_mismatch {
             flags |= format::FLAG_BATCH_MISMATCH;
         }
         let control_id = message.identity.as_ref().map_or(&[][..], |id| &id.control_id[..]);
-        let header = RecordHeaderV1 {
+        let mut header = RecordHeaderV1 {
             feed: feed.to_string(),
             seq,
             flags,
@@ -244,50 +252,59 @@ impl Committer {
             resend_of: known.resend_of,
         };
         let open = self.lanes[lane.index()].open.as_mut().expect("rolled before");
-        open.put(header, message.reply.expose(), message.body.expose());
-        let place = message.origin.place();
-        match scratch.heads.get_mut(&feed) {
-            Some(ahead) => *ahead = Ahead { mark, place: place.or(ahead.place) },
-            None => drop(scratch.heads.insert(feed.clone(), Ahead { mark, place })),
-        }
+        open.lend(|| self.buffers.take());
+        open.put(&mut header, message.reply.expose(), message.body.expose());
+        scratch.reach(&feed, Ahead { mark, place: None });
         if let Some(print) = print {
             scratch.seen.insert((feed.clone(), print), scratch.pending.len());
         }
         let received_at_ms = message.received_at_ms;
         let (reply, resend_of) = (message.reply.clone(), known.resend_of);
-        scratch.pending.push(Pending { slot, feed, mark, place, reply, fingerprint: print, received_at_ms, resend_of });
+        scratch.pending.push(Pending { slot, feed, mark, reply, fingerprint: print, received_at_ms, resend_of });
     }
 
-    fn nonce(&mut self) -> Nonce {
-        if self.random_left < 16 {
-            getrandom::fill(&mut *self.random).expect("the kernel gives random numbers once it has started");
-            self.random_left = RANDOM_BYTES;
-        }
-        self.random_left -= 16;
-        let nonce: [u8; 16] = self.random[self.random_left..][..16].try_into().expect("16 of them");
-        Nonce(nonce)
-    }
-
-    /// Makes the pending records of a lane durable and answers them, or fails them.
+    /// Makes the pending records of a lane durable and answers them, or fails them. Nothing is under way in the lane.
     fn flush(&mut self, lane: Lane, scratch: Scratch, answers: &mut [Option<Answer>]) {
-        if scratch.pending.is_empty() {
+        if scratch.is_empty() {
             return;
         }
-        let writer = &mut self.lanes[lane.index()];
-        let open = writer.open.as_mut().expect("something is pending in it");
-        match open.flush() {
-            Ok(durable_end) => {
-                let ordinal = open.header.ordinal;
+        let open = self.lanes[lane.index()].open.as_mut().expect("something is pending in it");
+        let done = open.job().run();
+        // It answers them, one way or the other.
+        drop(self.finish(lane, done, scratch, answers));
+    }
+
+    /// A job is done: adopts what it was for, or fails it with everything that was computed on top of it.
+    pub(super) fn finish(&mut self, lane: Lane, done: Done, scratch: Scratch, answers: &mut [Option<Answer>]) -> Result<(), AppendError> {
+        let open = self.lanes[lane.index()].open.as_mut().expect("nobody else closes it or gives it up");
+        self.buffers.keep(done.bytes);
+        match done.outcome {
+            Ok(()) => {
+                let (ordinal, durable_end) = (open.header.ordinal, open.landed());
                 self.adopt(lane, ordinal, durable_end, scratch, answers);
+                Ok(())
             }
             Err(error) => {
                 let path = segment_path(&self.shared.path, lane, open.header.ordinal);
                 let text = format!("writing {} failed: {error}; check the disk", path.display());
                 self.shared.board.raise(Code::SpoolWriteFailed, lane.as_str(), text.clone());
                 self.give_up(lane);
+                let error = AppendError::Store(text);
                 for slot in scratch.pending.iter().map(|pending| pending.slot).chain(scratch.repeats.iter().map(|(slot, _)| *slot)) {
-                    answers[slot] = Some(Err(AppendError::Store(text.clone())));
+                    answers[slot] = Some(Err(error.clone()));
                 }
+                // A feed notes how far its files are stored: what reached the disk all the same must not count after a crash, so the cut is made now.
+                if !scratch.stored.is_empty()
+                    && let Err(error) = self.roll(lane, 0)
+                {
+                    tracing::warn!(%lane, "the end of a segment that was given up is not on disk yet: {error}");
+                }
+                let on_top = self.ahead.take_if(|(ahead, _)| *ahead == lane).map(|(_, scratch)| scratch.waiters);
+                for waiter in scratch.waiters.into_iter().chain(on_top.into_iter().flatten()) {
+                    // A feed that gave up waiting looks at its progress.
+                    drop(waiter.send(Err(error.clone())));
+                }
+                Err(error)
             }
         }
     }
@@ -299,35 +316,55 @@ impl Committer {
                 let known = index.feeds.get_mut(feed).expect("feeds are never removed while open");
                 known.head = ahead.mark;
                 if let Some(place) = ahead.place {
-                    let newest = scratch.pending.iter().rev().find(|pending| pending.place.is_some() && pending.feed == *feed);
-                    debug_assert_eq!(newest.and_then(|pending| pending.place), Some(place), "places come in order");
-                    known.files = newest.and_then(Pending::files);
+                    known.files = Some(FileProgress { seq: ahead.mark.seq, place });
                 }
             }
             let segment = index.segment(lane, ordinal).expect("an open segment is never released");
             segment.durable_end = durable_end;
             for pending in &scratch.pending {
-                segment.note(&pending.feed, pending.mark.seq, pending.mark.chain, pending.received_at_ms, pending.files());
+                segment.note(&pending.feed, pending.mark.seq, 1, pending.mark.chain, pending.received_at_ms, None);
+            }
+            for stored in &scratch.stored {
+                let Stored { feed, first, last, place, received_at_ms } = stored;
+                let progress = Some(FileProgress { seq: last.seq, place: *place });
+                segment.note(feed, *first, last.seq + 1 - first, last.chain, *received_at_ms, progress);
             }
             for pending in &scratch.pending {
                 index.arrivals.entry(pending.feed.clone()).or_default().note(pending.mark.seq, pending.received_at_ms);
             }
+            for stored in &scratch.stored {
+                index.arrivals.entry(stored.feed.clone()).or_default().note(stored.first, stored.received_at_ms);
+            }
         }
         self.shared.board.clear(Code::SpoolWriteFailed, lane.as_str());
         let incarnation = self.shared.index().incarnation;
-        // Records of a file have no identity of a sender's; they come as one.
-        let is_bare = |pending: &Pending| pending.fingerprint.is_none() && pending.reply.is_empty();
-        let runs = scratch.pending.chunk_by(|a, b| is_bare(a) && is_bare(b) && a.feed == b.feed && a.mark.seq + 1 == b.mark.seq);
-        let remembered = runs.filter_map(|run| run.first().zip(run.last())).map(|(first, last)| Remembered {
-            feed: last.feed.clone(),
-            fingerprint: last.fingerprint,
-            first: first.mark.seq,
-            seq: last.mark.seq,
+        let remembered = scratch.pending.iter().map(|pending| Remembered {
+            feed: pending.feed.clone(),
+            fingerprint: pending.fingerprint,
+            first: pending.mark.seq,
+            seq: pending.mark.seq,
             incarnation,
-            reply: last.reply.clone(),
+            reply: pending.reply.clone(),
         });
-        state::lock(&self.state).remember(remembered);
-        self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64);
+        // Records of a file have no identity of a sender's; a run of them comes as one.
+        let covered = scratch.stored.iter().map(|stored| Remembered {
+            feed: stored.feed.clone(),
+            fingerprint: None,
+            first: stored.first,
+            seq: stored.last.seq,
+            incarnation,
+            reply: Payload::new(bytes::Bytes::new()),
+        });
+        state::lock(&self.state).remember(remembered.chain(covered));
+        let rows: u64 = scratch.stored.iter().map(Stored::count).sum();
+        self.shared.appended.send_modify(|n| *n += scratch.pending.len() as u64 + rows);
+        for stored in &scratch.stored {
+            self.shared.board.count(&stored.feed, stored.count(), 0, stored.received_at_ms);
+        }
+        for waiter in scratch.waiters {
+            // A feed that gave up waiting looks at its progress.
+            drop(waiter.send(Ok(())));
+        }
         for (slot, repeated) in &scratch.repeats {
             let first = &scratch.pending[*repeated];
             answers[*slot] =
@@ -341,6 +378,7 @@ impl Committer {
 
     /// Begins a new incarnation: everything written from now on carries it.
     pub(super) fn renew(&mut self) -> Result<Incarnation, AppendError> {
+        self.settle();
         for lane in Lane::ALL {
             self.close_segment(lane);
         }
@@ -365,6 +403,7 @@ impl Committer {
 
     /// The clean stop: footers, heads, state.
     pub fn close(&mut self) {
+        self.settle();
         for lane in Lane::ALL {
             self.close_segment(lane);
         }
@@ -375,6 +414,7 @@ impl Committer {
     }
 }
 
+/// As it is stored; of a message, which no record of a file is.
 fn stored_origin(origin: &Origin) -> OriginV1 {
     let cut = |text: &str, chars: usize| text.chars().take(chars).collect();
     match origin {

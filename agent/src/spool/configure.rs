@@ -48,6 +48,7 @@ pub(super) fn check_bounds(live: usize, known: usize) -> Result<(), ConfigureErr
 impl Committer {
     /// These feeds are configured from now on, and no others.
     pub fn configure(&mut self, wanted: &[(FeedId, Lane)]) -> Result<(), ConfigureError> {
+        self.settle();
         let joining = self.learn(wanted)?;
         if !joining.is_empty() {
             self.shared.write_heads().map_err(|error| ConfigureError::Store(error.to_string()))?;
@@ -97,6 +98,10 @@ impl Committer {
 
     /// Moves the feeds whose old lane can be left; see the module's documentation.
     pub(super) fn carry_out_moves(&mut self) {
+        if self.moves.is_empty() {
+            return;
+        }
+        self.settle();
         for (id, lane) in std::mem::take(&mut self.moves) {
             let Some(old) = self.shared.index().feeds.get(&id).map(|feed| feed.lane) else { continue };
             if self.lanes[old.index()].needs_cut

@@ -78,19 +78,20 @@ impl Segment {
         }
     }
 
-    /// Takes a record into the spans.
-    pub fn note(&mut self, feed: &FeedId, seq: u64, chain: Chain, received_at_ms: i64, files: Option<FileProgress>) {
+    /// Takes a record into the spans, or so many in a row; what is said of it is said of the last.
+    pub fn note(&mut self, feed: &FeedId, first: u64, count: u64, chain: Chain, received_at_ms: i64, files: Option<FileProgress>) {
+        let last = first + count - 1;
         if let Some(span) = self.spans.get_mut(feed) {
-            span.first = span.first.min(seq);
-            if seq >= span.last {
-                span.last = seq;
+            span.first = span.first.min(first);
+            if last >= span.last {
+                span.last = last;
                 span.chain = chain;
             }
             span.files = newest(span.files, files);
-            span.count += 1;
+            span.count += count;
             return;
         }
-        self.spans.insert(feed.clone(), Span { first: seq, last: seq, count: 1, chain, first_received_ms: received_at_ms, files });
+        self.spans.insert(feed.clone(), Span { first, last, count, chain, first_received_ms: received_at_ms, files });
     }
 }
 

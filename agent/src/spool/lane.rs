@@ -48,6 +48,7 @@ impl Committer {
     }
 
     /// Closes the lane's segment, if one is open, and makes the next with room for a record of `bytes`.
+    /// Nothing is under way in it.
     pub(super) fn roll(&mut self, lane: Lane, bytes: u64) -> Result<(), AppendError> {
         self.close_segment(lane);
         let file_bytes = self.shared.segment_bytes.max(DATA_START + bytes + FOOTER_RESERVE);

@@ -29,6 +29,7 @@ mod configure_tests;
 mod delta;
 pub mod disk;
 pub mod filelist;
+mod flight;
 pub mod format;
 #[cfg(test)]
 mod golden_tests;
@@ -44,6 +45,7 @@ mod rebuild;
 pub mod recent;
 mod recovery;
 pub mod resends;
+mod rows;
 mod scan;
 pub mod search;
 mod segment;
@@ -61,8 +63,9 @@ pub use committer::Committer;
 pub use configure::ConfigureError;
 pub use monitor::{FeedView, LaneView, Monitor, SpoolView};
 pub use quarantine::{Listed as QuarantineListed, Row};
-pub use queue::{Appender, Appending, Closer, Wide};
+pub use queue::{Appender, Closer, Wide};
 pub use reader::Reader;
+pub use rows::{Appending, Nonces, Rows, RowsOf};
 
 use crate::config::settings::KeySource;
 use crate::limits;

@@ -1,7 +1,8 @@
 //! The committer's thread and the handle that sources hold.
 //!
 //! One bounded channel leads to one thread. The thread takes what is waiting, up to a batch, commits it, answers, and starts again: under load
-//! batches grow by themselves (group commit), at rest a message waits for nobody. Between batches it reads the dedupe window back.
+//! batches grow by themselves (group commit), at rest a message waits for nobody. Rows of files are written by a thread beside it, while it
+//! computes the next (see `flight`). Between batches it reads the dedupe window back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use super::filelist::{FileList, Note};
 use super::index::Shared;
 use super::quarantine::Row;
 use super::quarantine::{Item, Quarantine};
+use super::rows::{Appending, Bundle, Rows};
 use super::{AppendError, ConfigureError, Durable, QuarantineError};
 use crate::clock;
 use crate::limits;
@@ -27,13 +29,36 @@ const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[expect(clippy::large_enum_variant, reason = "most are the large one, and there are at most APPEND_QUEUE")]
 enum Request {
-    Append { message: Message, answer: oneshot::Sender<Result<Durable, AppendError>> },
-    Several { messages: Vec<Message>, answer: oneshot::Sender<Vec<Result<Durable, AppendError>>> },
-    Files { messages: Vec<Message>, answer: oneshot::Sender<Result<(), AppendError>> },
-    Row { row: Row, answer: oneshot::Sender<Result<(), QuarantineError>> },
-    Frame { feed: FeedId, peer: String, code: &'static str, bytes: Payload },
-    Renew { answer: std::sync::mpsc::SyncSender<Result<Incarnation, AppendError>> },
-    Configure { feeds: Vec<(FeedId, Lane)>, answer: oneshot::Sender<Result<(), ConfigureError>> },
+    Append {
+        message: Message,
+        answer: oneshot::Sender<Result<Durable, AppendError>>,
+    },
+    Several {
+        messages: Vec<Message>,
+        answer: oneshot::Sender<Vec<Result<Durable, AppendError>>>,
+    },
+    Files {
+        bundle: Bundle,
+    },
+    /// What was under way may have landed.
+    Landed,
+    Row {
+        row: Row,
+        answer: oneshot::Sender<Result<(), QuarantineError>>,
+    },
+    Frame {
+        feed: FeedId,
+        peer: String,
+        code: &'static str,
+        bytes: Payload,
+    },
+    Renew {
+        answer: std::sync::mpsc::SyncSender<Result<Incarnation, AppendError>>,
+    },
+    Configure {
+        feeds: Vec<(FeedId, Lane)>,
+        answer: oneshot::Sender<Result<(), ConfigureError>>,
+    },
     Stop,
 }
 
@@ -57,17 +82,6 @@ impl Drop for Wide {
     }
 }
 
-/// Records of files on their way to the disk.
-#[derive(Debug)]
-pub struct Appending(oneshot::Receiver<Result<(), AppendError>>);
-
-impl Appending {
-    /// Blocks until all of them are durable. After an error a first part of them may be; [`Appender::file_progress`] says how many.
-    pub fn wait(self) -> Result<(), AppendError> {
-        self.0.blocking_recv().unwrap_or(Err(AppendError::Stopping))
-    }
-}
-
 impl Appender {
     /// Waits for a place in the queue and for the sync. A caller that gives up waiting takes nothing back: the record may still become durable.
     pub async fn append(&self, message: Message) -> Result<Durable, AppendError> {
@@ -85,10 +99,10 @@ impl Appender {
         answered.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping)])
     }
 
-    /// Records of one file feed, in order, each naming what it follows. Blocks while the queue is full; not for asynchronous code.
-    pub fn append_files(&self, messages: Vec<Message>) -> Result<Appending, AppendError> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.blocking_send(Request::Files { messages, answer }).map_err(|_| AppendError::Stopping)?;
+    /// Records of one file feed, in order, each run naming what it follows. Blocks while the queue is full; not for asynchronous code.
+    pub fn append_files(&self, runs: Vec<Rows>) -> Result<Appending, AppendError> {
+        let (waiter, answered) = oneshot::channel();
+        self.requests.blocking_send(Request::Files { bundle: Bundle { runs, waiter } }).map_err(|_| AppendError::Stopping)?;
         Ok(Appending(answered))
     }
 
@@ -184,8 +198,6 @@ impl Closer {
 enum Answer {
     One(oneshot::Sender<Result<Durable, AppendError>>),
     Each(oneshot::Sender<Vec<Result<Durable, AppendError>>>),
-    /// One answer for all.
-    All(oneshot::Sender<Result<(), AppendError>>),
 }
 
 /// Who waits for so many of a batch's records.
@@ -203,11 +215,18 @@ struct Worker {
 
 /// Starts the thread.
 pub(super) fn start(
-    committer: Committer,
+    mut committer: Committer,
     shared: Arc<Shared>,
     quarantine: Arc<Quarantine>,
 ) -> std::io::Result<(Appender, RenewHandle, Closer)> {
     let (sender, requests) = mpsc::channel(limits::APPEND_QUEUE);
+    let bell = sender.downgrade();
+    committer.employ(move || {
+        // Where the queue is full the committer is awake, and looks for itself.
+        if let Some(bell) = bell.upgrade() {
+            drop(bell.try_send(Request::Landed));
+        }
+    })?;
     let worker = Worker { committer, shared: Arc::clone(&shared), quarantine, requests };
     let thread = std::thread::Builder::new().name("committer".into()).spawn(move || worker.run())?;
     let appender = Appender { requests: sender.clone(), shared, is_wide_taken: Arc::default() };
@@ -247,6 +266,8 @@ impl Worker {
         let mut bytes = 0;
         let mut next = Some(first);
         let mut goes_on = true;
+        // Storing rows takes time: what comes meanwhile is for the next turn, or whoever came first would wait for it.
+        let (mut waiting, mut has_rows) = (self.requests.len(), false);
         while let Some(request) = next.take() {
             match request {
                 Request::Append { message, answer } => {
@@ -259,11 +280,12 @@ impl Worker {
                     answers.push(Waiting { records: messages.len(), answer: Answer::Each(answer) });
                     batch.extend(messages);
                 }
-                Request::Files { messages, answer } => {
-                    bytes += messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
-                    answers.push(Waiting { records: messages.len(), answer: Answer::All(answer) });
-                    batch.extend(messages);
+                Request::Files { bundle } => {
+                    bytes += bundle.body_bytes();
+                    has_rows = true;
+                    self.committer.store(bundle);
                 }
+                Request::Landed => self.committer.go(),
                 // What stands before it in the file is in this batch or durable; what stands behind it is not sent before this is answered.
                 Request::Row { row, answer } => drop(answer.send(self.keep_row(&row))),
                 Request::Frame { feed, peer, code, bytes } => self.keep_frame(&feed, &peer, code, &bytes),
@@ -283,11 +305,14 @@ impl Worker {
                     break;
                 }
             }
-            if batch.len() < limits::BATCH_RECORDS_MAX && bytes < limits::BATCH_BYTES_MAX {
+            let is_over = has_rows && waiting == 0;
+            if batch.len() < limits::BATCH_RECORDS_MAX && bytes < limits::BATCH_BYTES_MAX && !is_over {
+                waiting = waiting.saturating_sub(1);
                 next = self.requests.try_recv().ok();
             }
         }
         self.commit(batch, answers);
+        self.committer.go();
         goes_on
     }
 
@@ -322,12 +347,6 @@ impl Worker {
                 // The connection may be gone: the record is durable all the same, and the sender will resend and be recognised.
                 Answer::One(answer) => drop(mine.next().map(|outcome| answer.send(outcome))),
                 Answer::Each(answer) => drop(answer.send(mine.collect())),
-                Answer::All(answer) => {
-                    let stored = mine.try_for_each(|outcome| outcome.map(drop));
-                    // Those behind the first error are the next one's otherwise.
-                    mine.for_each(drop);
-                    drop(answer.send(stored));
-                }
             }
         }
     }

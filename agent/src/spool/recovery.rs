@@ -281,7 +281,7 @@ fn scan(segment: &mut Segment, header: &SegmentHeaderV1, file: &Arc<dyn DiskFile
         doubtful.extend(torn.take(record));
         if whole {
             for record in doubtful.drain(..) {
-                segment.note(&record.feed, record.seq, record.chain, record.received_at_ms, record.files);
+                segment.note(&record.feed, record.seq, 1, record.chain, record.received_at_ms, record.files);
                 segment.durable_end = segment.durable_end.max(record.end);
             }
         }

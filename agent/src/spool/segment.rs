@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   create (blocks allocated) → header twice → fdatasync → directory sync      only now may a record go in
-//!   put, put, put → flush: one write, one fdatasync                            only now is anything answered
+//!   put, put, put → job: one write, one fdatasync                              only now is anything answered
+//!                     └ put, put, … behind it while it runs                    never written unless it succeeded
 //!   close: footer behind the last record, fdatasync, cut to length             a crash in between costs a scan, nothing else
 //! ```
 //!
@@ -10,6 +11,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, BODY_CRC_BYTES, DATA_START, FOOTER_RESERVE, FooterV1, PREFIX_BYTES, RecordHeaderV1, SegmentHeaderV1, SpanV1};
@@ -37,14 +39,39 @@ pub fn record_bytes_max(reply: usize, body: usize) -> u64 {
 #[derive(Debug)]
 pub struct Writer {
     pub header: SegmentHeaderV1,
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
     sealer: Sealer,
     /// Records up to here are durable.
     durable: u64,
+    /// Bytes behind them that are being written and synced.
+    under_way: u64,
     /// Records may go up to here.
     capacity: u64,
-    /// Encoded records behind `durable`, not written yet.
+    /// Encoded records behind those, not written yet.
     pending: Vec<u8>,
+}
+
+/// What is to be written and synced, by whichever thread.
+#[derive(Debug)]
+pub struct Job {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// What came of it, and the buffer.
+#[derive(Debug)]
+pub struct Done {
+    pub outcome: io::Result<()>,
+    pub bytes: Vec<u8>,
+}
+
+impl Job {
+    /// After an error the segment must be given up.
+    pub fn run(self) -> Done {
+        let written = self.file.write_at(self.offset, &self.bytes);
+        Done { outcome: written.and_then(|()| self.file.sync_data()), bytes: self.bytes }
+    }
 }
 
 impl Writer {
@@ -61,7 +88,8 @@ impl Writer {
             return Err(error);
         }
         let sealer = key.sealer(&header.id);
-        Ok(Self { header, file, sealer, durable: DATA_START, capacity: file_bytes - FOOTER_RESERVE, pending: Vec::new() })
+        let (file, capacity) = (Arc::from(file), file_bytes - FOOTER_RESERVE);
+        Ok(Self { header, file, sealer, durable: DATA_START, under_way: 0, capacity, pending: Vec::new() })
     }
 
     fn prepare(disk: &dyn Disk, path: &Path, file: &dyn DiskFile, header: &SegmentHeaderV1) -> io::Result<()> {
@@ -76,7 +104,14 @@ impl Writer {
     }
 
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.durable + self.pending.len() as u64 + bytes <= self.capacity
+        self.durable + self.under_way + self.pending.len() as u64 + bytes <= self.capacity
+    }
+
+    /// A buffer for the pending records, where there is none yet.
+    pub fn lend(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+        if self.pending.capacity() == 0 {
+            self.pending = buffer();
+        }
     }
 
     /// Encoded, not written yet.
@@ -88,13 +123,14 @@ impl Writer {
         self.durable
     }
 
-    /// Seals and encodes a record behind the pending ones.
-    pub fn put(&mut self, mut header: RecordHeaderV1, reply: &[u8], body: &[u8]) {
-        header.synced_through = self.durable;
-        let offset = self.durable + self.pending.len() as u64;
+    /// Seals and encodes a record behind the pending ones. What stands before the pending ones is durable when they are written, or they never are.
+    pub fn put(&mut self, header: &mut RecordHeaderV1, reply: &[u8], body: &[u8]) {
+        let begin = self.durable + self.under_way;
+        header.synced_through = begin;
+        let offset = begin + self.pending.len() as u64;
         let sealed_len = 4 + reply.len() + body.len() + SEAL_BYTES;
         self.pending.reserve(PREFIX_BYTES + RECORD_HEADER_BYTES_MAX + sealed_len + BODY_CRC_BYTES);
-        let bound = format::put_record_header(&mut self.pending, &self.header.id, &header, sealed_len);
+        let bound = format::put_record_header(&mut self.pending, &self.header.id, header, sealed_len);
         let start = self.pending.len();
         self.pending.extend_from_slice(&(reply.len() as u32).to_le_bytes());
         self.pending.extend_from_slice(reply);
@@ -106,15 +142,18 @@ impl Writer {
         format::put_body_crc(&mut self.pending, start..end);
     }
 
-    /// Writes and syncs what is pending. After an error the segment must be given up.
-    pub fn flush(&mut self) -> io::Result<u64> {
-        self.file.write_at(self.durable, &self.pending)?;
-        self.file.sync_data()?;
-        self.durable += self.pending.len() as u64;
-        self.pending.clear();
-        // One large message must not hold its memory for the life of the segment.
-        self.pending.shrink_to(crate::limits::FLUSH_BYTES);
-        Ok(self.durable)
+    /// The pending records as a job; those that are put from now on stand behind them. One at a time.
+    pub fn job(&mut self) -> Job {
+        debug_assert_eq!(self.under_way, 0, "what was under way has landed");
+        let bytes = std::mem::take(&mut self.pending);
+        self.under_way = bytes.len() as u64;
+        Job { file: Arc::clone(&self.file), offset: self.durable, bytes }
+    }
+
+    /// The job succeeded; says how far the segment is durable.
+    pub fn landed(&mut self) -> u64 {
+        self.durable += std::mem::take(&mut self.under_way);
+        self.durable
     }
 
     /// Writes the footer and gives back what was allocated and not used; returns the file's length. An error costs a scan at the next start.

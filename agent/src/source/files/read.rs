@@ -15,7 +15,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::pulse::Pulse;
@@ -23,9 +22,9 @@ use super::settle::Seen;
 use super::share::{Share, stat_file};
 use crate::clock;
 use crate::limits;
-use crate::record::{Content, FeedId, FileFingerprint, FileOrigin, FilePlace, Message, Origin, Payload, Stage};
+use crate::record::{Content, FeedId, FileFingerprint, FilePlace, Payload, Stage};
 use crate::source::split::{Piece, PieceKind, SplitLimits, SplitSettings, Splitter, State, Verdict};
-use crate::spool::{AppendError, Appender, Appending, QuarantineError, Row, Wide};
+use crate::spool::{AppendError, Appender, Appending, Nonces, QuarantineError, Row, Rows, RowsOf, Wide};
 
 /// Why a pass ended early.
 #[derive(Debug)]
@@ -136,7 +135,9 @@ fn splitter(reading: &Reading<'_>) -> Result<Splitter, Broken> {
 #[derive(Debug)]
 pub struct Sender<'a> {
     appender: &'a Appender,
-    bundle: Vec<Message>,
+    nonces: Nonces,
+    bundle: Vec<Rows>,
+    bundle_records: usize,
     bundle_bytes: usize,
     under_way: VecDeque<Appending>,
     /// The place of the last record handed over.
@@ -155,18 +156,24 @@ struct Ways {
 impl<'a> Sender<'a> {
     /// `progress`: the feed's, now.
     pub fn new(appender: &'a Appender, progress: Option<FilePlace>) -> Self {
-        Self { appender, bundle: Vec::new(), bundle_bytes: 0, under_way: VecDeque::new(), follows: progress, wide: None }
+        let (under_way, nonces) = (VecDeque::new(), Nonces::default());
+        Self { appender, nonces, bundle: Vec::new(), bundle_records: 0, bundle_bytes: 0, under_way, follows: progress, wide: None }
     }
 
     /// Takes one record. The newest is never handed over before the next one comes, or [`Sender::finish`].
-    fn push(&mut self, message: Message) -> Result<(), Broken> {
+    fn push(&mut self, place: FilePlace, start_offset: u64, body: Payload, of: impl FnOnce() -> RowsOf) -> Result<(), Broken> {
         let ways = self.ways();
-        if self.bundle.len() >= ways.records || self.bundle_bytes + message.body.len() > ways.bytes {
+        if self.bundle_records >= ways.records || self.bundle_bytes + body.len() > ways.bytes {
             self.hand_over()?;
         }
-        self.bundle_bytes += message.body.len();
-        self.follows = message.origin.place();
-        self.bundle.push(message);
+        self.bundle_records += 1;
+        self.bundle_bytes += body.len();
+        if self.bundle.last().is_none_or(|run| run.file() != place.fingerprint) {
+            self.bundle.push(Rows::new(of(), self.follows));
+        }
+        let run = self.bundle.last_mut().expect("there is one");
+        run.push(&mut self.nonces, &place, start_offset, body);
+        self.follows = Some(place);
         Ok(())
     }
 
@@ -189,7 +196,7 @@ impl<'a> Sender<'a> {
         while self.under_way.len() > most {
             self.wait_for_one()?;
         }
-        self.bundle_bytes = 0;
+        (self.bundle_records, self.bundle_bytes) = (0, 0);
         let appending = self.appender.append_files(std::mem::take(&mut self.bundle)).map_err(Broken::Append)?;
         self.under_way.push_back(appending);
         Ok(())
@@ -279,8 +286,7 @@ fn take(reading: &Reading<'_>, subject: &Subject<'_>, piece: Piece, sender: &mut
                 end_offset: piece.range.end,
                 last: subject.look.last_record == Some(piece.index),
             };
-            let message = message(reading, subject, place, piece.range.start, bytes, sender.follows);
-            sender.push(message)
+            sender.push(place, piece.range.start, Payload::new(bytes), || rows_of(reading, subject))
         }
         PieceKind::Bad { code, bytes } => {
             let row = piece.row.map_or_else(|| format!("piece {}", piece.index), |row| format!("row {row}"));
@@ -299,34 +305,19 @@ fn take(reading: &Reading<'_>, subject: &Subject<'_>, piece: Piece, sender: &mut
     }
 }
 
-fn message(
-    reading: &Reading<'_>,
-    subject: &Subject<'_>,
-    place: FilePlace,
-    start_offset: u64,
-    bytes: Bytes,
-    follows: Option<FilePlace>,
-) -> Message {
+/// What the rows of a run have in common; they come at one time.
+fn rows_of(reading: &Reading<'_>, subject: &Subject<'_>) -> RowsOf {
     let now = clock::now();
-    let origin = FileOrigin {
-        place,
-        start_offset,
+    RowsOf {
+        feed: reading.feed.clone(),
+        file: subject.fingerprint,
         name: subject.name.to_owned(),
         content: content_of(reading.split),
         repeated: subject.repeated,
-        follows,
-    };
-    let empty = Payload::new(Bytes::new());
-    Message {
-        feed: reading.feed.clone(),
-        identity: None,
-        body: Payload::new(bytes),
-        reply: empty,
-        origin: Origin::File(origin),
-        received_at_ms: now.unix_ms,
-        clock_suspect: now.suspect,
         stage: reading.stage,
         batch_mismatch: matches!(subject.look.verdict.state, State::CountMismatch { .. }),
+        received_at_ms: now.unix_ms,
+        clock_suspect: now.suspect,
     }
 }
 

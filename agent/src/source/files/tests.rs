@@ -179,25 +179,23 @@ fn a_file_is_finished_as_it_was_begun() {
     memory::Memory::open(list, notes, None, &split).unwrap().begin(vec![known], None).unwrap();
     worker.settings.split = split.clone();
     let place = |index| crate::record::FilePlace { fingerprint, index, end_offset: 2 + 3 * index, last: false };
-    let row = |index: u64| crate::record::Message {
+    let of = crate::spool::RowsOf {
         feed: feed(),
-        identity: None,
-        body: crate::record::Payload::new(bytes::Bytes::from(format!("h\na{index}\n"))),
-        reply: crate::record::Payload::new(bytes::Bytes::new()),
-        origin: crate::record::Origin::File(crate::record::FileOrigin {
-            place: place(index),
-            start_offset: 0,
-            name: String::new(),
-            content: content_of(&split),
-            repeated: false,
-            follows: (index > 1).then(|| place(index - 1)),
-        }),
-        received_at_ms: 1,
-        clock_suspect: false,
+        file: fingerprint,
+        name: String::new(),
+        content: content_of(&split),
+        repeated: false,
         stage: Stage::Live,
         batch_mismatch: false,
+        received_at_ms: 1,
+        clock_suspect: false,
     };
-    rig.spool.appender.append_files(vec![row(1), row(2)]).unwrap().wait().unwrap();
+    let (mut run, mut nonces) = (crate::spool::Rows::new(of, None), crate::spool::Nonces::default());
+    for index in 1..=2 {
+        let body = crate::record::Payload::new(bytes::Bytes::from(format!("h\na{index}\n")));
+        run.push(&mut nonces, &place(index), 0, body);
+    }
+    rig.spool.appender.append_files(vec![run]).unwrap().wait().unwrap();
     drop(worker);
     rig.put("b.csv", "h\nb1\n");
     rig.worker(|settings| settings.split = SplitSettings::Lines).round(&mut rig.bell).unwrap();
@@ -229,31 +227,30 @@ fn content_that_changes_unseen_between_the_passes_is_noticed_before_the_last_rec
 /// I3: a record that does not follow what is durable is refused, and everything behind it.
 #[test]
 fn a_record_is_stored_only_behind_the_one_before_it() {
-    use crate::record::{Content, FileFingerprint, FileOrigin, FilePlace, Message, Origin, Payload};
+    use crate::record::{Content, FileFingerprint, FilePlace, Payload};
+    use crate::spool::{Nonces, Rows, RowsOf};
     let rig = Rig::new();
-    let place = |index| FilePlace { fingerprint: FileFingerprint([1; 32]), index, end_offset: index, last: false };
-    let message = |index, follows| Message {
-        feed: feed(),
-        identity: None,
-        body: Payload::new(bytes::Bytes::from_static(b"row")),
-        reply: Payload::new(bytes::Bytes::new()),
-        origin: Origin::File(FileOrigin {
-            place: place(index),
-            start_offset: 0,
+    let file = FileFingerprint([1; 32]);
+    let place = |index| FilePlace { fingerprint: file, index, end_offset: index, last: false };
+    let append = |indices: std::ops::RangeInclusive<u64>, follows| {
+        let of = RowsOf {
+            feed: feed(),
+            file,
             name: String::new(),
             content: Content::Csv,
             repeated: false,
-            follows,
-        }),
-        received_at_ms: 1,
-        clock_suspect: false,
-        stage: Stage::Live,
-        batch_mismatch: false,
+            stage: Stage::Live,
+            batch_mismatch: false,
+            received_at_ms: 1,
+            clock_suspect: false,
+        };
+        let (mut run, mut nonces) = (Rows::new(of, follows), Nonces::default());
+        indices.for_each(|index| run.push(&mut nonces, &place(index), 0, Payload::new(bytes::Bytes::from_static(b"row"))));
+        rig.spool.appender.append_files(vec![run]).unwrap().wait()
     };
-    let append = |messages| rig.spool.appender.append_files(messages).unwrap().wait();
-    assert!(append(vec![message(1, None), message(2, Some(place(1)))]).is_ok());
-    assert!(append(vec![message(4, Some(place(3))), message(5, Some(place(4)))]).is_err());
-    assert!(append(vec![message(1, None)]).is_err(), "not twice");
+    assert!(append(1..=2, None).is_ok());
+    assert!(append(4..=5, Some(place(3))).is_err());
+    assert!(append(1..=1, None).is_err(), "not twice");
     assert_eq!(rig.spool.appender.file_progress(&feed()), Some(place(2)));
-    assert!(append(vec![message(3, Some(place(2)))]).is_ok());
+    assert!(append(3..=3, Some(place(2))).is_ok());
 }
