@@ -256,7 +256,11 @@ impl Chain {
     /// The chain value after `seq`.
     #[must_use]
     pub fn after(&self, seq: u64, digest: &Digest) -> Self {
-        Self(Sha256::new().chain_update(self.0).chain_update(seq.to_be_bytes()).chain_update(digest.0).finalize().into())
+        let mut input = [0; 72];
+        input[..32].copy_from_slice(&self.0);
+        input[32..40].copy_from_slice(&seq.to_be_bytes());
+        input[40..].copy_from_slice(&digest.0);
+        Self(Sha256::digest(input).into())
     }
 }
 

@@ -129,6 +129,10 @@ impl World {
     /// Puts a row behind the others, in a run of its file.
     fn push(&mut self, bundle: &mut Vec<Rows>, place: FilePlace, follows: Option<FilePlace>) {
         let len = if self.rng.percent(5) { self.rng.between(10_000, 200_000) } else { self.rng.between(0, 900) };
+        self.push_sized(bundle, place, follows, len as usize);
+    }
+
+    fn push_sized(&mut self, bundle: &mut Vec<Rows>, place: FilePlace, follows: Option<FilePlace>, len: usize) {
         // A run may end anywhere.
         if bundle.last().is_none_or(|run| run.file() != place.fingerprint) || self.rng.percent(10) {
             let of = RowsOf {
@@ -145,7 +149,17 @@ impl World {
             bundle.push(Rows::new(of, follows));
         }
         let run = bundle.last_mut().expect("just made");
-        run.push(&mut self.nonces, &place, place.end_offset - 100, body(&place.fingerprint, place.index, len as usize));
+        run.push(&mut self.nonces, &place, place.end_offset - 100, body(&place.fingerprint, place.index, len));
+    }
+
+    /// Rows of one size of a file of 40.
+    fn append_indices(&mut self, parts: &mut Parts, print: FileFingerprint, indices: std::ops::RangeInclusive<u64>) -> Appending {
+        let mut bundle = Vec::new();
+        for index in indices {
+            let follows = (index > 1).then(|| Self::place(print, index - 1, 40));
+            self.push_sized(&mut bundle, Self::place(print, index, 40), follows, 300);
+        }
+        parts.committer.append_rows(bundle)
     }
 
     /// Appends a bundle, with some of the peer's messages before or behind; it may be under way, or only ahead, when this returns.
@@ -337,4 +351,47 @@ fn the_list_lies_in_the_spool() {
     drop(FileList::open(world.disk.handle(), &world.root, &cabinet()).map(|(mut list, _)| list.rewrite([].iter())));
     assert!(world.disk.files().iter().any(|(path, _)| path.ends_with("files/cabinet.list")));
     drop(parts);
+}
+
+/// I1, I3: a flush that fails takes with it what was computed on top of it, and what comes behind; the feed goes on from its progress, and a power
+/// cut brings none of it back.
+#[test]
+fn what_was_computed_on_top_of_a_failed_flush_is_refused_with_it() {
+    let print = FileFingerprint([9; 32]);
+    for op in [Op::Sync, Op::Write] {
+        for seed in 0..20 {
+            let mut world = World::new(seed);
+            world.all = (1..=40).map(|index| (print, index)).collect();
+            let mut parts = world.open().expect("opens").expect("a healthy disk");
+            let mut first = world.append_indices(&mut parts, print, 1..=10);
+            parts.committer.settle();
+            assert_eq!(first.poll(), Some(Ok(())));
+            let mut under_way = world.append_indices(&mut parts, print, 11..=20);
+            parts.committer.go();
+            let mut on_top = world.append_indices(&mut parts, print, 21..=30);
+            assert!(under_way.poll().is_none() && on_top.poll().is_none(), "nobody is answered before the sync");
+            let mut behind = world.append_indices(&mut parts, print, 31..=35);
+            world.disk.fail(op, 0, 1, Errno::Io);
+            parts.committer.go();
+            for refused in [&mut under_way, &mut on_top, &mut behind] {
+                assert!(refused.poll().is_some_and(|answer| answer.is_err()), "{op:?}");
+            }
+            assert_eq!(World::progress(&parts), Some(World::place(print, 10, 40)));
+            let mut later = world.append_indices(&mut parts, print, 36..=40);
+            assert!(later.poll().is_some_and(|answer| answer.is_err()), "it does not follow what is durable");
+            if seed % 2 == 0 {
+                let mut again = world.append_indices(&mut parts, print, 11..=40);
+                parts.committer.settle();
+                assert_eq!(again.poll(), Some(Ok(())));
+            }
+            world.verify(&mut parts).unwrap_or_else(|error| panic!("{op:?}, seed {seed}: {error}"));
+            let before = World::progress(&parts);
+            assert!(world.disk.violations().is_empty());
+            world.disk = if seed % 4 < 2 { world.disk.power_cut() } else { world.disk.kill() };
+            drop(parts);
+            let mut parts = world.open().expect("opens").expect("a healthy disk");
+            world.verify(&mut parts).unwrap_or_else(|error| panic!("{op:?}, seed {seed}: {error}"));
+            assert_eq!(World::progress(&parts), before, "{op:?}, seed {seed}");
+        }
+    }
 }

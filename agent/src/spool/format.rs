@@ -292,17 +292,74 @@ pub struct RecordLayout {
 /// associated data: the range of prefix and header in `out`.
 pub fn put_record_header(out: &mut Vec<u8>, id: &SegmentId, header: &RecordHeaderV1, sealed_len: usize) -> Range<usize> {
     let start = out.len();
-    let mut buffer = [0; limits::RECORD_HEADER_BYTES_MAX];
-    let payload = &*postcard::to_slice(header, &mut buffer).expect("the parts of a header are bounded");
     out.extend_from_slice(&RECORD_MAGIC);
-    out.extend_from_slice(&(payload.len() as u16).to_le_bytes());
-    out.push(RECORD_V1);
-    out.push(0);
+    out.extend_from_slice(&[0, 0, RECORD_V1, 0]);
     out.extend_from_slice(&(sealed_len as u32).to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed(id), &out[start..]), payload);
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(payload);
+    out.extend_from_slice(&[0; 4]);
+    put_header(out, header);
+    let len = out.len() - start - PREFIX_BYTES;
+    assert!(len <= limits::RECORD_HEADER_BYTES_MAX, "the parts of a header are bounded");
+    out[start + 4..start + 6].copy_from_slice(&(len as u16).to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed(id), &out[start..start + 12]), &out[start + PREFIX_BYTES..]);
+    out[start + 12..start + PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
     start..out.len()
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// A header as postcard has it, field by field: this is done for every record, and postcard goes byte by byte. A test holds the two together.
+fn put_header(out: &mut Vec<u8>, header: &RecordHeaderV1) {
+    put_bytes(out, header.feed.as_bytes());
+    put_varint(out, header.seq);
+    put_varint(out, u64::from(header.flags));
+    out.extend_from_slice(&header.chain_before.0);
+    out.extend_from_slice(&header.digest.0);
+    out.extend_from_slice(&header.nonce.0);
+    put_varint(out, header.synced_through);
+    let at = header.received_at_ms;
+    put_varint(out, (at.cast_unsigned() << 1) ^ (at >> 63).cast_unsigned());
+    out.extend_from_slice(&header.identity_fingerprint);
+    out.extend_from_slice(&header.body_fingerprint);
+    put_bytes(out, &header.control_id);
+    match &header.origin {
+        OriginV1::Peer { peer } => {
+            out.push(0);
+            put_bytes(out, peer.as_bytes());
+        }
+        OriginV1::File { place, start_offset, name, content } => {
+            out.push(1);
+            out.extend_from_slice(&place.fingerprint.0);
+            put_varint(out, place.index);
+            put_varint(out, place.end_offset);
+            out.push(u8::from(place.last));
+            put_varint(out, *start_offset);
+            put_bytes(out, name.as_bytes());
+            out.push(*content as u8);
+        }
+        OriginV1::Http { peer, media_type } => {
+            out.push(2);
+            put_bytes(out, peer.as_bytes());
+            put_bytes(out, media_type.as_bytes());
+        }
+    }
+    match header.resend_of {
+        None => out.push(0),
+        Some(seq) => {
+            out.push(1);
+            put_varint(out, seq);
+        }
+    }
 }
 
 pub fn put_body_crc(out: &mut Vec<u8>, sealed: Range<usize>) {

@@ -57,6 +57,38 @@ fn a_record_header_keeps_its_bytes() {
     assert_eq!(record_layout(prefix).unwrap().total, bound.end + 20 + BODY_CRC_BYTES);
 }
 
+/// Headers are put together by hand, for speed; what comes out is postcard's.
+#[test]
+fn a_record_header_is_as_postcard_has_it() {
+    let numbers = [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::from(u32::MAX), 1 << 35, i64::MAX as u64, u64::MAX];
+    let contents =
+        [Content::Octets, Content::Hl7V2, Content::Csv, Content::Text, Content::X12, Content::Json, Content::FhirJson].into_iter().cycle();
+    for (n, content) in numbers.into_iter().zip(contents) {
+        let text = "x".repeat((n % 200) as usize);
+        let place = FilePlace { fingerprint: FileFingerprint([6; 32]), index: n, end_offset: n / 3, last: n % 2 == 0 };
+        for origin in [
+            OriginV1::Peer { peer: text.clone() },
+            OriginV1::File { place, start_offset: n / 7, name: text.clone(), content },
+            OriginV1::Http { peer: text.clone(), media_type: "text/csv".into() },
+        ] {
+            let header = RecordHeaderV1 {
+                feed: text.clone(),
+                seq: n,
+                flags: n as u32,
+                synced_through: n / 5,
+                received_at_ms: n.cast_signed(),
+                control_id: text.clone().into_bytes(),
+                origin,
+                resend_of: (n % 3 == 0).then_some(n),
+                ..record_header()
+            };
+            let mut out = Vec::new();
+            put_record_header(&mut out, &SegmentId([7; 16]), &header, 20);
+            assert_eq!(out[PREFIX_BYTES..], postcard::to_stdvec(&header).unwrap(), "{header:?}");
+        }
+    }
+}
+
 #[test]
 fn a_segment_header_keeps_its_bytes() {
     let header = SegmentHeaderV1 {
