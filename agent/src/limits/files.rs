@@ -61,7 +61,7 @@ pub const FILE_BATCH_BYTES: u64 = MIB;
 pub const FILE_BUNDLE_RECORDS: usize = 512;
 pub const FILE_BUNDLE_BYTES: usize = 128 * KIB as usize;
 pub const FILE_BUNDLES: usize = 2;
-/// The same for the one feed at a time that goes through a large file.
+/// The same for the one feed at a time that goes through a large file: as many as two flushes take, one being written, one being filled.
 pub const FILE_WIDE_RECORDS: usize = 2048;
 pub const FILE_WIDE_BYTES: usize = 512 * KIB as usize;
 pub const FILE_WIDE_BUNDLES: usize = 12;

@@ -9,6 +9,8 @@
 //!                         whose header says where the failed segment ends
 //! ```
 //!
+//! Records of files come in runs and take the same way, but the next flush of them is computed while one is written: see `flight`.
+//!
 //! The outcome is per segment file, not per batch: a lane that cannot be written does not fail the others. A duplicate of a record in the same
 //! flush waits for that record's outcome. Where the segments of a lane begin and end is in `lane`. [`Committer`] is synchronous and has no thread; `queue` wraps it in one.
 
