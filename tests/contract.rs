@@ -19,7 +19,7 @@ use siteward::contract::topic::{self, Kind};
 use siteward::contract::{Audit, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt};
 use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
 use siteward::rollout::command::{self, Allowed, Answer, COMMAND_TYPE, Challenge, CommandDesk, Decision, VerbName};
-use siteward::rollout::report::{self, About, Attempt, Reported, Running};
+use siteward::rollout::report::{self, About, Attempt, Commands, Reported, Running};
 
 const TIME: &str = "2026-11-01T00:00:00.000Z";
 
@@ -210,7 +210,19 @@ fn reports() -> Vec<(&'static str, Value)> {
         let running = Running { revision, digest, since: TIME.into(), document };
         let (schema, effective_digest, retired_feeds) = (report::SCHEMA, digest, vec![FeedId::new("old").expect("a name")]);
         let (version, time, clock_suspect) = ("0.1.0", TIME.to_owned(), revision == 0);
-        json!(Reported { schema, gateway: gateway(), version, running, tried, effective_digest, retired_feeds, time, clock_suspect })
+        let commands = Commands { challenge: "0f".repeat(16), highest_counter: u64::MAX, allowed: VerbName::ALL.to_vec() };
+        json!(Reported {
+            schema,
+            gateway: gateway(),
+            version,
+            running,
+            tried,
+            effective_digest,
+            retired_feeds,
+            commands,
+            time,
+            clock_suspect
+        })
     };
     let mut all =
         vec![report(0, None, None), report(41, Some(about(None)), Some(Attempt { revision: None, ..attempt("refused", None, None) }))];

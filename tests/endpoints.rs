@@ -144,7 +144,7 @@ async fn a_kept_document_arrives_and_the_reported_state_is_there_for_whoever_com
     timeout(wait::EVENTUALLY, audit).await.expect("it is answered").expect("it was published");
     keep(&broker, DESIRED, "document 2").await;
     let inbound = timeout(wait::EVENTUALLY, gateway.mail.inbound.recv()).await.expect("the next one comes");
-    assert_eq!(inbound, Some(Inbound::Desired { payload: Bytes::from_static(b"document 2"), retained: false }));
+    assert_eq!(inbound, Some(Inbound::Desired { payload: Bytes::from_static(b"document 2"), retained: true }));
     let plain = broker.plain();
     let kept = tokio::task::spawn_blocking(move || observer::retained(plain, REPORTED)).await.expect("it does not panic");
     assert_eq!(kept.as_deref(), Some(&b"{\"schema\":1}"[..]));

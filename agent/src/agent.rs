@@ -24,8 +24,11 @@ use crate::config::settings::{ExpectSettings, FeedSettings, Settings, SourceSett
 use crate::forward::{Feeds, Forwarder, ForwarderHandle};
 use crate::limits;
 use crate::rollout;
+use crate::rollout::executor::Executor;
+use crate::rollout::orders::Orders;
 use crate::rollout::shell::{Means, Shell};
 use crate::rollout::start::Ground;
+use crate::sources::paused::Pauses;
 use crate::sources::{Parts, Sources};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
@@ -90,7 +93,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         board.feed(&feed.id).describe(feed.about.clone());
     }
     board.set_config(ConfigView::local(&config::show::render(&settings)));
-    let Spool { appender, reader, monitor, closer, recent, resends, lock } = open_spool(&settings, lock, &board).await?;
+    let Spool { appender, reader, monitor, closer, recent, resends, kept, lock } = open_spool(&settings, lock, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
     let mut forwarder =
         Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
@@ -118,13 +121,18 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         message_bytes_max: settings.spool.message_bytes_max,
         told,
     };
-    let (mut sources, handle) = Sources::new(parts);
+    let path = settings.spool.path.clone();
+    let pauses = tokio::task::spawn_blocking(move || Pauses::open(Arc::new(spool::disk::RealDisk), &path)).await;
+    let (mut sources, handle) = Sources::new(parts, pauses.map_err(|_| RunError::Panicked("reading which feeds are paused"))?);
     // Every feed is bound once before READY, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
     if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), &stopped).await {
         tracing::error!("the feeds cannot be taken up: {error}");
     }
     tasks.spawn(sources.run(stopped.clone()));
-    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup };
+    let executor = Executor::of(&desk, &mail, handle.clone(), kept);
+    let highest = started.machine.ledger().highest_command;
+    let orders = tokio::task::block_in_place(|| Orders::new(&started.ground.local_settings, highest, executor));
+    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders };
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
     tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));

@@ -5,11 +5,13 @@
 //!   event is one line and nobody outside can write lines of their own.
 //! - `SITEWARD_LOG` sets the level of this program's own modules: `debug`, or `info,siteward::spool=trace`. Libraries stay at `warn`, whatever
 //!   is asked: at their finer levels some of them print what they carry.
+//! - [`set`] changes that level for a while, and [`set`] without one goes back to what was asked at the start.
 //! - A panic is told with its place and thread. Its message is told only if it is a literal of the source: a formatted one may hold data.
 
 use std::fmt;
 use std::io::{IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -23,20 +25,32 @@ use crate::clock;
 pub const VARIABLE: &str = "SITEWARD_LOG";
 const DEFAULT: &str = "warn,siteward=info";
 
+/// Puts another filter in the place of the one that holds; false where it cannot.
+static RELOAD: OnceLock<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>> = OnceLock::new();
+
+/// Sets the level of this program's own modules; `None`: as asked at the start. False where there is no log of ours.
+pub fn set(level: Option<Level>) -> bool {
+    let asked = level.map_or_else(|| std::env::var(VARIABLE).unwrap_or_default(), |level| level.to_string().to_ascii_lowercase());
+    RELOAD.get().is_some_and(|reload| reload(filter(&asked).0))
+}
+
 /// Installs the subscriber and the panic hook. A second call does nothing.
 pub fn init() {
     let style = Style::of_stderr();
     let asked = std::env::var(VARIABLE).unwrap_or_default();
     let (filter, refused) = filter(&asked);
-    let subscriber = tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter)
         .event_format(Line(style))
         .with_writer(std::io::stderr)
-        .finish();
-    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    if tracing::subscriber::set_global_default(builder.finish()).is_err() {
         return;
     }
+    // The first one counts, as that of the subscriber does.
+    let _ = RELOAD.set(Box::new(move |filter| handle.reload(filter).is_ok()));
     std::panic::set_hook(Box::new(move |info| {
         // Nothing can be done about a stderr that is closed.
         let _ = writeln!(std::io::stderr(), "{}{}", style.prefix(Level::ERROR), describe(info));

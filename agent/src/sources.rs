@@ -17,6 +17,7 @@
 
 mod http;
 mod listeners;
+pub mod paused;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use self::paused::{Pause, Pauses};
 use self::running::Source;
 use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::forward::Feeds;
@@ -73,6 +75,7 @@ pub struct LocalEvidence {
 enum Request {
     Apply { feeds: Feeds, answer: oneshot::Sender<Result<Vec<FeedFault>, ConfigureError>> },
     Evidence { answer: oneshot::Sender<LocalEvidence> },
+    Pause { feed: FeedId, pause: Option<Pause>, answer: oneshot::Sender<Result<String, String>> },
 }
 
 /// Why a change was not made, or is not known to be.
@@ -102,6 +105,14 @@ impl SourcesHandle {
             answered.await.unwrap_or(Err(ConfigureError::Stopping))
         };
         timeout(self.deadlines.0, done).await.map_err(|_| ApplyError::TooLong)?.map_err(ApplyError::from)
+    }
+
+    /// Pauses a feed; `None`: resumes it (see `paused`). Both answers are sentences; after the error it is as it was.
+    pub async fn set_paused(&self, feed: FeedId, pause: Option<Pause>) -> Result<String, String> {
+        let stopping = || "the agent is stopping; nothing was changed".to_owned();
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Pause { feed, pause, answer }).await.map_err(|_| stopping())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// `None` while the agent stops, or where no answer came in time.
@@ -149,6 +160,8 @@ pub struct Sources {
     turns: BTreeMap<FeedId, Arc<Semaphore>>,
     /// Feeds whose fault stands on the board.
     faulty: BTreeSet<FeedId>,
+    /// Feeds that have no source until somebody resumes them.
+    pauses: Pauses,
     /// Feeds that the last change touched: when, and whether they had a peer before.
     touched: BTreeMap<FeedId, (Instant, bool)>,
     tasks: JoinSet<()>,
@@ -157,7 +170,7 @@ pub struct Sources {
 
 impl Sources {
     /// Nothing runs yet; the spool was opened with `feeds`.
-    pub fn new(parts: Parts) -> (Self, SourcesHandle) {
+    pub fn new(parts: Parts, pauses: Pauses) -> (Self, SourcesHandle) {
         let (sender, requests) = mpsc::channel(limits::SOURCE_REQUESTS);
         let sources = Self {
             parts,
@@ -168,6 +181,7 @@ impl Sources {
             http_ports: HttpPorts::default(),
             turns: BTreeMap::new(),
             faulty: BTreeSet::new(),
+            pauses,
             touched: BTreeMap::new(),
             tasks: JoinSet::new(),
             requests,
@@ -190,6 +204,7 @@ impl Sources {
                     // Who asked may be gone; what was asked is done all the same.
                     Request::Apply { feeds, answer } => drop(answer.send(self.apply(feeds, &stopping).await)),
                     Request::Evidence { answer } => drop(answer.send(self.evidence())),
+                    Request::Pause { feed, pause, answer } => drop(answer.send(self.set_paused(&feed, pause).await)),
                 },
                 _ = retry.tick() => drop(self.reconcile(true).await), // the faults stand on the board
             }
@@ -216,6 +231,7 @@ impl Sources {
         self.wanted = Arc::clone(&feeds);
         self.parts.told.send_replace(feeds);
         self.touched.clear();
+        self.tell_pauses();
         let gone = self.stop_unwanted().await;
         let faults = self.reconcile(false).await;
         let mut stop = stop.clone();
@@ -244,9 +260,10 @@ impl Sources {
         Ok(faults)
     }
 
-    /// Tells the sources of feeds that are gone to stop; what is returned ends when they have.
+    /// Tells the sources of feeds that are gone or paused to stop; what is returned ends when they have.
     async fn stop_unwanted(&mut self) -> Vec<oneshot::Receiver<()>> {
-        let gone: Vec<FeedId> = self.running.keys().filter(|id| !self.wanted.iter().any(|wanted| wanted.id == **id)).cloned().collect();
+        let gone: Vec<FeedId> =
+            self.running.keys().filter(|id| self.is_paused(id) || !self.wanted.iter().any(|wanted| wanted.id == **id)).cloned().collect();
         let mut ends = Vec::new();
         for id in gone {
             if let Some(source) = self.running.remove(&id) {
@@ -261,7 +278,7 @@ impl Sources {
     async fn reconcile(&mut self, again: bool) -> Vec<FeedFault> {
         let (mut listeners, mut posted) = (Vec::new(), Vec::new());
         self.release_other_kinds().await;
-        for feed in self.wanted.iter().cloned().collect::<Vec<_>>() {
+        for feed in self.wanted.iter().filter(|feed| !self.is_paused(&feed.id)).cloned().collect::<Vec<_>>() {
             if let Some(source) = self.running.get_mut(&feed.id)
                 && source.settings.source == feed.source
             {
@@ -315,7 +332,7 @@ impl Sources {
 
     fn evidence(&self) -> LocalEvidence {
         let mut evidence = LocalEvidence::default();
-        for feed in self.wanted.iter() {
+        for feed in self.wanted.iter().filter(|feed| !self.is_paused(&feed.id)) {
             let runs = self.running.get(&feed.id).is_some_and(|source| source.settings.source == feed.source);
             if !runs {
                 evidence.unbound.push(feed.id.clone());

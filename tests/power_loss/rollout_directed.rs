@@ -1,8 +1,10 @@
 //! The rollout on a full disk and behind a damaged ledger: single histories, played out.
 
 use harness::sim::{Errno, Op, SimDisk};
+use siteward::record::FeedId;
 use siteward::rollout::facts::UplinkEvidence;
 use siteward::rollout::{Action, Evidence, Found, Generation, Input, Machine, Now, Offer, Stamp, Store, Verdict};
+use siteward::sources::paused::{Pause, Pauses};
 use std::path::Path;
 
 use super::rollout::{ROOT, TRIAL_MS, World};
@@ -88,4 +90,36 @@ fn a_commit_and_a_rollback_that_both_fail_to_be_written_leave_one_of_the_two() {
         let runs = machine.committed().0.revision();
         assert!(runs == offer.facts.revision || cut && runs == 0, "{runs}");
     }
+}
+
+/// What is paused is what it was, or what was asked for, wherever the power goes; and once it was said to be so, that is what it is.
+#[test]
+fn a_pause_survives_a_power_cut_or_never_was() {
+    let (a, b) = (FeedId::new("a").expect("a name"), FeedId::new("b").expect("a name"));
+    let orders = [(&a, true), (&b, true), (&a, false), (&a, true), (&a, false), (&b, false)];
+    let pause = |on: bool| on.then(|| Pause { who: "kim".into(), why: "moving".into(), at_ms: 0 });
+    let open = |disk: &SimDisk| Pauses::open(disk.handle(), Path::new(ROOT));
+    let paused = |pauses: &Pauses| (pauses.is_paused(&a), pauses.is_paused(&b));
+    let (mut cuts, mut done) = (0, 0);
+    for seed in 0..60 {
+        let mut disk = SimDisk::new(seed, Path::new(ROOT));
+        for (step, (feed, on)) in (0..).zip(orders) {
+            let mut pauses = open(&disk);
+            let before = paused(&pauses);
+            disk.freeze_after(1 + (seed + step) % 8);
+            let set = pauses.set(feed, pause(on));
+            disk = disk.power_cut();
+            let found = paused(&open(&disk));
+            let asked = if *feed == a { (on, before.1) } else { (before.0, on) };
+            assert!(found == before || found == asked, "seed {seed}: {found:?} is neither {before:?} nor {asked:?}");
+            match set {
+                Ok(()) => {
+                    done += 1;
+                    assert_eq!(found, asked, "seed {seed}: it was said to be done");
+                }
+                Err(_) => cuts += 1,
+            }
+        }
+    }
+    assert!(cuts > 20 && done > 20, "{cuts} {done}");
 }

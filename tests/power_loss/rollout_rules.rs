@@ -4,7 +4,7 @@ use siteward::limits::HISTORY_KEPT;
 use siteward::record::FeedId;
 use siteward::rollout::facts::{Proof, UplinkEvidence};
 use siteward::rollout::ledger::{Ledger, Stage, Standing};
-use siteward::rollout::report::{Surroundings, reported};
+use siteward::rollout::report::{Commands, Surroundings, reported};
 use siteward::rollout::{ConfirmBy, Generation, Stamp};
 
 use super::{Check, TRIAL_MS, World, config, require};
@@ -28,7 +28,8 @@ impl World {
         let (machine, _) = self.machine.as_ref().expect("running");
         let wall = Stamp { unix_ms: 0, suspect: true };
         let gateway = FeedId::new("gw").expect("a name");
-        let around = Surroundings { gateway, effective_digest: None, retired_feeds: Vec::new(), wall };
+        let commands = Commands { challenge: String::new(), highest_counter: 0, allowed: Vec::new() };
+        let around = Surroundings { gateway, effective_digest: None, retired_feeds: Vec::new(), commands, wall };
         let Some(report) = reported(machine, around) else { return Ok(()) };
         let running = report.running.revision;
         self.is_durable(|ledger| ledger.committed.revision() == running, "reported as running, and not on disk")?;

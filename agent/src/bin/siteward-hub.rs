@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use siteward::config::settings::Endpoint;
+use siteward::hub::command;
 use siteward::hub::config;
 use siteward::hub::keys::{self, Passphrase};
 use siteward::hub::receive::{self, Options, parse_endpoint};
+use siteward::limits::HUB_COMMAND_WAIT;
 use siteward::record::Name;
+use siteward::rollout::command::{Answer, Outcome};
 use siteward::uplink::tls::TlsFiles;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -33,6 +36,9 @@ enum Command {
     /// Check, sign and publish configuration documents.
     #[command(subcommand)]
     Config(Config),
+    /// Sign commands for one gateway, send them, and wait for what became of them.
+    #[command(name = "command", subcommand)]
+    Order(Commands),
     /// Print the version.
     Version,
 }
@@ -81,6 +87,84 @@ enum Config {
         client_id: String,
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// Print what a gateway reports for whoever signs a command: challenge, highest counter, what it allows.
+    Standing(To),
+    /// Sign a command for what the gateway reported last: read from the broker with `command standing`, or given by hand.
+    Sign {
+        #[arg(long)]
+        gateway: Name,
+        /// The challenge it reports.
+        #[arg(long)]
+        challenge: String,
+        /// The highest counter it reports; the command gets the next one.
+        #[arg(long, value_name = "COUNTER")]
+        highest: u64,
+        #[command(flatten)]
+        wish: Wished,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Send a signed command and print its result; it is carried out at most once, however often it is sent.
+    Send {
+        #[command(flatten)]
+        to: To,
+        /// Seconds to wait for the result.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+        file: PathBuf,
+    },
+    /// All at once: read what the gateway reported, sign, send, and print the result.
+    Run {
+        #[command(flatten)]
+        to: To,
+        #[command(flatten)]
+        wish: Wished,
+        /// Seconds to wait for the result.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct To {
+    #[command(flatten)]
+    broker: Broker,
+    #[arg(long)]
+    site: Name,
+    #[arg(long)]
+    gateway: Name,
+    /// Our name at the broker.
+    #[arg(long, value_name = "ID", default_value = "siteward-hub-command")]
+    client_id: String,
+}
+
+impl To {
+    fn push(self) -> Result<config::Push, String> {
+        let endpoint = self.broker.endpoint.clone();
+        Ok(config::Push { broker: endpoint, tls: self.broker.tls()?, client_id: self.client_id, site: self.site, gateway: self.gateway })
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Wished {
+    /// Private key that signs: of `keys generate`, or PEM (PKCS#8). Once for each signature.
+    #[arg(long = "sign-with", value_name = "FILE", required = true)]
+    keys: Vec<PathBuf>,
+    /// Who wants it.
+    #[arg(long)]
+    author: String,
+    /// Why; it is audited at the gateway.
+    #[arg(long)]
+    reason: String,
+    /// pause_feed, resume_feed, accept_resend, release_quarantine, drop_quarantine, checkpoint, diagnose or log_level.
+    verb: String,
+    /// Its arguments: feed=or-usage, for_s=600, first=7, last=9, level=debug.
+    #[arg(value_name = "NAME=VALUE")]
+    args: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -134,6 +218,7 @@ fn main() -> ExitCode {
             println!("{id}  {name}.pub");
         })),
         Command::Config(command) => configure(command),
+        Command::Order(command) => order(command),
         Command::Version => {
             println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -184,7 +269,7 @@ fn lint(file: &Path, bootstrap: Option<&Path>) -> Result<config::Linted, String>
     Ok(linted)
 }
 
-fn sign(linted: &config::Linted, files: &[PathBuf], out: &Path) -> Result<(), String> {
+fn signers(files: &[PathBuf]) -> Result<Vec<keys::Signer>, String> {
     let mut signers = Vec::with_capacity(files.len());
     for file in files {
         let (signer, sealed) = keys::open(file, &Passphrase::usual())?;
@@ -193,6 +278,58 @@ fn sign(linted: &config::Linted, files: &[PathBuf], out: &Path) -> Result<(), St
         }
         signers.push(signer);
     }
+    Ok(signers)
+}
+
+/// 0: done; 1: nothing came of it, or nothing is known; 3: the gateway refused or failed, or it is in doubt.
+fn order(command: Commands) -> ExitCode {
+    match ordered(command) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(answer)) => {
+            println!("{}", serde_json::to_string_pretty(&answer).expect("plain values"));
+            if answer.outcome == Outcome::Done { ExitCode::SUCCESS } else { ExitCode::from(3) }
+        }
+        Err(why) => told(Err(why)),
+    }
+}
+
+fn ordered(commands: Commands) -> Result<Option<Answer>, String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    let within = |wait: Option<u64>| wait.map_or(HUB_COMMAND_WAIT, Duration::from_secs);
+    match commands {
+        Commands::Standing(to) => {
+            let standing = runtime.block_on(command::standing(&to.push()?))?;
+            let allowed: Vec<&str> = standing.allowed.iter().map(|verb| verb.as_str()).collect();
+            println!("challenge {}\nhighest {}\nallowed {}", standing.challenge, standing.highest_counter, allowed.join(" "));
+            Ok(None)
+        }
+        Commands::Sign { gateway, challenge, highest, wish, out } => {
+            let standing = command::Standing { challenge, highest_counter: highest, allowed: Vec::new() };
+            let envelope = signed(&wish, &gateway, &standing)?;
+            std::fs::write(&out, envelope).map_err(|error| format!("{}: cannot be written: {error}", out.display()))?;
+            println!("{}: command {} for {gateway}", out.display(), highest + 1);
+            Ok(None)
+        }
+        Commands::Send { to, wait, file } => runtime.block_on(command::send(&to.push()?, &file, within(wait))).map(Some),
+        Commands::Run { to, wish, wait } => {
+            let to = to.push()?;
+            let standing = runtime.block_on(command::standing(&to))?;
+            let envelope = signed(&wish, &to.gateway, &standing)?;
+            runtime.block_on(command::send_bytes(&to, envelope.into_bytes(), within(wait))).map(Some)
+        }
+    }
+}
+
+fn signed(wish: &Wished, gateway: &Name, standing: &command::Standing) -> Result<String, String> {
+    let read = command::Wish::read(&wish.verb, &wish.args, &wish.author, &wish.reason)?;
+    if !standing.allowed.is_empty() && !standing.allowed.contains(&read.verb) {
+        eprintln!("warning: {gateway} does not list {} among the commands it takes", read.verb);
+    }
+    command::sign(&read, gateway, standing, &signers(&wish.keys)?)
+}
+
+fn sign(linted: &config::Linted, files: &[PathBuf], out: &Path) -> Result<(), String> {
+    let signers = signers(files)?;
     let envelope = config::sign(linted, &signers)?;
     std::fs::write(out, envelope).map_err(|error| format!("{}: cannot be written: {error}", out.display()))?;
     println!("{}: revision {}, {} signatures", out.display(), linted.document.header.revision, signers.len());

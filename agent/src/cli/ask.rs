@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print};
 use crate::status::control::{self, AskError};
-use crate::status::question::Request;
+use crate::status::question::{Order, Request};
+use crate::status::table::printable;
 use crate::status::watching::Line;
 use crate::{clock, config};
 
@@ -25,6 +26,18 @@ pub(super) fn ask<T: DeserializeOwned>(file: &Path, request: &Request) -> Result
     let socket = config::control_socket(file)?;
     let answer = runtime()?.block_on(control::ask(&socket, request)).map_err(other)?;
     serde_json::from_value(answer).map_err(|_| other(AskError::Unusable(socket)))
+}
+
+#[derive(Deserialize)]
+struct Done {
+    done: String,
+}
+
+/// Gives an order in the name of whoever is logged in, and prints what became of it.
+pub(super) fn order(file: &Path, order: impl FnOnce(String) -> Order) -> Result<(), Failure> {
+    let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
+    let done: Done = ask(file, &Request::Do(order(format!("{name} on site"))))?;
+    print(&printable(&format!("{}\n", done.done)))
 }
 
 /// Watches. `Ok(false)`: the agent went away before the watch had ended.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::ask::{ask, print_json};
+use super::ask::{ask, order, print_json};
 use super::lines::diff;
 use super::{Failure, print};
 use crate::limits::DOCUMENT_BYTES_MAX;
@@ -37,9 +37,7 @@ pub(super) fn compare(file: &Path) -> Result<(), Failure> {
 }
 
 pub(super) fn rollback(file: &Path, why: &str) -> Result<(), Failure> {
-    let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
-    let done: Done = ask(file, &Request::Do(Order::ConfigRollback { by: format!("{name} on site"), why: why.to_owned() }))?;
-    print(&printable(&format!("{}\n", done.done)))
+    order(file, |by| Order::ConfigRollback { by, why: why.to_owned() })
 }
 
 /// Hands a signed document over. The answer comes when it is stored or refused; what becomes of it takes until the end of its trial.

@@ -30,11 +30,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ask::order;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_FILE, Faults};
 use crate::limits;
-use crate::status::question::MessagesQuestion;
+use crate::status::question::{MessagesQuestion, Order};
 
 pub const EXIT_OK: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
@@ -129,6 +130,10 @@ enum FeedsAction {
         #[arg(long)]
         json: bool,
     },
+    /// Stops taking messages from a feed's senders, also over restarts of the agent, until `resume`; what it holds is still forwarded
+    Pause(OnFeed),
+    /// Takes messages again from the senders of a paused feed
+    Resume(OnFeed),
     /// Shows how a file would be split and what of it would not be captured; captures nothing and needs no running agent
     Try {
         #[command(flatten)]
@@ -162,6 +167,17 @@ enum FeedsAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+struct OnFeed {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[arg(long)]
+    feed: String,
+    /// Why; audited and reported
+    #[arg(long, value_name = "REASON")]
+    why: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -224,6 +240,40 @@ enum QuarantineAction {
         #[arg(long)]
         json: bool,
     },
+    /// Sends records to the hub after all, under the identity they had, and removes each when it is acknowledged
+    Release {
+        #[command(flatten)]
+        at: OnFeed,
+        #[command(flatten)]
+        range: SeqRange,
+    },
+    /// Removes records, or entries by their ids, for good
+    Drop {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Of this feed, from --first to --last
+        #[arg(long, requires_all = ["first", "last"], conflicts_with = "entries", required_unless_present = "entries")]
+        feed: Option<String>,
+        #[arg(long, value_name = "SEQ", requires = "feed")]
+        first: Option<u64>,
+        #[arg(long, value_name = "SEQ", requires = "feed")]
+        last: Option<u64>,
+        /// Why; audited and reported
+        #[arg(long, value_name = "REASON")]
+        why: String,
+        /// Ids as `quarantine list` shows them
+        entries: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct SeqRange {
+    /// The first seq
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    first: u64,
+    /// The last seq
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    last: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -302,6 +352,8 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
             FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, &feed, time, json),
+            FeedsAction::Pause(OnFeed { config, feed, why }) => order(&config.config, |by| Order::PauseFeed { feed, by, why }),
+            FeedsAction::Resume(OnFeed { config, feed, why }) => order(&config.config, |by| Order::ResumeFeed { feed, by, why }),
             FeedsAction::Try { config, feed, limit, json, file } => {
                 trial::try_file(&config.config, &trial::Asked { feed: &feed, path: &file, rows: limit as usize, json })
             }
@@ -317,7 +369,17 @@ fn carry_out(command: Command) -> Result<(), Failure> {
             messages::duplicates(&config.config, feed, control_id, limit, json)
         }
         Command::Sniff { config, feed, count, timeout, json } => sniff::sniff(&config.config, &feed, count, timeout, json),
-        Command::Quarantine(QuarantineAction::List { config, feed, json }) => quarantine::list(&config.config, feed, json),
+        Command::Quarantine(action) => match action {
+            QuarantineAction::List { config, feed, json } => quarantine::list(&config.config, feed, json),
+            QuarantineAction::Release { at: OnFeed { config, feed, why }, range: SeqRange { first, last } } => {
+                order(&config.config, |by| Order::ReleaseQuarantine { feed, first, last, by, why })
+            }
+            QuarantineAction::Drop { config, feed: Some(feed), first, last, why, .. } => {
+                let (first, last) = (first.unwrap_or(1), last.unwrap_or(0));
+                order(&config.config, |by| Order::DropQuarantine { feed, first, last, by, why })
+            }
+            QuarantineAction::Drop { config, why, entries, .. } => order(&config.config, |by| Order::DropEntries { entries, by, why }),
+        },
         Command::Config(ConfigAction::Show(at)) => config::show(&at.config),
         Command::Config(ConfigAction::History { config, json }) => config::history(&config.config, json),
         Command::Config(ConfigAction::Diff(at)) => config::compare(&at.config),

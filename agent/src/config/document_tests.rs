@@ -328,10 +328,26 @@ fn anchors_are_read_from_files_and_told_by_entry_when_they_cannot_be() {
         ("keys = [\"a.pub\", \"a.pub\"]", "trust.keys: lists a file twice"),
         ("keys = []", "trust.keys: must list 1 to 16 files"),
         ("recovery_threshold = 2", "trust.recovery_threshold: stands without the keys it counts"),
+        ("command_threshold = 2", "trust.command_threshold: stands without the keys it counts"),
+        ("commands = [\"checkpoint\", \"shell\"]", "trust.commands: entry 2 is no command; known are pause_feed, "),
     ] {
         let told = load(trust).unwrap_err();
         assert!(told.contains(part), "{part}: {told}");
     }
+    let file = dir.path().join("siteward.toml");
+    let settings = |trust: &str| {
+        let text = LOCAL.split("[trust]").next().unwrap().to_owned() + "[trust]\n" + trust;
+        parse_text(&file, &text).unwrap().trust
+    };
+    let signs = |trust: &str, seed: u8| {
+        let anchors = Anchors::for_commands(&settings(trust)).unwrap();
+        anchors.verify(&signed(GOOD.as_bytes(), &[seed]), DOCUMENT_TYPE).is_ok()
+    };
+    assert!(signs("keys = [\"a.pub\"]", 1) && !signs("keys = [\"a.pub\"]", 2));
+    assert!(!signs("keys = [\"a.pub\"]\nrecovery_keys = [\"b.pub\"]", 2), "recovery keys sign no commands");
+    let own = "keys = [\"a.pub\"]\ncommand_keys = [\"b.pub\"]";
+    assert!(signs(own, 2) && !signs(own, 1), "keys of their own are the only ones");
+    assert!(settings("commands = []").commands.is_empty() && !settings("").commands.is_empty());
     std::fs::set_permissions(dir.path().join("a.pub"), PermissionsExt::from_mode(0o666)).unwrap();
     assert!(load("keys = [\"a.pub\"]").unwrap_err().contains("everybody on this machine can change"));
 }

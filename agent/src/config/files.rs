@@ -34,7 +34,7 @@ pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f:
     check_pair(uplink.cert.given(), (&uplink.key, &uplink.credential), base, credentials, f);
     spool_key(merged, base, credentials, f);
     check_feeds(&merged.feeds, base, credentials, f);
-    for keys in [&merged.trust.keys, &merged.trust.recovery_keys] {
+    for keys in [&merged.trust.keys, &merged.trust.recovery_keys, &merged.trust.command_keys] {
         check_anchors(keys, base, f);
     }
 }

@@ -43,6 +43,11 @@ pub(super) struct Trust {
     pub threshold: Option<At<u64>>,
     pub recovery_keys: Field<Vec<String>>,
     pub recovery_threshold: Option<At<u64>>,
+    /// Default: what neither publishes nor ends anything that was kept back.
+    pub commands: Field<Vec<String>>,
+    /// Default: those of documents.
+    pub command_keys: Field<Vec<String>>,
+    pub command_threshold: Option<At<u64>>,
 }
 
 #[derive(Debug)]
@@ -168,6 +173,9 @@ fn trust(w: written::Trust) -> Trust {
         threshold: w.threshold.or(1, at, "threshold"),
         recovery_keys: w.recovery_keys,
         recovery_threshold: w.recovery_threshold.or(1, at, "recovery_threshold"),
+        commands: w.commands,
+        command_keys: w.command_keys,
+        command_threshold: w.command_threshold.or(1, at, "command_threshold"),
     }
 }
 

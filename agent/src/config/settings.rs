@@ -8,6 +8,7 @@ use std::time::Duration;
 pub use super::about::About;
 pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
+use crate::rollout::command::Allowed;
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
 pub use crate::source::http::HttpSettings;
@@ -43,7 +44,7 @@ pub struct SpoolSettings {
     pub message_bytes_max: u64,
 }
 
-/// Who may sign documents.
+/// Who may sign documents and commands, and which commands are carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustSettings {
     /// PEM files; empty: no document is taken.
@@ -53,6 +54,11 @@ pub struct TrustSettings {
     /// A second set, for what the first must not do.
     pub recovery_keys: Vec<PathBuf>,
     pub recovery_threshold: usize,
+    /// Which commands are carried out.
+    pub commands: Allowed,
+    /// Who may sign them; empty: who may sign documents.
+    pub command_keys: Vec<PathBuf>,
+    pub command_threshold: usize,
 }
 
 /// Where the spool key comes from.

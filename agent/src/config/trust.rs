@@ -11,7 +11,8 @@
 //! 2. Enough distinct keys of `keys`, or of `recovery_keys`: verified. Signatures that are not good do not spoil the others; they are the reason
 //!    told where the rest is not enough.
 //! 3. Without `[trust]` there are no anchors and every document is refused: a gateway takes orders from nobody unless told whom.
-//! 4. Files are read when the anchors are loaded, at start. They are never changed by a document.
+//! 4. Commands are signed by the usual keys too, or by `command_keys` where these are listed; never by those for recovery.
+//! 5. Files are read when the anchors are loaded, at start. They are never changed by a document.
 
 use std::path::Path;
 
@@ -152,6 +153,16 @@ impl Anchors {
             Some(index) => Err(format!("trust.recovery_keys: entry {} is one of trust.keys too; keep them apart", index + 1)),
             None => Ok(Self { usual, recovery }),
         }
+    }
+
+    /// Who may sign commands: keys of their own where the local file lists some, else the usual keys of documents. Those for recovery are kept
+    /// apart from daily work and sign none.
+    pub fn for_commands(settings: &TrustSettings) -> Result<Self, String> {
+        let usual = match settings.command_keys.as_slice() {
+            [] => Quorum::load(&settings.keys, settings.threshold, "keys")?,
+            own => Quorum::load(own, settings.command_threshold, "command_keys")?,
+        };
+        Ok(Self { usual, recovery: Quorum::default() })
     }
 
     /// Of keys that are at hand already.

@@ -26,6 +26,7 @@ use super::settings::{
 use super::written::{Forward, Phi};
 use crate::limits;
 use crate::record::{FeedId, Name, Stage};
+use crate::rollout::command::{Allowed, VerbName};
 
 /// `Some` only without faults. `base`: relative paths are taken from here.
 pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Option<Settings> {
@@ -57,8 +58,24 @@ fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option
 fn trust(m: &Trust, base: &Path, f: &mut FaultList) -> Option<TrustSettings> {
     let keys = quorum(&m.keys, m.threshold.as_ref(), base, f);
     let recovery = quorum(&m.recovery_keys, m.recovery_threshold.as_ref(), base, f);
+    let command = quorum(&m.command_keys, m.command_threshold.as_ref(), base, f);
+    let commands = commands(&m.commands, f);
     let ((keys, threshold), (recovery_keys, recovery_threshold)) = (keys?, recovery?);
-    Some(TrustSettings { keys, threshold, recovery_keys, recovery_threshold })
+    let (command_keys, command_threshold) = command?;
+    Some(TrustSettings { keys, threshold, recovery_keys, recovery_threshold, commands: commands?, command_keys, command_threshold })
+}
+
+/// The commands this gateway takes.
+fn commands(m: &Field<Vec<String>>, f: &mut FaultList) -> Option<Allowed> {
+    let at = match m {
+        Field::Given(at) => at,
+        Field::Bad => return None,
+        Field::Absent => return Some(Allowed::default()),
+    };
+    match Allowed::of(at.value.iter().map(String::as_str)) {
+        Ok(allowed) => Some(allowed),
+        Err(index) => f.refuse(&at.place, format!("entry {} is no command; known are {}", index + 1, VerbName::list())),
+    }
 }
 
 /// Keys and how many of them it takes.

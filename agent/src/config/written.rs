@@ -40,6 +40,9 @@ pub(super) struct Trust {
     pub threshold: Field<u64>,
     pub recovery_keys: Field<Vec<String>>,
     pub recovery_threshold: Field<u64>,
+    pub commands: Field<Vec<String>>,
+    pub command_keys: Field<Vec<String>>,
+    pub command_threshold: Field<u64>,
 }
 
 #[derive(Debug)]
@@ -169,6 +172,9 @@ fn trust(mut s: Section<'_, '_>, f: &mut FaultList) -> Trust {
         threshold: s.read(f, "threshold", whole),
         recovery_keys: s.read(f, "recovery_keys", texts),
         recovery_threshold: s.read(f, "recovery_threshold", whole),
+        commands: s.read(f, "commands", texts),
+        command_keys: s.read(f, "command_keys", texts),
+        command_threshold: s.read(f, "command_threshold", whole),
     };
     s.finish(f);
     trust

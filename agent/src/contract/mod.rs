@@ -10,7 +10,7 @@
 //! | `receipt` | hub | no | [`Receipt`] |
 //! | `config/desired` | hub | yes | a signed document: DSSE envelope, at most `DOCUMENT_BYTES_MAX` |
 //! | `config/reported` | gateway | yes | JSON: which revision runs, which was tried and what became of it; again on every connection |
-//! | `command` | hub | never: a kept one is ignored | a signed command: DSSE envelope (`rollout::command`) |
+//! | `command` | hub | never: a kept one is refused | a signed command: DSSE envelope (`rollout::command`) |
 //! | `command/result` | gateway | no | JSON: `rollout::command::Answer`, at least once |
 //! | `audit` | gateway | no | [`Audit`], at least once |
 //!

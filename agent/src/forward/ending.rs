@@ -16,7 +16,7 @@ impl Core {
         self.stopping = true;
     }
 
-    /// Every feed tells its head once more.
+    /// Every feed tells its head once more; at the end, or because somebody asks.
     pub fn last_heads(&mut self, now: Instant) {
         for feed in self.feeds.iter_mut().filter(|feed| feed.head.seq > 0) {
             feed.checkpoints.force(now);

@@ -12,9 +12,11 @@ use std::time::Instant;
 
 use super::feed::FeedStart;
 use super::shell::{FeedFacts, Shell};
-use crate::record::{FeedId, Lane};
+use crate::record::{FeedId, Lane, Record};
+use crate::source::charset;
 use crate::spool::FeedInfo;
 use crate::status::condition::Code;
+use crate::uplink::Outgoing;
 
 impl Shell {
     /// Brings the feeds in line with the journal and the configuration.
@@ -58,5 +60,12 @@ impl Shell {
             self.board.clear(Code::FeedRetired, facts.id.as_str());
         }
         self.core.reshape(index, lane, retired);
+    }
+
+    /// A record out of quarantine, as it would have gone.
+    pub(super) fn released(&self, token: u64, record: &Record) -> Outgoing {
+        let facts = self.feeds.iter().find(|facts| facts.id == record.feed);
+        let (lane, charset) = facts.map_or((Lane::Normal, charset::Rule::default()), |facts| (facts.lane, facts.charset));
+        self.publisher.event(token, lane, charset, record)
     }
 }

@@ -14,7 +14,7 @@
 //! Bounds (I4): letters by number and size; inbound by number and `DOCUMENT_BYTES_MAX`, of which one byte more is passed on where a payload is
 //! larger, so that its refusal can be reported. When the rollout does not take what comes, the newest document waits in a place of its own
 //! (it would not come again on this connection) and commands are dropped: they are never executed late, their sender repeats them. A retained
-//! command is no command: it would be executed after every reconnect.
+//! command is refused by the rollout: it would be executed after every reconnect.
 
 use std::collections::HashMap;
 
@@ -29,8 +29,15 @@ use crate::uplink::AckReason;
 /// What the hub sent to the rollout.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Inbound {
-    Desired { payload: Bytes, retained: bool },
-    Command { payload: Bytes },
+    Desired {
+        payload: Bytes,
+        retained: bool,
+    },
+    /// A retained one is no command: it is handed on only so that it can be refused and told.
+    Command {
+        payload: Bytes,
+        retained: bool,
+    },
 }
 
 /// I7: sizes, not content.
@@ -38,7 +45,7 @@ impl std::fmt::Debug for Inbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Desired { payload, retained } => write!(f, "document [{} bytes, retained {retained}]", payload.len()),
-            Self::Command { payload } => write!(f, "command [{} bytes]", payload.len()),
+            Self::Command { payload, retained } => write!(f, "command [{} bytes, retained {retained}]", payload.len()),
         }
     }
 }
@@ -72,37 +79,29 @@ pub enum NotPosted {
 enum Order {
     Post(Letter, oneshot::Sender<Delivered>),
     Replace(Box<UplinkSettings>),
+    Checkpoint,
 }
 
-/// The rollout's end.
-#[derive(Debug)]
-pub struct Mail {
-    pub inbound: mpsc::Receiver<Inbound>,
+/// Posts letters; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Poster {
     orders: mpsc::Sender<Order>,
-    link: watch::Receiver<Option<Endpoint>>,
 }
 
-impl Mail {
-    /// Hands a letter over. The receiver gets the broker's answer; it fails where there will be none: a newer reported state took its place,
-    /// or too many letters wait for a connection.
+impl Poster {
+    /// As [`Mail::post`].
     pub fn post(&self, letter: Letter) -> Result<oneshot::Receiver<Delivered>, NotPosted> {
-        if letter.payload().len() > LETTER_BYTES_MAX {
+        // A record was bounded when it was taken.
+        if !matches!(letter, Letter::Released(_)) && letter.payload().len() > LETTER_BYTES_MAX {
             return Err(NotPosted::TooLarge);
         }
         let (answer, answered) = oneshot::channel();
         self.order(Order::Post(letter, answer)).map(|()| answered)
     }
 
-    /// Goes on with other uplink settings; see [`crate::uplink::Uplink::replace`]. What they say of `confirm` and its like counts from the next
-    /// start only: those belong to the bootstrap.
-    pub fn replace_uplink(&self, settings: UplinkSettings) -> Result<(), NotPosted> {
-        assert!(!settings.endpoints.is_empty(), "the bootstrap's endpoints are always among them");
-        self.order(Order::Replace(Box::new(settings)))
-    }
-
-    /// The endpoint we are connected to.
-    pub fn link(&self) -> watch::Receiver<Option<Endpoint>> {
-        self.link.clone()
+    /// Every feed that has something tells its head once more, now.
+    pub fn checkpoint(&self) -> Result<(), NotPosted> {
+        self.order(Order::Checkpoint)
     }
 
     fn order(&self, order: Order) -> Result<(), NotPosted> {
@@ -113,11 +112,45 @@ impl Mail {
     }
 }
 
+/// The rollout's end.
+#[derive(Debug)]
+pub struct Mail {
+    pub inbound: mpsc::Receiver<Inbound>,
+    poster: Poster,
+    link: watch::Receiver<Option<Endpoint>>,
+}
+
+impl Mail {
+    /// Hands a letter over. The receiver gets the broker's answer; it fails where there will be none: a newer reported state took its place,
+    /// or too many letters wait for a connection.
+    pub fn post(&self, letter: Letter) -> Result<oneshot::Receiver<Delivered>, NotPosted> {
+        self.poster.post(letter)
+    }
+
+    /// For others who have something to say.
+    pub fn poster(&self) -> Poster {
+        self.poster.clone()
+    }
+
+    /// Goes on with other uplink settings; see [`crate::uplink::Uplink::replace`]. What they say of `confirm` and its like counts from the next
+    /// start only: those belong to the bootstrap.
+    pub fn replace_uplink(&self, settings: UplinkSettings) -> Result<(), NotPosted> {
+        assert!(!settings.endpoints.is_empty(), "the bootstrap's endpoints are always among them");
+        self.poster.order(Order::Replace(Box::new(settings)))
+    }
+
+    /// The endpoint we are connected to.
+    pub fn link(&self) -> watch::Receiver<Option<Endpoint>> {
+        self.link.clone()
+    }
+}
+
 /// What the shell has to do for the rollout.
 #[derive(Debug)]
 pub(crate) enum Errand {
     Post(u64, Letter),
     Replace(UplinkSettings),
+    Checkpoint,
 }
 
 /// The forwarder's end.
@@ -139,7 +172,7 @@ pub(crate) fn mail() -> (Mail, PostOffice) {
     let (sender, inbound) = mpsc::channel(MAIL_INBOUND);
     let (link, standing) = watch::channel(None);
     let office = PostOffice { orders: taken, inbound: sender, waiting: None, link, last: None, answers: HashMap::new(), next_id: 1 };
-    (Mail { inbound, orders, link: standing }, office)
+    (Mail { inbound, poster: Poster { orders }, link: standing }, office)
 }
 
 impl PostOffice {
@@ -147,6 +180,7 @@ impl PostOffice {
     pub async fn errand(&mut self) -> Option<Errand> {
         match self.orders.recv().await? {
             Order::Replace(settings) => Some(Errand::Replace(*settings)),
+            Order::Checkpoint => Some(Errand::Checkpoint),
             Order::Post(letter, answer) => {
                 let id = self.next_id;
                 self.next_id += 1;
@@ -189,9 +223,9 @@ impl PostOffice {
         self.hand_over();
     }
 
-    /// A command arrived; false: dropped.
+    /// A command arrived; false: dropped. An empty one only removes what the broker kept.
     pub fn command(&mut self, payload: &Bytes, retained: bool) -> bool {
-        !retained && self.inbound.try_send(Inbound::Command { payload: bounded(payload) }).is_ok()
+        payload.is_empty() || self.inbound.try_send(Inbound::Command { payload: bounded(payload), retained }).is_ok()
     }
 
     /// Offers what waits once more.
@@ -223,7 +257,7 @@ mod tests {
         office.desired(&Bytes::from_static(b"old"), true);
         office.desired(&Bytes::from_static(b"new"), true);
         for _ in 0..MAIL_INBOUND {
-            assert_eq!(mail.inbound.recv().await, Some(Inbound::Command { payload: Bytes::from_static(b"c") }));
+            assert_eq!(mail.inbound.recv().await, Some(Inbound::Command { payload: Bytes::from_static(b"c"), retained: false }));
         }
         office.hand_over();
         assert_eq!(mail.inbound.recv().await, Some(Inbound::Desired { payload: Bytes::from_static(b"new"), retained: true }));
@@ -231,10 +265,13 @@ mod tests {
         assert!(mail.inbound.try_recv().is_err());
     }
 
+    /// It is refused there, and told; an empty one is what clears the topic.
     #[test]
-    fn a_retained_command_is_no_command() {
-        let (_mail, mut office) = mail();
-        assert!(!office.command(&Bytes::from_static(b"c"), true));
+    fn a_retained_command_is_handed_on_as_such() {
+        let (mut mail, mut office) = mail();
+        assert!(office.command(&Bytes::new(), true) && mail.inbound.try_recv().is_err());
+        assert!(office.command(&Bytes::from_static(b"c"), true));
+        assert_eq!(mail.inbound.try_recv(), Ok(Inbound::Command { payload: Bytes::from_static(b"c"), retained: true }));
     }
 
     /// I4: an oversized document is passed on only as far as its refusal needs.

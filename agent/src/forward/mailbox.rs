@@ -1,4 +1,5 @@
-//! What the rollout wants published beside the outcomes: the reported state, results of commands, audit lines. Pure; part of the core.
+//! What the rollout wants published beside the outcomes: the reported state, results of commands, audit lines, records released from quarantine.
+//! Pure; part of the core.
 //!
 //! They are control publishes: exempt from the lanes' shares, bounded by number here and by bytes where they are posted. Only the newest
 //! reported state counts: it replaces an older one that was not told yet, and goes again on every connection, because the broker at the other
@@ -7,27 +8,47 @@
 //! that all refused control publishes share.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::limits::LETTERS_MAX;
+use crate::record::Record;
 
 /// A publish of the rollout's. Payloads are JSON, as the contract says.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Letter {
     /// Retained: the state of the configuration.
     Reported(Bytes),
     CommandResult(Bytes),
     Audit(Bytes),
+    /// A record out of quarantine: its event, in the place that its exception left open.
+    Released(Arc<Record>),
 }
 
 impl Letter {
     pub fn payload(&self) -> &Bytes {
         match self {
             Self::Reported(payload) | Self::CommandResult(payload) | Self::Audit(payload) => payload,
+            Self::Released(record) => record.body.expose(),
         }
     }
 }
+
+/// Of records: the same identity is the same record.
+impl PartialEq for Letter {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Reported(a), Self::Reported(b))
+            | (Self::CommandResult(a), Self::CommandResult(b))
+            | (Self::Audit(a), Self::Audit(b)) => a == b,
+            (Self::Released(a), Self::Released(b)) => (&a.feed, a.incarnation, a.seq) == (&b.feed, b.incarnation, b.seq),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Letter {}
 
 impl std::fmt::Debug for Letter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,6 +56,7 @@ impl std::fmt::Debug for Letter {
             Self::Reported(_) => "reported",
             Self::CommandResult(_) => "command result",
             Self::Audit(_) => "audit",
+            Self::Released(_) => "released record",
         };
         write!(f, "{kind} [{} bytes]", self.payload().len())
     }
@@ -70,7 +92,10 @@ impl Mailbox {
         if let Letter::Reported(_) = item.letter {
             return self.reported.replace(item).map(|old| old.id);
         }
-        if self.queue.len() >= LETTERS_MAX {
+        // I4: a record may be large; one that waits for its answer is enough.
+        let is_record = |letter: &Letter| matches!(letter, Letter::Released(_));
+        let second = is_record(&item.letter) && self.queue.iter().any(|waiting| is_record(&waiting.letter));
+        if second || self.queue.len() >= LETTERS_MAX {
             return Some(id);
         }
         self.queue.push_back(item);
@@ -172,6 +197,17 @@ mod tests {
         mailbox.answered(1, false);
         assert_eq!(mailbox.next(false), None);
         assert_eq!(mailbox.next(true), Some((1, reported("a"))));
+    }
+
+    /// I4: records may be large, so a second one is not taken while one waits for its answer.
+    #[test]
+    fn one_released_record_waits_at_a_time() {
+        let mut mailbox = Mailbox::default();
+        let record = |seq| Letter::Released(Arc::new(crate::spool::kept::tests::record(&crate::record::FeedId::new("a").unwrap(), seq)));
+        assert_eq!((mailbox.post(1, record(7)), mailbox.post(2, record(8))), (None, Some(2)));
+        assert_eq!(mailbox.next(false), Some((1, record(7))));
+        mailbox.answered(1, true);
+        assert_eq!(mailbox.post(3, record(8)), None);
     }
 
     /// I4: a WAN that is down for days does not fill the memory with audit lines.

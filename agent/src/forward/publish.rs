@@ -87,6 +87,8 @@ impl Publisher {
                     Letter::Reported(_) => (self.topics.reported(), true),
                     Letter::CommandResult(_) => (self.topics.command_result(), false),
                     Letter::Audit(_) => (self.topics.audit(), false),
+                    // The shell knows the feed's lane and character set, and publishes it as the event it is.
+                    Letter::Released(record) => return self.event(token, Lane::Normal, charset::Rule::default(), record),
                 };
                 Self::plain(token, topic, letter.payload().clone(), retain)
             }

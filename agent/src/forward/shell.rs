@@ -12,9 +12,10 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::Feeds;
-use super::core::{Core, Effect, Next, Offer, Rules, Seen};
+use super::core::{Control, Core, Effect, Next, Offer, Rules, Seen};
 use super::feed::Becomes;
 use super::mail::{Errand, PostOffice};
+use super::mailbox::Letter;
 use super::publish::Publisher;
 use super::receipt;
 use crate::clock;
@@ -50,7 +51,7 @@ pub(super) struct Shell {
     /// What is configured; the journal says with `shape` when to look for feeds anew.
     pub(super) configured: watch::Receiver<Feeds>,
     pub(super) shape: u64,
-    publisher: Publisher,
+    pub(super) publisher: Publisher,
     appended: watch::Receiver<u64>,
     beat: Arc<AtomicU64>,
     message_bytes_max: u64,
@@ -187,8 +188,12 @@ impl Shell {
             let now = Instant::now();
             match self.core.next(now) {
                 Next::Control { token, what } => {
+                    let outgoing = match &what {
+                        Control::Mail(Letter::Released(record)) => self.released(token, record),
+                        what => self.publisher.control(token, what, || self.board.conditions()),
+                    };
                     // The core has been told where it was not taken.
-                    let _taken = self.publish(self.publisher.control(token, &what, || self.board.conditions()), now);
+                    let _taken = self.publish(outgoing, now);
                 }
                 Next::Read { feed, after } => self.send(feed, after, now),
                 Next::Wait(until) => {
@@ -358,6 +363,7 @@ impl Shell {
         match errand {
             Errand::Post(id, letter) => self.core.post(id, letter),
             Errand::Replace(settings) => self.uplink.replace(settings),
+            Errand::Checkpoint => self.core.last_heads(Instant::now()),
         }
     }
 
@@ -366,7 +372,7 @@ impl Shell {
             Some(Kind::Receipt) => self.receipt(payload, now),
             Some(Kind::Desired) => self.office.desired(payload, retained),
             Some(Kind::Command) if self.office.command(payload, retained) => {}
-            Some(Kind::Command) => self.warn_once("a command was ignored: it was retained, or too many came at once; it is not executed"),
+            Some(Kind::Command) => self.warn_once("a command was dropped: too many came at once; it is not executed"),
             _ => self.warn_once("a message on a topic that we did not subscribe to was ignored"),
         }
     }

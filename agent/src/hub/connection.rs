@@ -22,7 +22,7 @@ use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, Publish, SubAck, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -30,8 +30,8 @@ use super::desk::Arrival;
 use crate::config::settings::Endpoint;
 use crate::contract::topic::ROOT;
 use crate::limits::{
-    ACK_STALL, BRIDGE_LINGER, CONNECT_TIMEOUT, HUB_ANSWER_TIMEOUT, HUB_BATCH_MAX, HUB_PACKET_BYTES_MAX, HUB_PENDING_BYTES_MAX,
-    HUB_RECEIVE_MAX, KEEP_ALIVE, SESSION_EXPIRY,
+    ACK_STALL, BRIDGE_LINGER, CONNECT_TIMEOUT, HUB_ANSWER_TIMEOUT, HUB_BATCH_MAX, HUB_COMMAND_RESEND, HUB_PACKET_BYTES_MAX,
+    HUB_PENDING_BYTES_MAX, HUB_RECEIVE_MAX, KEEP_ALIVE, SESSION_EXPIRY,
 };
 use crate::record::Payload;
 use crate::uplink::bridge::{self, Bridge, End};
@@ -324,6 +324,73 @@ pub(super) async fn publish(
     drop(events);
     bridge.finish(Instant::now() + BRIDGE_LINGER).await;
     done.unwrap_or_else(|_| Err(format!("{endpoint}: does not answer; check that the port speaks MQTT 5")))
+}
+
+/// A short visit: subscribes to `topic`, publishes (not retained) once that stands, again every [`HUB_COMMAND_RESEND`], and hands every publish that comes to
+/// `enough` until it gives something. The error is a sentence.
+pub(super) async fn converse<T>(
+    endpoint: &Endpoint,
+    tls: Option<&TlsFiles>,
+    (client_id, directory): (&str, &Path),
+    (topic, say): (&str, Option<(String, Vec<u8>)>),
+    deadline: Instant,
+    mut enough: impl FnMut(&[u8]) -> Option<T>,
+) -> Result<T, String> {
+    let tls = tls.filter(|_| endpoint.tls).map(tls::client_config).transpose().map_err(|error| chain(&error))?;
+    let bridge = bridge::open(endpoint, tls, directory, deadline).await.map_err(|error| chain(&error))?;
+    let mut options = options(client_id, &bridge)?;
+    options.set_clean_start(true).set_session_expiry_interval(Some(0)).set_manual_acks(false);
+    let (client, mut events) = AsyncClient::new(options, 8);
+    let asked = |_| "the request cannot be sent; please report this".to_owned();
+    let stands = Notify::new();
+    let mut answer = None;
+    let speak = async {
+        stands.notified().await;
+        while let Some((topic, payload)) = &say {
+            // A connection that takes nothing more is about to say so itself.
+            let _ = client.try_publish(topic.clone(), QoS::AtLeastOnce, false, payload.clone());
+            tokio::time::sleep(HUB_COMMAND_RESEND).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let listen = async {
+        loop {
+            let event = events.poll().await.map_err(|error| format!("{endpoint}: {}", reason(&bridge, &error)))?;
+            match event {
+                Event::Incoming(Packet::ConnAck(_)) => client.try_subscribe(topic, QoS::AtLeastOnce).map_err(asked)?,
+                Event::Incoming(Packet::SubAck(suback)) => match suback.return_codes.first() {
+                    Some(SubscribeReasonCode::Success(_)) => stands.notify_one(),
+                    _ => return Err(format!("{endpoint}: the broker does not let this client read {topic}; check its access list")),
+                },
+                Event::Incoming(Packet::Publish(publish)) if answer.is_none() => answer = enough(&publish.payload),
+                Event::Incoming(Packet::PubAck(ack)) if ack.reason != PubAckReason::Success => {
+                    return Err(match ack.reason {
+                        PubAckReason::NoMatchingSubscribers => {
+                            format!("{endpoint}: the gateway is not subscribed; is its agent running, and its id right?")
+                        }
+                        other => format!("{endpoint}: the broker refuses the publish ({other:?}); check its access list"),
+                    });
+                }
+                Event::Outgoing(Sent::Disconnect) => {
+                    return answer.take().ok_or_else(|| "the visit ended without an answer; please report this".to_owned());
+                }
+                _ => {}
+            }
+            if answer.is_some() {
+                client.try_disconnect().map_err(asked)?;
+            }
+        }
+    };
+    let exchange = async {
+        tokio::select! {
+            heard = listen => heard,
+            () = speak => Err("please report this".to_owned()),
+        }
+    };
+    let done = timeout_at(deadline, exchange).await;
+    drop(events);
+    bridge.finish(Instant::now() + BRIDGE_LINGER).await;
+    done.unwrap_or_else(|_| Err(format!("{endpoint}: no answer came on {topic} in time")))
 }
 
 fn granted(suback: &SubAck) -> Result<(), String> {

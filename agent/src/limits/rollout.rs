@@ -78,6 +78,27 @@ pub const LETTER_BYTES_MAX: usize = 128 * KIB as usize;
 /// Answers to commands remembered for redeliveries; longest author or reason of one.
 pub const COMMAND_RESULTS_KEPT: usize = 32;
 pub const COMMAND_TEXT_BYTES_MAX: usize = 1024;
+/// Time for a command, for an order given on site (its answer is waited for), and beyond it for what cannot be interrupted.
+pub const COMMAND_TIME: Duration = Duration::from_mins(1);
+pub const ORDER_TIME: Duration = Duration::from_secs(2);
+pub const ORDER_GRACE: Duration = Duration::from_secs(1);
+/// A command that is not answered is sent again this often; what the hub's tool waits for an answer at most, by itself.
+pub const HUB_COMMAND_RESEND: Duration = Duration::from_secs(5);
+pub const HUB_COMMAND_WAIT: Duration = Duration::from_secs(90);
+/// Refusals told at once, and how often one may be told after that: of what is signed by nobody we know, and of signed commands.
+pub const REFUSALS_FORGED: (u32, Duration) = (8, Duration::from_mins(1));
+pub const REFUSALS_SIGNED: (u32, Duration) = (32, Duration::from_secs(10));
+/// How long after the last one the condition `command_refused` stays.
+pub const COMMAND_REFUSED_SHOWN: Duration = Duration::from_hours(1);
+/// What `diagnose` answers, and entries of quarantine it lists.
+pub const DIAGNOSE_BYTES_MAX: usize = LETTER_BYTES_MAX - 8 * KIB as usize;
+pub const DIAGNOSE_ENTRIES_MAX: usize = 50;
+/// How long a pause waits for connections that are in the middle of a message, before it is answered.
+pub const PAUSE_ENDS: Duration = Duration::from_millis(500);
+/// The file that says which feeds are paused.
+pub const PAUSES_BYTES_MAX: u64 = 1024 * KIB;
+/// Entries of quarantine that one order releases or drops.
+pub const QUARANTINE_CHOSEN_MAX: usize = 1000;
 /// Longest time for which a command changes the log level.
 pub const LOG_LEVEL_TIME_MAX: Duration = Duration::from_hours(24);
 
@@ -105,6 +126,7 @@ pub const CANDIDATE_TRIAL: Duration = Duration::from_mins(15);
 const _: () = {
     let entry = 3 * HISTORY_NAME_BYTES_MAX + HISTORY_REASON_BYTES_MAX + HISTORY_WHY_BYTES_MAX + 160;
     assert!((HISTORY_KEPT + 5) * entry < LEDGER_BYTES as usize);
+    assert!(ORDER_TIME.as_secs() + ORDER_GRACE.as_secs() < ROLLOUT_ANSWER_TIMEOUT.as_secs());
     assert!(ROLLOUT_ANSWER_TIMEOUT.as_secs() < CONTROL_TIMEOUT.as_secs());
     assert!(2 * ENVELOPE_BYTES_MAX * 2 < CONTROL_ANSWER_BYTES_MAX);
 };

@@ -129,6 +129,8 @@ pub struct CommandDesk {
     answered: VecDeque<Answer>,
 }
 
+const BUSY: &str = "something else is being carried out; send the command again when that is done";
+
 /// Not executed, and why.
 struct Refused {
     code: &'static str,
@@ -227,7 +229,10 @@ impl CommandDesk {
             return Err(refused("running", "the command is being executed; its answer follows"));
         }
         if counter > highest {
-            return Ok(());
+            return match self.running {
+                None => Ok(()),
+                Some(_) => Err(refused("busy", BUSY)),
+            };
         }
         if counter == self.highest_at_start && counter > 0 {
             let text = "the command was accepted before the agent ended, and whether it was executed is not known; it is not executed again: \
@@ -235,6 +240,22 @@ impl CommandDesk {
             return Err(refused("in_doubt", text));
         }
         Err(refused("old_counter", format!("counter {counter} was used before; the next one must be above {highest}")))
+    }
+
+    /// A command that the broker kept: whoever subscribes gets it, again and again, so it is none.
+    pub fn retained(&self, highest: u64, now: WallTime) -> Answer {
+        let text = "the command was retained, and a retained one is never carried out; clear the topic and send it again, not retained";
+        self.answer((None, None), Outcome::Refused, "retained", text, highest, now)
+    }
+
+    /// The command may be carried out, and not now.
+    pub fn busy(&self, command: &Command, highest: u64, now: WallTime) -> Answer {
+        self.answer((Some(command.counter), Some(command.verb.name())), Outcome::Refused, "busy", BUSY, highest, now)
+    }
+
+    /// Which verbs are taken, for the reported state.
+    pub fn allowed(&self) -> &Allowed {
+        &self.allowed
     }
 
     /// The counter of an accepted command is durable: from here on it counts as executed. `random`: new random bytes.

@@ -48,7 +48,7 @@ impl Meta {
 }
 
 /// The first `bytes` of a text, at a character's border.
-pub(super) fn cut(text: &str, bytes: usize) -> String {
+pub(crate) fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::executor::Given;
 use super::facts::Generation;
 use super::ledger::{Entry, Ledger};
 use crate::clock;
@@ -24,6 +25,8 @@ pub enum Request {
         who: String,
         why: String,
     },
+    /// What a command may order too.
+    Order(Given),
     /// A signed document from a file.
     Apply {
         envelope: String,

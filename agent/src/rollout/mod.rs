@@ -13,19 +13,24 @@
 //! 4. The control socket reaches the owner of the machine through a [`Handle`], bounded, each request with a deadline.
 //! 5. `start` decides what runs after a start, before the spool is opened; `shell` owns all of this while the agent runs, with `intake` (documents),
 //!    `change` (putting to use), `evidence` and `proof` (what sources and uplink show) and `watch` (the quarantine).
+//! 6. `command` judges signed commands, `orders` sees that each is carried out at most once, answered and audited, `executor` does it, `refusals`
+//!    bounds what is said about those that are refused.
 //!
 //! A disk that is full or broken costs new documents, never a rollback, never a start.
 
 mod change;
 pub mod command;
 mod evidence;
+pub mod executor;
 pub mod facts;
 pub mod handle;
 mod intake;
 pub mod ledger;
 pub mod machine;
+pub mod orders;
 mod proof;
 pub mod reason;
+mod refusals;
 pub mod report;
 pub mod shell;
 pub mod start;

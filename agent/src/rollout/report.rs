@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::command::{CommandDesk, VerbName};
 use super::facts::{Meta, Stamp};
 use super::machine::{Machine, RunState, Tried};
 use crate::clock;
@@ -27,9 +28,27 @@ pub struct Reported {
     /// Of the effective configuration, as it runs.
     pub effective_digest: Option<DocumentDigest>,
     pub retired_feeds: Vec<FeedId>,
+    /// What a command must quote and exceed.
+    pub commands: Commands,
     /// RFC 3339.
     pub time: String,
     pub clock_suspect: bool,
+}
+
+/// What whoever signs a command has to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Commands {
+    /// New at every start and after every accepted command.
+    pub challenge: String,
+    /// The next counter must be above it.
+    pub highest_counter: u64,
+    pub allowed: Vec<VerbName>,
+}
+
+impl Commands {
+    pub fn of(desk: &CommandDesk, highest_counter: u64) -> Self {
+        Self { challenge: desk.challenge().as_str().to_owned(), highest_counter, allowed: desk.allowed().names().collect() }
+    }
 }
 
 /// What runs after any stop; while a trial is on, `tried` is what runs in its place.
@@ -98,6 +117,7 @@ pub struct Surroundings {
     pub gateway: Name,
     pub effective_digest: Option<DocumentDigest>,
     pub retired_feeds: Vec<FeedId>,
+    pub commands: Commands,
     pub wall: Stamp,
 }
 
@@ -121,6 +141,7 @@ pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
         tried: machine.tried().map(Attempt::from),
         effective_digest: around.effective_digest,
         retired_feeds: around.retired_feeds,
+        commands: around.commands,
         time: clock::rfc3339(around.wall.unix_ms),
         clock_suspect: around.wall.suspect,
     })

@@ -26,9 +26,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::change::Owed;
 use super::drive;
 use super::evidence::gathered;
+use super::executor::Effect;
 use super::facts::{Generation, UplinkEvidence};
 use super::handle::{Asked, HistoryView, Request, Response, TextView, TextsView};
 use super::machine::{Action, Input, Machine, RunState};
+use super::orders::Orders;
 use super::proof::Proof;
 use super::report::{self, Surroundings};
 use super::start::{Ground, Running, Started, now};
@@ -53,6 +55,7 @@ pub struct Means {
     pub monitor: Monitor,
     pub asked: mpsc::Receiver<Asked>,
     pub hangup: Signal,
+    pub orders: Orders,
 }
 
 /// See the module's documentation.
@@ -71,6 +74,7 @@ pub struct Shell {
     hangup: Signal,
     pub(super) proof: Proof,
     pub(super) quarantine: QuarantineWatch,
+    pub(super) orders: Orders,
     /// What is to run and does not yet.
     pub(super) owed: Option<Owed>,
     /// Whoever asked for the rollback that is under way.
@@ -87,12 +91,13 @@ enum Woken {
     Link(bool),
     Proven(UplinkEvidence),
     Hangup(bool),
+    Ended(Effect),
 }
 
 impl Shell {
     pub fn new(started: Started, means: Means, start: Instant) -> Self {
         let Started { machine, store, ground, running, actions } = started;
-        let Means { sources, mail, board, monitor, asked, hangup } = means;
+        let Means { sources, mail, board, monitor, asked, hangup, orders } = means;
         Self {
             link: mail.link(),
             quarantine: QuarantineWatch::default(),
@@ -110,6 +115,7 @@ impl Shell {
             monitor,
             asked,
             hangup,
+            orders,
             start,
         }
     }
@@ -127,6 +133,7 @@ impl Shell {
                 _ended = stop.wait_for(|stop| *stop) => return,
                 _ = tick.tick() => Woken::Tick,
                 evidence = self.proof.answer() => Woken::Proven(evidence),
+                effect = self.orders.ended() => Woken::Ended(effect),
                 changed = self.link.changed(), if links => Woken::Link(changed.is_ok()),
                 asked = self.asked.recv(), if asks => Woken::Asked(asked),
                 heard = self.hangup.recv(), if hangs => Woken::Hangup(heard.is_some()),
@@ -149,10 +156,8 @@ impl Shell {
                     let (_, actions) = self.document(&payload);
                     self.carry_out(actions).await;
                 }
-                // Nothing signed is executed before there is somebody to answer for it.
-                Woken::Inbound(Some(Inbound::Command { payload })) => {
-                    tracing::warn!(bytes = payload.len(), "a command came; this version carries out none");
-                }
+                Woken::Inbound(Some(Inbound::Command { payload, retained })) => self.command(&payload, retained).await,
+                Woken::Ended(effect) => self.orders.finish(effect),
                 Woken::Inbound(None) => posts = false,
             }
         }
@@ -171,6 +176,7 @@ impl Shell {
         if self.pay().await {
             self.report();
         }
+        self.tick_orders();
         self.input(Input::Tick, None).await;
         if self.has_to_prove() {
             let uplink = self.proof.standing(self.link.borrow().as_ref());
@@ -211,6 +217,10 @@ impl Shell {
             Request::Texts => {
                 let texts = block_in_place(|| self.texts());
                 asked.answer(texts.map(Response::Texts));
+            }
+            Request::Order(given) => {
+                let given = given.clone();
+                self.orders.local(given, asked);
             }
             Request::Apply { envelope } => {
                 let (done, actions) = self.document(envelope.as_bytes());
@@ -280,8 +290,12 @@ impl Shell {
                     tracing::info!(feeds = feeds.len(), "feeds of the trial are retired; they send what they hold");
                     None
                 }
-                Action::RunCommand(counter) | Action::RefuseCommand { counter, .. } => {
-                    tracing::error!(counter, "a command that nobody gave; nothing was done");
+                Action::RunCommand(counter) => {
+                    self.run_command(counter);
+                    None
+                }
+                Action::RefuseCommand { counter, why } => {
+                    self.refuse_command(counter, &why);
                     None
                 }
                 Action::Persist { .. } => None, // carried out by `drive`
@@ -297,7 +311,7 @@ impl Shell {
     }
 
     /// Board, conditions and the retained reported state.
-    fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         let text = show::render(&self.running.settings);
         report::show(&self.machine, &self.board, &text);
         let at = now(self.start);
@@ -307,6 +321,7 @@ impl Shell {
             gateway: self.ground.identity.gateway.clone(),
             effective_digest: Some(DocumentDigest::of(text.as_bytes())),
             retired_feeds: retired.map(|feed| feed.id).collect(),
+            commands: report::Commands::of(&self.orders.desk, self.machine.ledger().highest_command),
             wall: at.wall,
         };
         let Some(reported) = report::reported(&self.machine, around) else { return };

@@ -13,8 +13,10 @@ use crate::config::envelope::{self, DOCUMENT_TYPE};
 use crate::config::trust::{self, Anchor, Anchors};
 use crate::config::{self, Files, document};
 use crate::forward::mail::{Errand, PostOffice, mail};
+use crate::rollout::executor::Executor;
 use crate::rollout::handle::Handle;
 use crate::rollout::start;
+use crate::sources::paused::Pauses;
 use crate::sources::{Parts, Sources};
 use crate::spool::disk::{Disk, DiskFile, RealDisk, Space};
 use crate::spool::{self, Spool};
@@ -92,7 +94,7 @@ impl Rig {
             feeds: feeds.iter().map(|feed| (feed.id.clone(), feed.lane)).collect(),
         };
         let opened = Arc::clone(&board);
-        let Spool { appender, closer, monitor, lock, .. } =
+        let Spool { appender, closer, monitor, kept, resends, lock, .. } =
             tokio::task::spawn_blocking(move || spool::open(options, &opened).unwrap()).await.unwrap();
         let parts = Parts {
             gateway: crate::record::Name::new("gw1").unwrap(),
@@ -102,13 +104,16 @@ impl Rig {
             told: watch::channel(Arc::from([])).0,
         };
         let (stop, stopped) = watch::channel(false);
-        let (mut sources, source_handle) = Sources::new(parts);
+        let pauses = Pauses::open(Arc::new(RealDisk), &directory.path().join("spool"));
+        let (mut sources, source_handle) = Sources::new(parts, pauses);
         assert_eq!(sources.apply(Arc::from(feeds.as_slice()), &stopped).await, Ok(vec![]));
         tokio::spawn(sources.run(stopped));
         let (mail, office) = mail();
         let (handle, asked) = Handle::new();
         let hangup = signal(SignalKind::hangup()).unwrap();
-        let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup };
+        let executor = Executor::bare(&mail, source_handle.clone(), &board, (monitor.clone(), kept, resends));
+        let orders = Orders::new(&started.ground.local_settings, 0, executor);
+        let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup, orders };
         let shell = Shell::new(started, means, Instant::now());
         Self { directory, own, shell, office, handle, board, _rest: (closer, lock, stop) }
     }

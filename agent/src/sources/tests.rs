@@ -63,7 +63,8 @@ impl Rig {
             message_bytes_max: limits::MIB,
             told,
         };
-        let (sources, _) = Sources::new(parts);
+        let pauses = Pauses::open(Arc::new(spool::disk::RealDisk), &directory.path().join("spool"));
+        let (sources, _) = Sources::new(parts, pauses);
         let mut rig = Self { directory, sources, board, spool, stop: watch::channel(false) };
         assert_eq!(rig.apply(written).await, []);
         rig
@@ -123,6 +124,37 @@ async fn an_unchanged_feed_keeps_its_connections_while_others_come_change_and_go
     drop(exchange(steady, "3").await);
     assert_eq!((rig.head("a"), rig.head("b"), rig.head("c")), (3, 2, 1));
     assert!(rig.spool.reader.feeds().iter().any(|feed| feed.id.as_str() == "b" && feed.retired), "it drains");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_feed_closes_its_port_and_no_other_and_comes_back_when_it_is_resumed() {
+    let [a, b] = [port(), port()];
+    let (fa, fb) = (format!("a=127.0.0.1:{a}"), format!("b=127.0.0.1:{b}"));
+    let mut rig = Rig::new(&[&fa, &fb]).await;
+    let (mut idle, steady) = (exchange(connect(a), "1").await, exchange(connect(b), "1").await);
+    let feed = |name: &str| FeedId::new(name).unwrap();
+    let paused = |rig: &Rig| rig.board.conditions().iter().any(|c| c.code == "feed_paused" && c.subject == "a" && c.text.contains("kim"));
+    let told = rig.sources.set_paused(&feed("a"), Some(Pause::now("kim", "moving"))).await.unwrap();
+    assert!(told.contains("a is paused") && paused(&rig), "{told}");
+    assert!(TcpStream::connect(("127.0.0.1", a)).is_err());
+    assert_eq!(tokio::task::spawn_blocking(move || idle.read(&mut [0]).unwrap()).await.unwrap(), 0, "its connection was closed");
+    let steady = exchange(steady, "2").await;
+    assert!(rig.sources.set_paused(&feed("a"), Some(Pause::now("lee", "too"))).await.unwrap().contains("already"));
+    assert!(rig.sources.set_paused(&feed("x"), Some(Pause::now("lee", "too"))).await.unwrap_err().contains("no feed `x`"));
+    // Neither another configuration nor what is tried again opens it; that it is closed is no fault.
+    assert_eq!(rig.apply(&[&format!("{fa} idle_timeout=\"5m\""), &fb]).await, []);
+    drop(rig.sources.reconcile(true).await);
+    assert!(TcpStream::connect(("127.0.0.1", a)).is_err() && rig.conditions().is_empty());
+    assert_eq!(rig.sources.evidence(), LocalEvidence::default());
+    assert!(!rig.spool.reader.feeds().iter().any(|feed| feed.retired), "it is configured all the time");
+    // Another run begins with what the file says.
+    let again = Pauses::open(Arc::new(spool::disk::RealDisk), &rig.directory.path().join("spool"));
+    assert!(again.is_paused(&feed("a")) && !again.is_paused(&feed("b")));
+    assert_eq!(rig.sources.set_paused(&feed("a"), None).await.unwrap(), "feed a is resumed");
+    assert!(!paused(&rig));
+    drop(exchange(connect(a), "2").await);
+    drop(exchange(steady, "3").await);
+    assert_eq!((rig.head("a"), rig.head("b")), (2, 3));
 }
 
 /// Ports are exchanged between feeds, and a port goes over to another address of its own number and back.

@@ -416,8 +416,8 @@ impl Committer {
     }
 }
 
-/// As it is stored; of a message, which no record of a file is.
-fn stored_origin(origin: &Origin) -> OriginV1 {
+/// As it is stored.
+pub(super) fn stored_origin(origin: &Origin) -> OriginV1 {
     let cut = |text: &str, chars: usize| text.chars().take(chars).collect();
     match origin {
         Origin::Peer(peer) => OriginV1::Peer { peer: cut(peer, 64) },

@@ -15,7 +15,8 @@
 //!   forwarder ◄─ Reader ◄─────────────────────────┘   settle ─► heads ─► unlink
 //! ```
 //!
-//! Three handles, three rights: an [`Appender`] can only append, the one [`Reader`] alone can settle and release, a [`Monitor`] can only look.
+//! Handles are rights: an [`Appender`] can only append, the one [`Reader`] alone can settle and release, a [`Monitor`] can only look, and
+//! [`kept::Kept`] alone empties the quarantine.
 //! [`Durable`] can be made by the committer alone, so an answer cannot be written before the sync (I1).
 //!
 //! [`open`] takes the lock, recovers and starts the thread; [`open_with`] gives the same parts without thread and lock, on any [`disk::Disk`].
@@ -35,6 +36,7 @@ pub mod format;
 mod golden_tests;
 pub mod heads;
 mod index;
+pub mod kept;
 pub mod key;
 mod lane;
 mod monitor;
@@ -112,6 +114,8 @@ pub struct Spool {
     pub recent: Arc<recent::Recent>,
     /// Feeds that take deliberate resends.
     pub resends: Arc<resends::Resends>,
+    /// What lies in quarantine.
+    pub kept: kept::Kept,
     /// Held as long as the spool is open.
     pub lock: Lock,
 }
@@ -254,10 +258,11 @@ pub fn open_locked(options: Options, lock: Lock, board: &Arc<Board>) -> Result<S
     let Parts { committer, mut reader, monitor, shared, quarantine, state } =
         open_with(options, Arc::new(disk::RealDisk), StateChoice::Sled, board)?;
     let resends = Arc::clone(&shared.resends);
+    let kept = kept::Kept::new(Arc::clone(&shared), Arc::clone(&quarantine));
     let (appender, renew, closer) = queue::start(committer, shared, quarantine).map_err(OpenError::Thread)?;
     reader.set_renew(renew);
     let recent = recent::Recent::start(board.notes(), state);
-    Ok(Spool { appender, reader, monitor, closer, recent, resends, lock })
+    Ok(Spool { appender, reader, monitor, closer, recent, resends, kept, lock })
 }
 
 fn take_lock(spool: &Path) -> Result<Lock, OpenError> {

@@ -3,6 +3,9 @@
 //! Two kinds end here: records the broker or the hub can never take (their seq is settled once the exception is confirmed), and bytes that could
 //! not be a message at all. A copy is synced, and its name too, before anyone acts on it. When the quota is full a record's feed waits; unusable
 //! bytes are only counted.
+//!
+//! What somebody releases or drops is removed by `kept`, which reads what is written here. A record's entry holds all that its event is made of,
+//! so that it can leave later under the identity it had (version 2; entries of records of version 1 can only be dropped).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,33 +14,77 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::QuarantineError;
+use super::committer::stored_origin;
 use super::disk::Disk;
-use super::format::{SegmentId, encode_block};
+use super::format::{self, OriginV1, SegmentId, encode_block};
 use super::key::SpoolKey;
 use crate::limits;
-use crate::record::{FeedId, FileFingerprint, Incarnation, Nonce, Payload};
+use crate::record::{Chain, Digest, FeedId, FileFingerprint, Incarnation, Nonce, Origin, Payload, Record};
 use sha2::{Digest as _, Sha256};
 
-const MAGIC: [u8; 8] = *b"SWQUARA1";
+pub(super) const MAGIC: [u8; 8] = *b"SWQUARA1";
+pub(super) const ENDING: &str = ".q";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Entry {
+#[expect(clippy::large_enum_variant, reason = "one at a time")]
+pub(super) enum Entry {
     V1(EntryV1),
+    V2(EntryV2),
 }
 
 /// A file in quarantine; `sealed` holds the bytes, bound to the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct EntryV1 {
-    id: SegmentId,
-    nonce: Nonce,
-    feed: String,
+pub(super) struct EntryV1 {
+    pub id: SegmentId,
+    pub nonce: Nonce,
+    pub feed: String,
     /// Absent for bytes that never were a record.
-    record: Option<(Incarnation, u64)>,
-    code: String,
-    peer: String,
-    at_ms: i64,
-    sealed: Vec<u8>,
-    tag: [u8; 16],
+    pub record: Option<(Incarnation, u64)>,
+    pub code: String,
+    pub peer: String,
+    pub at_ms: i64,
+    pub sealed: Vec<u8>,
+    pub tag: [u8; 16],
+}
+
+/// As version 1, and what else the record's event is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EntryV2 {
+    pub entry: EntryV1,
+    pub facts: FactsV2,
+}
+
+/// Of a record, beside its identity and its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FactsV2 {
+    pub digest: Digest,
+    pub chain: Chain,
+    pub nonce: Nonce,
+    pub control_id: Vec<u8>,
+    pub origin: OriginV1,
+    /// As in a record's header.
+    pub flags: u32,
+    pub resend_of: Option<u64>,
+}
+
+impl FactsV2 {
+    pub fn of(record: &Record) -> Self {
+        let repeated = matches!(&record.origin, Origin::File(file) if file.repeated);
+        let flag = |holds: bool, flag: u32| if holds { flag } else { 0 };
+        Self {
+            digest: record.digest,
+            chain: record.chain,
+            nonce: record.nonce,
+            control_id: record.control_id.to_vec(),
+            origin: stored_origin(&record.origin),
+            flags: format::stage_flag(record.stage)
+                | flag(record.clock_suspect, format::FLAG_CLOCK_SUSPECT)
+                | flag(record.control_id_reused, format::FLAG_CONTROL_ID_REUSED)
+                | flag(record.batch_mismatch, format::FLAG_BATCH_MISMATCH)
+                | flag(repeated, format::FLAG_FILE_REPEATED),
+            resend_of: record.resend_of,
+        }
+    }
 }
 
 /// How an entry begins: what is read to list it. Field by field as [`EntryV1`], then the length of `sealed`.
@@ -54,7 +101,7 @@ struct EntryHeadV1 {
 }
 
 /// An entry as listed: no content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Its name for later commands: the file's number in hexadecimal.
     pub id: String,
@@ -73,7 +120,8 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct Item<'a> {
     pub feed: &'a FeedId,
-    pub record: Option<(Incarnation, u64)>,
+    /// Absent for bytes that never were one.
+    pub record: Option<&'a Record>,
     pub code: &'a str,
     pub peer: &'a str,
     pub at_ms: i64,
@@ -105,8 +153,8 @@ impl Row {
 /// The quarantine directory.
 #[derive(Debug)]
 pub struct Quarantine {
-    directory: PathBuf,
-    bytes: AtomicU64,
+    pub(super) directory: PathBuf,
+    pub(super) bytes: AtomicU64,
     bytes_max: u64,
     next: AtomicU64,
 }
@@ -194,11 +242,12 @@ impl Quarantine {
         Ok((listed, total))
     }
 
-    fn listed(&self, disk: &dyn Disk, name: &str, stem: &str) -> Option<Listed> {
+    pub(super) fn listed(&self, disk: &dyn Disk, name: &str, stem: &str) -> Option<Listed> {
         let mut head = vec![0; limits::QUARANTINE_HEAD_BYTES];
         let n = disk.open_read(&self.directory.join(name)).ok()?.read_at(0, &mut head).ok()?;
-        // Magic, length, checksum, then the variant's number, which is 0.
-        let payload = head[..n].strip_prefix(&MAGIC)?.get(8..)?.strip_prefix(&[0])?;
+        // Magic, length, checksum, then the variant's number; both begin alike.
+        let payload = head[..n].strip_prefix(&MAGIC)?.get(8..)?;
+        let payload = payload.strip_prefix(&[0]).or_else(|| payload.strip_prefix(&[1]))?;
         let (entry, _) = postcard::take_from_bytes::<EntryHeadV1>(payload).ok()?;
         Some(Listed {
             id: stem.to_owned(),
@@ -226,25 +275,34 @@ impl Quarantine {
     }
 }
 
+/// What the seal is bound to.
+pub(super) fn bound(feed: &str, code: &str) -> String {
+    [feed, code].join("/")
+}
+
 fn sealed_entry(key: &SpoolKey, item: &Item<'_>) -> io::Result<Vec<u8>> {
     let mut id = SegmentId([0; 16]);
     let mut nonce = Nonce([0; 16]);
     getrandom::fill(&mut id.0).and_then(|()| getrandom::fill(&mut nonce.0)).map_err(io::Error::other)?;
     let mut sealed = item.bytes.to_vec();
-    let bound = [item.feed.as_str(), item.code].join("/");
+    let bound = bound(item.feed.as_str(), item.code);
     let tag = key.sealer(&id).seal(&nonce, 0, bound.as_bytes(), &mut sealed);
     let entry = EntryV1 {
         id,
         nonce,
         feed: item.feed.to_string(),
-        record: item.record,
+        record: item.record.map(|record| (record.incarnation, record.seq)),
         code: item.code.to_owned(),
         peer: item.peer.to_owned(),
         at_ms: item.at_ms,
         sealed,
         tag,
     };
-    Ok(encode_block(MAGIC, &Entry::V1(entry)))
+    let entry = match item.record {
+        None => Entry::V1(entry),
+        Some(record) => Entry::V2(EntryV2 { entry, facts: FactsV2::of(record) }),
+    };
+    Ok(encode_block(MAGIC, &entry))
 }
 
 /// An entry whose head makes no sense: a torn write after a power cut, or a disk that is failing.
@@ -257,6 +315,7 @@ fn unreadable(stem: &str) -> Listed {
 mod tests {
     use super::*;
     use crate::spool::disk::RealDisk;
+    use crate::spool::kept::tests::record;
 
     /// I7: the list tells what, when and why, and no byte of what lies there.
     #[test]
@@ -266,8 +325,15 @@ mod tests {
         let key = SpoolKey::load(&crate::config::settings::KeySource::Auto, directory.path(), true, &RealDisk).unwrap().0;
         let feeds = ["a", "b"].map(|name| FeedId::new(name).unwrap());
         for (n, feed) in [&feeds[0], &feeds[1], &feeds[0]].into_iter().enumerate() {
-            let record = (n == 1).then_some((Incarnation([7; 16]), 42));
-            let item = Item { feed, record, code: "no_header", peer: "10.0.0.1:5", at_ms: 1_793_491_200_000, bytes: b"ZEBRAFINCH^CANARY" };
+            let record = record(feed, 42);
+            let item = Item {
+                feed,
+                record: (n == 1).then_some(&record),
+                code: "no_header",
+                peer: "10.0.0.1:5",
+                at_ms: 1_793_491_200_000,
+                bytes: b"ZEBRAFINCH^CANARY",
+            };
             quarantine.put(&RealDisk, &key, &item).unwrap();
         }
         std::fs::write(directory.path().join("00000000000000ff.q"), b"torn").unwrap();

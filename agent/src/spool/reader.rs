@@ -272,7 +272,7 @@ impl Reader {
         }
         let item = quarantine::Item {
             feed: &record.feed,
-            record: Some((record.incarnation, record.seq)),
+            record: Some(record),
             code: reason,
             peer: &record.origin.for_people(),
             at_ms: record.received_at_ms,
@@ -365,20 +365,7 @@ fn releasable(index: &super::index::Index, segments: &BTreeMap<u64, Segment>) ->
 
 fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: bytes::Bytes) -> Record {
     let header = &located.header;
-    let origin = match &header.origin {
-        format::OriginV1::Peer { peer } => Origin::Peer(peer.clone()),
-        format::OriginV1::File { place, start_offset, name, content } => Origin::File(FileOrigin {
-            place: *place,
-            start_offset: *start_offset,
-            name: name.clone(),
-            content: *content,
-            repeated: header.flags & format::FLAG_FILE_REPEATED != 0,
-            follows: None,
-        }),
-        format::OriginV1::Http { peer, media_type } => {
-            Origin::Http(HttpOrigin { peer: peer.clone(), media_type: media_type.clone(), request: [0; 32] })
-        }
-    };
+    let origin = origin_of(&header.origin, header.flags);
     Record {
         feed: feed.clone(),
         incarnation,
@@ -395,5 +382,23 @@ fn record_of(feed: &FeedId, incarnation: Incarnation, located: &Located, body: b
         batch_mismatch: header.flags & format::FLAG_BATCH_MISMATCH != 0,
         resend_of: header.resend_of,
         body: Payload::new(body),
+    }
+}
+
+/// What [`stored_origin`](super::committer::stored_origin) stored.
+pub(super) fn origin_of(stored: &format::OriginV1, flags: u32) -> Origin {
+    match stored {
+        format::OriginV1::Peer { peer } => Origin::Peer(peer.clone()),
+        format::OriginV1::File { place, start_offset, name, content } => Origin::File(FileOrigin {
+            place: *place,
+            start_offset: *start_offset,
+            name: name.clone(),
+            content: *content,
+            repeated: flags & format::FLAG_FILE_REPEATED != 0,
+            follows: None,
+        }),
+        format::OriginV1::Http { peer, media_type } => {
+            Origin::Http(HttpOrigin { peer: peer.clone(), media_type: media_type.clone(), request: [0; 32] })
+        }
     }
 }

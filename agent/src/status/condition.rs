@@ -127,6 +127,10 @@ conditions! {
     FeedSilent = "feed_silent", Error;
     /// A feed is no longer configured and still drains.
     FeedRetired = "feed_retired", Warning;
+    /// Somebody paused a feed: nothing is taken from its senders.
+    FeedPaused = "feed_paused", Warning;
+    /// Somebody sent commands that are not carried out here.
+    CommandRefused = "command_refused", Warning;
     /// A document was not taken; what ran before runs.
     ConfigRefused = "config_refused", Warning;
     /// A document is on trial.

@@ -26,10 +26,12 @@ use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::forward::Feeds;
 use crate::limits::{
     ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, HISTORY_NAME_BYTES_MAX,
-    QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
+    QUARANTINE_CHOSEN_MAX, QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
 };
 use crate::record::FeedId;
 use crate::rollout;
+use crate::rollout::command::Verb;
+use crate::rollout::executor::{self, Given};
 use crate::spool::Monitor;
 use crate::spool::recent::{Duplicate, Outcome, Recent};
 use crate::spool::resends::Resends;
@@ -86,6 +88,18 @@ impl Desk {
                 self.rollout(rollout::handle::Request::Apply { envelope })
             }
             Request::Do(Order::ConfigRollback { by, why }) => self.config_rollback(&by, &why),
+            Request::Do(Order::PauseFeed { feed, by, why }) => self.on_feed(&feed, &by, &why, |feed| Verb::PauseFeed { feed }),
+            Request::Do(Order::ResumeFeed { feed, by, why }) => self.on_feed(&feed, &by, &why, |feed| Verb::ResumeFeed { feed }),
+            Request::Do(Order::ReleaseQuarantine { feed, first, last, by, why }) => {
+                self.on_feed(&feed, &by, &why, |feed| Verb::ReleaseQuarantine { feed, first, last })
+            }
+            Request::Do(Order::DropQuarantine { feed, first, last, by, why }) => {
+                self.on_feed(&feed, &by, &why, |feed| Verb::DropQuarantine { feed, first, last })
+            }
+            Request::Do(Order::DropEntries { entries, .. }) if entries.is_empty() || entries.len() > QUARANTINE_CHOSEN_MAX => {
+                Err(format!("name 1 to {QUARANTINE_CHOSEN_MAX} entries; `siteward quarantine list` shows their ids"))
+            }
+            Request::Do(Order::DropEntries { entries, by, why }) => self.order(executor::Order::DropEntries(entries), &by, &why),
             Request::Do(Order::AcceptResend { feed, for_s }) => self.accept_resend(&feed, for_s).map(Answer::Now),
         };
         answer.unwrap_or_else(|why| Answer::Now(refusal(&why)))
@@ -262,12 +276,19 @@ impl Desk {
         Ok(Answer::Later(Box::new(move || handle.ask(request).map_or_else(|why| refusal(&why), |response| document(&response)))))
     }
 
+    fn on_feed(&self, feed: &str, by: &str, why: &str, verb: impl FnOnce(FeedId) -> Verb) -> Result<Answer, Refusal> {
+        let feed = self.known(feed)?;
+        self.order(executor::Order::Verb(verb(feed)), by, why)
+    }
+
+    /// An order that a signed command may give too.
+    fn order(&self, order: executor::Order, by: &str, why: &str) -> Result<Answer, Refusal> {
+        let (who, why) = named(by, why, "it is audited and reported")?;
+        self.rollout(rollout::handle::Request::Order(Given { order, who, why }))
+    }
+
     fn config_rollback(&self, by: &str, why: &str) -> Result<Answer, Refusal> {
-        if why.trim().is_empty() || by.trim().is_empty() {
-            return Err("say who asks and why; it is kept in the history and reported".to_owned());
-        }
-        let cut = |text: &str| text.chars().filter(|c| !c.is_control()).take(HISTORY_NAME_BYTES_MAX).collect();
-        let (who, why): (String, String) = (cut(by), cut(why));
+        let (who, why) = named(by, why, "it is kept in the history and reported")?;
         tracing::warn!(who, "somebody asked for the configuration from before");
         self.rollout(rollout::handle::Request::Rollback { who, why })
     }
@@ -297,6 +318,15 @@ impl Desk {
         tracing::info!(feed = %settings.id, for_s, "messages seen before are stored again for a while, as somebody asked for it");
         Ok(json!({ "feed": settings.id, "until": until }).to_string())
     }
+}
+
+/// Who asks and why, as they are kept.
+fn named(by: &str, why: &str, kept: &str) -> Result<(String, String), Refusal> {
+    if why.trim().is_empty() || by.trim().is_empty() {
+        return Err(format!("say who asks and why; {kept}"));
+    }
+    let cut = |text: &str| text.chars().filter(|c| !c.is_control()).take(HISTORY_NAME_BYTES_MAX).collect();
+    Ok((cut(by), cut(why)))
 }
 
 fn limit(asked: Option<u64>) -> usize {

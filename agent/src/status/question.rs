@@ -9,6 +9,9 @@
 //! {"get":"watch","feed":"or-usage","count":3,"time_s":60}          answered by one line per message, see `watching`
 //! {"get":"config"}                                                 the effective configuration; also config_history, config_texts
 //! {"do":"accept_resend","feed":"or-usage","for_s":3600}
+//! {"do":"pause_feed","feed":"or-usage","by":"kim","why":"moving"}   also resume_feed
+//! {"do":"release_quarantine","feed":"or-usage","first":7,"last":9,"by":"kim","why":"limit raised"}   also drop_quarantine
+//! {"do":"drop_entries","entries":["00000000000000a1"],"by":"kim","why":"test frames"}
 //! {"do":"config_apply","envelope":"{…}"}
 //! {"do":"config_rollback","by":"kim","why":"wrong port"}
 //! ```
@@ -94,11 +97,51 @@ pub struct WatchQuestion {
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
     /// Takes messages of a feed that were seen before for new ones, for a while.
-    AcceptResend { feed: String, for_s: u64 },
+    AcceptResend {
+        feed: String,
+        for_s: u64,
+    },
+    /// Nothing is taken from its senders until it is resumed.
+    PauseFeed {
+        feed: String,
+        by: String,
+        why: String,
+    },
+    ResumeFeed {
+        feed: String,
+        by: String,
+        why: String,
+    },
+    /// Records by seq, both ends included.
+    ReleaseQuarantine {
+        feed: String,
+        first: u64,
+        last: u64,
+        by: String,
+        why: String,
+    },
+    DropQuarantine {
+        feed: String,
+        first: u64,
+        last: u64,
+        by: String,
+        why: String,
+    },
+    /// By the ids that are listed.
+    DropEntries {
+        entries: Vec<String>,
+        by: String,
+        why: String,
+    },
     /// Takes a signed document, as if it had come from the hub.
-    ConfigApply { envelope: String },
+    ConfigApply {
+        envelope: String,
+    },
     /// Ends a trial, or goes back to the configuration from before.
-    ConfigRollback { by: String, why: String },
+    ConfigRollback {
+        by: String,
+        why: String,
+    },
 }
 
 impl Request {
@@ -120,6 +163,8 @@ mod tests {
         assert_eq!(read(r#"{"get":"feeds"}"#), Some(Request::Get(Question::Feeds { feed: None })));
         let resend = Order::AcceptResend { feed: "a".into(), for_s: 60 };
         assert_eq!(read(r#"{"do":"accept_resend","feed":"a","for_s":60}"#), Some(Request::Do(resend)));
+        let pause = Order::PauseFeed { feed: "a".into(), by: "kim".into(), why: "moving".into() };
+        assert_eq!(read(r#"{"do":"pause_feed","feed":"a","by":"kim","why":"moving"}"#), Some(Request::Do(pause)));
         assert_eq!(read(r#"{"get":"config"}"#), Some(Request::Get(Question::Config {})));
         assert_eq!(read(r#"{"get":"config_history"}"#), Some(Request::Get(Question::ConfigHistory {})));
         let rollback = Order::ConfigRollback { by: "kim".into(), why: "wrong port".into() };

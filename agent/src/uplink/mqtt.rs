@@ -163,7 +163,9 @@ impl<'a> Connection<'a> {
         if count == 0 {
             return Ok(());
         }
-        let wanted = subscriptions.iter().chain(optional).map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        // Retain as published: what the broker is told to keep says so also to whoever is there already.
+        let filter = |topic: &String| Filter { preserve_retain: true, ..Filter::new(topic, QoS::AtLeastOnce) };
+        let wanted = subscriptions.iter().chain(optional).map(filter);
         if self.client.try_subscribe_many(wanted).is_err() {
             return Err(Fault::refused(format!(
                 "{endpoint}: a subscription is not a valid topic filter; this is a fault in siteward, please report it"

@@ -67,6 +67,9 @@ fn a_replay_is_answered_from_memory_and_an_older_counter_refused() {
     let signed_for = desk.challenge().as_str().to_owned();
     desk.begin(&command, [2; 16]);
     assert_eq!(code(send(&desk, 7, |_| {})), "running");
+    let challenge = desk.challenge().as_str().to_owned();
+    let next = |command: &mut Value| (command["counter"], command["challenge"]) = (json!(8), json!(challenge));
+    assert_eq!(code(send(&desk, 7, next)), "busy", "one at a time; its counter is not used up");
     desk.finish(Outcome::Done, "paused", Some(json!({"long": "list"})), NOW).unwrap();
     let again = answered(send(&desk, 7, |command| command["challenge"] = json!(signed_for)));
     assert_eq!((again.outcome, again.text.as_str(), again.data), (Outcome::Done, "paused", None));

@@ -106,7 +106,7 @@ impl Verb {
     }
 
     /// Reads the arguments. The error never repeats what was written.
-    pub(super) fn read(name: VerbName, args: Map<String, Value>) -> Result<Self, String> {
+    pub fn read(name: VerbName, args: Map<String, Value>) -> Result<Self, String> {
         Ok(match name {
             VerbName::PauseFeed => Self::PauseFeed { feed: feed(args)? },
             VerbName::ResumeFeed => Self::ResumeFeed { feed: feed(args)? },
@@ -206,6 +206,16 @@ impl Allowed {
     /// Of names as they stand in the local file; the error is the number of the first one that is none.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, usize> {
         names.into_iter().enumerate().map(|(index, name)| VerbName::read(name).ok_or(index)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Commands are carried out not at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order of [`VerbName::ALL`].
+    pub fn names(&self) -> impl Iterator<Item = VerbName> {
+        self.0.iter().copied()
     }
 
     pub fn contains(&self, verb: VerbName) -> bool {

@@ -1,7 +1,8 @@
 //! What is said: each reason, the reported JSON, the conditions, the status.
 
 use super::*;
-use crate::rollout::report::{Surroundings, conditions, config_view, reported, show};
+use crate::rollout::command::VerbName;
+use crate::rollout::report::{Commands, Surroundings, conditions, config_view, reported, show};
 use crate::status::board::Board;
 use crate::status::condition::Code;
 
@@ -67,6 +68,7 @@ fn around() -> Surroundings {
         gateway: feed("st-marys-gw1"),
         effective_digest: Some(DocumentDigest([0xEE; 32])),
         retired_feeds: vec![feed("new")],
+        commands: Commands { challenge: "0f".repeat(16), highest_counter: 7, allowed: vec![VerbName::Checkpoint] },
         wall: Stamp { unix_ms: 1_793_491_200_000, suspect: true },
     }
 }
@@ -92,6 +94,7 @@ fn the_report_says_what_runs_and_why_the_last_one_does_not() {
         },
         "effective_digest": "ee".repeat(32),
         "retired_feeds": ["new"],
+        "commands": { "challenge": "0f".repeat(16), "highest_counter": 7, "allowed": ["checkpoint"] },
         "time": "2026-11-01T00:00:00.000Z",
         "clock_suspect": true
     });

@@ -1,0 +1,198 @@
+//! Feeds that somebody paused: nothing is taken from their senders until somebody resumes them, also after a restart.
+//!
+//! A paused feed has no source: its port is closed, its directory is not looked at; senders keep what they have and see that nobody listens (an HTTP
+//! feed that shares its port with others is answered as one that is not there). What it holds is forwarded as before. Which feeds are paused stands in one small file, replaced as a whole (temp → sync → rename → sync of the
+//! directory) before the source stops or starts, so that after a crash in between the file says what was asked for. Resuming the last one removes
+//! the file, which works on a full disk too. A file that cannot be read pauses nothing: capturing is what this gateway is for.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
+
+use super::Sources;
+use crate::clock;
+use crate::limits::{FEEDS_KNOWN_MAX, HISTORY_NAME_BYTES_MAX, HISTORY_REASON_BYTES_MAX, PAUSE_ENDS, PAUSES_BYTES_MAX};
+use crate::record::FeedId;
+use crate::rollout::facts::cut;
+use crate::spool::disk::Disk;
+use crate::spool::format::{decode_block, encode_block};
+use crate::status::board::Board;
+use crate::status::condition::Code;
+
+const MAGIC: [u8; 8] = *b"SWPAUSE1";
+const FILE: &str = "paused";
+const FRESH: &str = "paused.new";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Content {
+    V1(BTreeMap<String, Pause>),
+}
+
+/// Who paused a feed, why and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    pub who: String,
+    pub why: String,
+    pub at_ms: i64,
+}
+
+impl Pause {
+    pub fn now(who: &str, why: &str) -> Self {
+        Self { who: cut(who, HISTORY_NAME_BYTES_MAX), why: cut(why, HISTORY_REASON_BYTES_MAX), at_ms: clock::now().unix_ms }
+    }
+}
+
+/// The file, and what it says.
+#[derive(Debug)]
+pub struct Pauses {
+    disk: Arc<dyn Disk>,
+    spool: PathBuf,
+    paused: BTreeMap<FeedId, Pause>,
+}
+
+impl Pauses {
+    /// Blocking.
+    pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> Self {
+        let mut pauses = Self { disk, spool: spool.to_owned(), paused: BTreeMap::new() };
+        match pauses.read() {
+            Ok(paused) => pauses.paused = paused,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let path = pauses.spool.join(FILE);
+                tracing::error!(path = %path.display(), "which feeds are paused cannot be read ({error}); none is, pause them again");
+            }
+        }
+        pauses
+    }
+
+    fn read(&self) -> io::Result<BTreeMap<FeedId, Pause>> {
+        let file = self.disk.open_read(&self.spool.join(FILE))?;
+        let mut bytes = vec![0; usize::try_from(file.len()?.min(PAUSES_BYTES_MAX)).unwrap_or(0)];
+        let n = file.read_at(0, &mut bytes)?;
+        let Content::V1(all) = decode_block(MAGIC, &bytes[..n]).ok_or_else(|| io::Error::other("it is damaged"))?;
+        Ok(all.into_iter().filter_map(|(feed, pause)| Some((FeedId::new(&feed).ok()?, pause))).collect())
+    }
+
+    pub fn is_paused(&self, feed: &FeedId) -> bool {
+        self.paused.contains_key(feed)
+    }
+
+    /// Pauses a feed, or resumes it; durable when this returns.
+    pub fn set(&mut self, feed: &FeedId, pause: Option<Pause>) -> io::Result<()> {
+        let mut next = self.paused.clone();
+        match pause {
+            Some(_) if next.len() >= FEEDS_KNOWN_MAX => return Err(io::Error::other("as many feeds are paused as may be")),
+            Some(pause) => drop(next.insert(feed.clone(), pause)),
+            None => drop(next.remove(feed)),
+        }
+        if next.is_empty() {
+            match self.disk.remove(&self.spool.join(FILE)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        } else {
+            let content = Content::V1(next.iter().map(|(feed, pause)| (feed.to_string(), pause.clone())).collect());
+            self.write(&encode_block(MAGIC, &content))?;
+        }
+        self.disk.sync_dir(&self.spool)?;
+        self.paused = next;
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let fresh = self.spool.join(FRESH);
+        match self.disk.remove(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create(&fresh, bytes.len() as u64)?;
+        file.write_at(0, bytes)?;
+        file.sync_data()?;
+        self.disk.rename(&fresh, &self.spool.join(FILE))
+    }
+
+    /// The conditions of the feeds that are configured; others have none.
+    fn tell(&self, board: &Board, is_wanted: impl Fn(&FeedId) -> bool) {
+        for (feed, pause) in &self.paused {
+            if is_wanted(feed) {
+                let (who, why, at) = (&pause.who, &pause.why, clock::rfc3339(pause.at_ms));
+                let text = format!("nothing is taken from its senders: paused by {who} at {at} ({why}); `siteward feeds resume` ends it");
+                board.raise(Code::FeedPaused, feed.as_str(), text);
+            } else {
+                board.clear(Code::FeedPaused, feed.as_str());
+            }
+        }
+    }
+}
+
+impl Sources {
+    pub(super) fn is_paused(&self, feed: &FeedId) -> bool {
+        self.pauses.is_paused(feed)
+    }
+
+    pub(super) fn tell_pauses(&self) {
+        self.pauses.tell(&self.parts.board, |feed| self.wanted.iter().any(|wanted| wanted.id == *feed));
+    }
+
+    /// Stops a feed's source, or starts it again. `Ok`: what became of it, a sentence; `Err`: it is as it was.
+    pub(super) async fn set_paused(&mut self, feed: &FeedId, pause: Option<Pause>) -> Result<String, String> {
+        let (is_wanted, was_paused) = (self.wanted.iter().any(|wanted| wanted.id == *feed), self.is_paused(feed));
+        match (&pause, is_wanted, was_paused) {
+            (Some(_), false, _) => return Err(format!("this gateway has no feed `{feed}` to pause; see `siteward feeds`")),
+            (Some(_), true, true) => return Ok(format!("feed {feed} was paused already")),
+            (None, _, false) => return Ok(format!("feed {feed} was not paused")),
+            _ => {}
+        }
+        let pauses = pause.is_some();
+        block_in_place(|| self.pauses.set(feed, pause))
+            .map_err(|error| format!("what is paused could not be written ({error}); nothing was changed, check the disk of the spool"))?;
+        if !pauses {
+            self.parts.board.clear(Code::FeedPaused, feed.as_str());
+            let faults = self.reconcile(false).await;
+            return Ok(match faults.into_iter().find(|fault| fault.feed == *feed) {
+                None => format!("feed {feed} is resumed"),
+                Some(fault) => format!("feed {feed} is resumed, but {fault}; it is tried again"),
+            });
+        }
+        self.tell_pauses();
+        let gone = self.stop_unwanted().await;
+        drop(self.reconcile(true).await); // closes ports that nobody has; faults stand on the board
+        let all = async {
+            for ended in gone {
+                drop(ended.await); // an error is its end as well
+            }
+        };
+        let has_ended = timeout(PAUSE_ENDS, all).await.is_ok();
+        let rest = if has_ended { "" } else { "; connections that are in the middle of a message end behind it" };
+        Ok(format!("feed {feed} is paused: nobody is listened to{rest}; what it holds is still forwarded"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::disk::RealDisk;
+
+    #[test]
+    fn what_is_paused_survives_and_a_damaged_file_pauses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Pauses::open(Arc::new(RealDisk), directory.path());
+        let (a, b) = (FeedId::new("a").unwrap(), FeedId::new("b").unwrap());
+        open().set(&a, Some(Pause::now("kim", "moving"))).unwrap();
+        let mut pauses = open();
+        assert!(pauses.is_paused(&a) && !pauses.is_paused(&b));
+        pauses.set(&b, Some(Pause::now("kim", "moving"))).unwrap();
+        pauses.set(&a, None).unwrap();
+        let mut pauses = open();
+        assert!(!pauses.is_paused(&a) && pauses.is_paused(&b));
+        pauses.set(&b, None).unwrap();
+        assert!(!directory.path().join(FILE).exists());
+        std::fs::write(directory.path().join(FILE), b"SWPAUSE1 torn").unwrap();
+        assert!(!open().is_paused(&a));
+    }
+}
