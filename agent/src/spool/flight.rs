@@ -147,7 +147,7 @@ impl Committer {
             ));
         }
         let (mut at, mut header) = (0, run.header());
-        while let Some(row) = run.rows.get(at) {
+        while let Some(row) = run.records.get(at) {
             let bytes = row.body.len() as u64;
             if bytes > self.shared.message_bytes_max {
                 return Err(AppendError::TooLarge { bytes });
@@ -162,18 +162,18 @@ impl Committer {
                 buffer
             });
             loop {
-                let row = &run.rows[at];
+                let row = &run.records[at];
                 run.fill_header(row, &mut header);
                 (header.seq, header.chain_before) = (mark.seq + 1, mark.chain);
                 open.put(&mut header, &[], row.body.expose());
                 mark = Mark { seq: header.seq, chain: header.chain_before.after(header.seq, &header.digest) };
                 at += 1;
-                let next = run.rows.get(at).filter(|next| next.body.len() as u64 <= self.shared.message_bytes_max);
+                let next = run.records.get(at).filter(|next| next.body.len() as u64 <= self.shared.message_bytes_max);
                 if !next.is_some_and(|next| has_room(open, next.body.len())) {
                     break;
                 }
             }
-            let place = run.place(&run.rows[at - 1]);
+            let place = run.place(&run.records[at - 1]);
             let (_, scratch) = self.ahead.get_or_insert_with(|| (lane, Scratch::default()));
             scratch.reach(feed, Ahead { mark, place: Some(place) });
             scratch.stored.push(Stored { feed: feed.clone(), first, last: mark, place, received_at_ms: run.of.received_at_ms });

@@ -40,7 +40,7 @@ pub struct Rows {
     pub(super) of: RowsOf,
     /// What must be the feed's progress when the first of them is stored.
     pub(super) follows: Option<FilePlace>,
-    pub(super) rows: Vec<Row>,
+    pub(super) records: Vec<Row>,
 }
 
 /// One of them.
@@ -57,7 +57,7 @@ pub(super) struct Row {
 
 impl Rows {
     pub fn new(of: RowsOf, follows: Option<FilePlace>) -> Self {
-        Self { of, follows, rows: Vec::new() }
+        Self { of, follows, records: Vec::new() }
     }
 
     /// Takes the next record: its place in the file, its first byte there, and its bytes.
@@ -66,7 +66,7 @@ impl Rows {
         let nonce = nonces.draw();
         let digest = Digest::of(&nonce, body.expose());
         let FilePlace { index, end_offset, last, .. } = *place;
-        self.rows.push(Row { index, start_offset, end_offset, last, body, nonce, digest });
+        self.records.push(Row { index, start_offset, end_offset, last, body, nonce, digest });
     }
 
     pub fn file(&self) -> FileFingerprint {
@@ -75,7 +75,7 @@ impl Rows {
 
     /// Most bytes those from `at` on take in a segment.
     pub(super) fn bytes_max(&self, at: usize) -> usize {
-        self.rows[at..].iter().map(|row| record_bytes_max(0, row.body.len()) as usize).sum()
+        self.records[at..].iter().map(|row| record_bytes_max(0, row.body.len()) as usize).sum()
     }
 
     pub(super) fn place(&self, row: &Row) -> FilePlace {
@@ -136,7 +136,7 @@ pub(super) struct Bundle {
 
 impl Bundle {
     pub(super) fn body_bytes(&self) -> u64 {
-        self.runs.iter().flat_map(|run| &run.rows).map(|row| row.body.len() as u64).sum()
+        self.runs.iter().flat_map(|run| &run.records).map(|row| row.body.len() as u64).sum()
     }
 }
 
