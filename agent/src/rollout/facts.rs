@@ -158,7 +158,10 @@ pub struct FeedFault {
 
 impl std::fmt::Display for FeedFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "feed `{}` ({}): {}", self.feed, self.key, self.why)
+        let Self { feed, key, why } = self;
+        // Some sentences begin with the feed themselves.
+        let why = why.strip_prefix(&format!("feed `{feed}`: ")).unwrap_or(why);
+        write!(f, "feed `{feed}` ({key}): {why}")
     }
 }
 
