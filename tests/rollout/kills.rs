@@ -180,7 +180,6 @@ fn killed_in_every_rollout_step_comes_back_on_committed() {
             before += 1;
         }
         if survived {
-            println!("{}", calls.join("\n"));
             break;
         }
     }
