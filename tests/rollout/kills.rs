@@ -61,6 +61,16 @@ fn serves(desk: &Desk, crew: &Crew) {
     assert!(served, "no sender is answered since {known} were; the log ends with:\n{}", desk.scene.site.log_tail());
 }
 
+/// The agent under strace is not our child: its end is waited for here.
+fn has_ended(desk: &Desk) -> bool {
+    let file = desk.scene.site.config_file().display().to_string();
+    let is_it = |entry: std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&file)
+    };
+    !std::fs::read_dir("/proc").expect("a list of processes").filter_map(Result::ok).any(is_it)
+}
+
 /// The system calls that were done, in order.
 fn done(trace: &Path) -> Vec<String> {
     let text = String::from_utf8_lossy(&std::fs::read(trace).unwrap_or_default()).into_owned();
@@ -162,6 +172,7 @@ fn killed_in_every_rollout_step_comes_back_on_committed() {
         });
         desk.scene.site.kill();
         drop(technician);
+        wait::wait_until("the killed agent is gone", wait::SOON, || has_ended(&desk));
         assert!(reached, "step {step} of a rollout is never reached; the log ends with:\n{}", desk.scene.site.log_tail());
         let calls = done(&trace);
         desk.scene.site.start();
