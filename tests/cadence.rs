@@ -12,6 +12,7 @@ use harness::files::{Folder, csv, ids, ids_of, read_events};
 use harness::message;
 use harness::mosquitto;
 use harness::scene::Scene;
+use harness::site::Configuration;
 use harness::wait;
 
 /// Where Debian puts the library.
@@ -35,12 +36,18 @@ fn start_at(scene: &mut Scene, library: &Path, utc: &str) {
     scene.site.listening();
 }
 
+/// The agent's clock is another than everybody else's, and right: something keeps it so.
+fn is_kept_right(configuration: &mut Configuration) {
+    configuration.gateway_lines.push("clock_synchronised_file = \"/\"".into());
+}
+
 /// `lines` of `[feed.expect]`.
 fn scene(lines: &str) -> (Scene, Folder) {
     let mut folder = None;
     let mut scene = Scene::new(mosquitto::Options { persistence: false, packet_bytes_max: 0 }, |configuration| {
         let parent = configuration.spool.parent().expect("the spool lies in the site").join("in");
         let daily = Folder::new(&parent, "daily");
+        is_kept_right(configuration);
         let section = daily.section(&["split = \"csv\"", "complete = \"rename\""]);
         configuration.sections.push(format!("{section}[feed.expect]\n{lines}\ngrace = \"0s\"\n"));
         folder = Some(daily);

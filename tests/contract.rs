@@ -16,7 +16,9 @@ use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 use siteward::clock::WallTime;
 use siteward::contract::topic::{self, Kind};
-use siteward::contract::{Audit, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt};
+use siteward::contract::{
+    Audit, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt, RenewalState,
+};
 use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
 use siteward::rollout::command::{self, Allowed, Answer, COMMAND_TYPE, Challenge, CommandDesk, Decision, VerbName};
 use siteward::rollout::report::{self, About, Attempt, Commands, Reported, Running};
@@ -50,6 +52,8 @@ fn schema_of(topic: &str) -> (&'static str, Option<&'static str>) {
         Kind::Receipt => ("receipt", json),
         Kind::Desired | Kind::Command => ("envelope", None), // from central IT, as it likes
         Kind::Reported => ("reported", json),
+        Kind::CertificateRequest => ("certificate-request", json),
+        Kind::CertificateIssued => ("", None), // PEM
         Kind::CommandResult => ("command-result", json),
         Kind::Audit => ("audit", json),
     }
@@ -146,9 +150,9 @@ fn everything_the_types_can_say_is_as_the_contract_says() {
         ("checkpoint", json!(Checkpoint::Head { feed: feed.clone(), incarnation, seq: u64::MAX, chain, count: 1, settled: mark })),
         ("outcome", json!(Outcome::Exception { incarnation, seq: 1, digest: Digest([1; 32]), chain, reason: "too_large".into() })),
         ("outcome", json!(Outcome::Gap { incarnation, first: 1, last: 2, chain, reason: "damaged".into() })),
-        ("receipt", json!(Receipt { feed, incarnation, through_seq: 0, chain, missing: vec![(1, 2), (4, 4)] })),
+        ("receipt", json!(Receipt { feed, incarnation, through_seq: 0, chain, missing: vec![(1, 2), (4, 4)], time: Some(TIME.into()) })),
     ];
-    let payloads = payloads.into_iter().chain(states()).chain(reports()).chain(answers());
+    let payloads = payloads.into_iter().chain(states()).chain(reports()).chain(answers()).chain(renewals());
     for (name, payload) in payloads {
         let validator = schema(name);
         assert_eq!(faults(&validator, &payload), Vec::<String>::new(), "{name}: {payload}");
@@ -165,7 +169,8 @@ fn everything_the_types_can_say_is_as_the_contract_says() {
 /// Members that may be absent.
 fn optional(schema: &str) -> &'static [&'static str] {
     match schema {
-        "receipt" => &["missing"],
+        "receipt" => &["missing", "time"],
+        "certificate-request" => &["csr", "last"],
         "status" => &["since", "conditions", "conditions_left_out"],
         "command-result" => &["counter", "verb", "data"],
         _ => &[],
@@ -240,6 +245,26 @@ fn reports() -> Vec<(&'static str, Value)> {
         clock_suspect: false,
     };
     all.into_iter().map(|report| ("reported", report)).chain([("audit", json!(audit))]).collect()
+}
+
+fn renewals() -> Vec<(&'static str, Value)> {
+    let outcome = |taken| CertificateOutcome { taken, why: "it was refused".into(), at: TIME.into() };
+    let states = [
+        (RenewalState::Idle, Some("2026-11"), None, Some(outcome(true))),
+        (RenewalState::Requested, None, Some("-----BEGIN CERTIFICATE REQUEST-----\n"), Some(outcome(false))),
+        (RenewalState::Trial, Some("2026-11"), Some("-----BEGIN CERTIFICATE REQUEST-----\n"), None),
+    ];
+    let told = states.map(|(state, request, csr, last)| CertificateState {
+        schema: 1,
+        gateway: Name::new("st-marys-gw1").expect("a name"),
+        state,
+        request: request.map(str::to_owned),
+        csr: csr.map(str::to_owned),
+        last,
+        time: TIME.into(),
+        clock_suspect: false,
+    });
+    told.into_iter().map(|told| ("certificate-request", json!(told))).collect()
 }
 
 fn answers() -> Vec<(&'static str, Value)> {
@@ -332,6 +357,8 @@ fn the_document_names_what_is_there() {
         "receipt",
         "config/desired",
         "config/reported",
+        "certificate/request",
+        "certificate/issued",
         "command",
         "command/result",
         "audit",

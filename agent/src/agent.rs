@@ -20,9 +20,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::config::settings::{ExpectSettings, FeedSettings, Settings, SourceSettings};
+use crate::config::settings::{ExpectSettings, FeedSettings, RenewSettings, Settings, SourceSettings};
+use crate::forward::mail::Mail;
 use crate::forward::{Feeds, Forwarder, ForwarderHandle};
 use crate::limits;
+use crate::renewal;
+use crate::renewal::keeper::Keeper;
 use crate::rollout;
 use crate::rollout::executor::Executor;
 use crate::rollout::orders::Orders;
@@ -39,6 +42,7 @@ use crate::status::condition::Code;
 use crate::status::control::ControlSocket;
 use crate::status::desk::Desk;
 use crate::status::snapshot::{self, Reporter};
+use crate::uplink::credentials::Credentials;
 use crate::{clock, config, systemd};
 
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +90,8 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let start = Instant::now();
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
     systemd::status("opening the spool");
+    let clock_watch = ClockWatch { file: settings.gateway.clock_synchronised_file.clone(), memory: settings.spool.path.join("hub-time") };
+    clock::tend(&clock_watch.file, &clock_watch.memory);
     let (lock, started) = open_ledger(settings, file, &board, start).await?;
     let settings = Arc::new(started.running.settings.clone());
     board.learn(settings.feeds.iter().map(|feed| feed.id.clone()));
@@ -95,12 +101,15 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     board.set_config(ConfigView::local(&config::show::render(&settings)));
     let Spool { appender, reader, monitor, closer, recent, resends, kept, lock } = open_spool(&settings, lock, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
-    let mut forwarder =
-        Forwarder::spawn(&settings, reader, Arc::clone(&board), tokio::runtime::Handle::current()).map_err(RunError::Forwarder)?;
+    let credentials = Credentials::open(Arc::new(spool::disk::RealDisk), &settings.spool.path);
+    let (ours, here) = (credentials.identities(), tokio::runtime::Handle::current());
+    let mut forwarder = Forwarder::spawn_as(&settings, ours, reader, Arc::clone(&board), here).map_err(RunError::Forwarder)?;
     let told = forwarder.feeds();
-    let mail = forwarder.take_mail().expect("nobody else takes it");
+    let mut mail = forwarder.take_mail().expect("nobody else takes it");
     let (spool_monitor, rollout_monitor) = (monitor.clone(), monitor.clone());
     let (rollout, asked) = rollout::Handle::new();
+    let (renew, wanted) = watch::channel(None);
+    let (keeper, renewal) = renewer(&settings, credentials, &mut mail, wanted, &board);
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
@@ -109,6 +118,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         resends: Arc::clone(&resends),
         feeds: told.subscribe(),
         rollout: Some(rollout),
+        renewal: Some(renewal),
     };
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -132,13 +142,14 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let executor = Executor::of(&desk, &mail, handle.clone(), kept);
     let highest = started.machine.ledger().highest_command;
     let orders = tokio::task::block_in_place(|| Orders::new(&started.ground.local_settings, highest, executor));
-    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders };
+    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders, renew };
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
+    tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
     tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
-    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer, &resends).await;
+    let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer, &resends, &clock_watch).await;
     let deadline = Instant::now() + limits::STOP_DEADLINE;
     systemd::stopping();
     // Fails only when nobody listens any more, which is what is wanted.
@@ -179,6 +190,29 @@ async fn open_spool(settings: &Settings, lock: spool::Lock, board: &Arc<Board>) 
         .await
         .map_err(|_| RunError::Panicked("opening the spool"))?
         .map_err(|source| RunError::Spool { path: settings.spool.path.clone(), source })
+}
+
+/// Who renews our certificate, and how to ask.
+fn renewer(
+    settings: &Settings,
+    credentials: Credentials,
+    mail: &mut Mail,
+    wanted: watch::Receiver<Option<RenewSettings>>,
+    board: &Arc<Board>,
+) -> (Keeper, renewal::Handle) {
+    let (handle, asked) = renewal::Handle::new();
+    let keeper = Keeper::new(renewal::keeper::Means {
+        site: settings.gateway.site.clone(),
+        gateway: settings.gateway.id.clone(),
+        cert: settings.uplink.cert.clone(),
+        credentials,
+        post: mail.way_out(),
+        certificates: mail.certificates.take().expect("nobody else takes it"),
+        wanted,
+        asked,
+        board: Arc::clone(board),
+    });
+    (keeper, handle)
 }
 
 /// The feeds that say when they expect something.
@@ -264,6 +298,7 @@ async fn keep_house(
     forwarder: Arc<AtomicU64>,
     committer: &Closer,
     resends: &Resends,
+    watch: &ClockWatch,
 ) -> Result<(), RunError> {
     let mut forwarder_moves = systemd::moves(forwarder);
     // The spool's figures are asked for, which says that the committer does not sit on its lock.
@@ -291,14 +326,32 @@ async fn keep_house(
                     return Err(RunError::Panicked("the committer"));
                 }
                 resends.expire(Instant::now(), board);
-                if clock::now().suspect {
-                    board.raise(Code::ClockSuspect, "", "the system's clock stands before this release was made; check time synchronisation");
-                } else {
-                    board.clear(Code::ClockSuspect, "");
-                }
+                look_at_clock(watch, board);
                 systemd::status(&snapshot::one_line(&reporter.snapshot()));
             }
         }
+    }
+}
+
+/// Where the system's time synchronisation leaves word, and where the hub's is kept.
+struct ClockWatch {
+    file: PathBuf,
+    memory: PathBuf,
+}
+
+fn look_at_clock(watch: &ClockWatch, board: &Board) {
+    if let Some(confirmed) = clock::look(&watch.file) {
+        let memory = watch.memory.clone();
+        // Nobody waits for it: what could not be written is written an hour later.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = clock::keep(&memory, confirmed) {
+                tracing::warn!("the time that the hub confirmed could not be written down: {error}");
+            }
+        }));
+    }
+    match clock::doubt() {
+        Some(text) => board.raise(Code::ClockSuspect, "", text),
+        None => board.clear(Code::ClockSuspect, ""),
     }
 }
 

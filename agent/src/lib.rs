@@ -5,6 +5,7 @@
 // In the order data flows.
 pub mod clock;
 pub mod contract;
+mod der;
 pub mod forward;
 pub mod limits;
 pub mod record;
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod log;
 pub mod reload;
+pub mod renewal;
 pub mod rollout;
 pub mod sources;
 pub mod status;

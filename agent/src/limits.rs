@@ -108,6 +108,15 @@ pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const PEERS_MAX: usize = 256;
 pub const CLIENT_SUBJECTS_MAX: usize = 256;
 pub const CLIENT_SUBJECT_BYTES_MAX: usize = 253;
+/// A sender's certificate whose dates had to be forgiven casts doubt on the clock for this long.
+pub const LISTENER_DOUBT: Duration = Duration::from_hours(1);
+/// The system's clock may differ from the hub's by this much.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_mins(10);
+/// Two receipts that confirm the time came so far apart, and their times lie as far apart, give or take the second.
+pub const HUB_TIME_APART: Duration = Duration::from_secs(5);
+pub const HUB_TIME_JITTER: Duration = Duration::from_secs(2);
+/// The time that the hub confirmed is written down this often.
+pub const HUB_TIME_KEPT: Duration = Duration::from_hours(1);
 /// A sender without MLLP framing that is silent for this long behind the end of a segment has ended its message.
 pub const UNFRAMED_SILENCE: Duration = Duration::from_secs(1);
 /// At stop, messages whose append is under way have this long to be answered; part of `STOP_DEADLINE`.

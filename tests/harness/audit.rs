@@ -94,7 +94,7 @@ impl Audit {
 
     /// Kinds that must not come up in an undamaged history.
     pub fn complaints(&self) -> Vec<String> {
-        let harmless = ["start", "open", "reported", "command_result", "audit"];
+        let harmless = ["start", "open", "reported", "certificate_request", "command_result", "audit"];
         let complaints = self.others.iter().filter(|o| !harmless.contains(&o.kind.as_str()));
         let mut complaints: Vec<String> = complaints.map(|o| format!("{}: {}", o.kind, shortened(&o.value))).collect();
         let late = self.others.iter().filter(|o| o.kind == "start" && o.value["seq"].as_u64().is_some_and(|seq| seq > 0));

@@ -101,7 +101,7 @@ pub fn read_events(out: &Path, feed: &str) -> (Vec<FileEvent>, Vec<String>) {
         let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
         match value["kind"].as_str() {
             Some("event") if value["feed"] == feed => events.push(event(&value)),
-            Some("event" | "start" | "open" | "reported" | "command_result" | "audit") => {}
+            Some("event" | "start" | "open" | "reported" | "certificate_request" | "command_result" | "audit") => {}
             other => complaints.push(format!("{other:?}")),
         }
     }

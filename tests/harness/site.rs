@@ -57,6 +57,8 @@ pub struct Configuration {
     pub spool: PathBuf,
     pub max_bytes: String,
     pub uplink: Uplink,
+    /// Further lines of `[gateway]`.
+    pub gateway_lines: Vec<String>,
     /// Further lines of `[spool]`.
     pub spool_lines: Vec<String>,
     /// Further lines of `[uplink]`.
@@ -75,6 +77,7 @@ impl Configuration {
             spool: directory.join("spool"),
             max_bytes: "4GiB".into(),
             uplink: Uplink::Nowhere,
+            gateway_lines: Vec::new(),
             spool_lines: Vec::new(),
             uplink_lines: Vec::new(),
             feeds: vec![Feed::new("or-usage", "critical")],
@@ -94,11 +97,12 @@ impl Configuration {
             Uplink::Nowhere => format!("endpoints = [\"mqtt://127.0.0.1:{}\"]\nallow_plaintext = true\n", net::free_port()),
         };
         let mut text = format!(
-            "[gateway]\nsite = {:?}\nid = {:?}\ntimezone = \"America/New_York\"\n\n\
+            "[gateway]\nsite = {:?}\nid = {:?}\ntimezone = \"America/New_York\"\n{}\n\n\
              [spool]\npath = {}\nmax_bytes = {:?}\n{}\n\n\
              [uplink]\n{uplink}{}\n",
             self.site,
             self.gateway,
+            self.gateway_lines.join("\n"),
             quoted(&self.spool),
             self.max_bytes,
             self.spool_lines.join("\n"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use siteward::config::settings::Endpoint;
+use siteward::hub::certs;
 use siteward::hub::command;
 use siteward::hub::config;
 use siteward::hub::keys::{self, Passphrase};
@@ -39,8 +40,41 @@ enum Command {
     /// Sign commands for one gateway, send them, and wait for what became of them.
     #[command(name = "command", subcommand)]
     Order(Commands),
+    /// Fetch requests for certificates and send what was issued.
+    #[command(subcommand)]
+    Certs(Certs),
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum Certs {
+    /// Write the request (PKCS #10, PEM) of one gateway to a file.
+    Fetch {
+        #[command(flatten)]
+        whom: Whom,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Send one gateway its certificate and the intermediates (PEM, retained); it is used once it is proven.
+    Issue {
+        #[command(flatten)]
+        whom: Whom,
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Whom {
+    #[command(flatten)]
+    broker: Broker,
+    #[arg(long)]
+    site: Name,
+    #[arg(long)]
+    gateway: Name,
+    /// Our name at the broker.
+    #[arg(long, value_name = "ID", default_value = "siteward-hub-certs")]
+    client_id: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -219,6 +253,7 @@ fn main() -> ExitCode {
         })),
         Command::Config(command) => configure(command),
         Command::Order(command) => order(command),
+        Command::Certs(command) => told(certify(command)),
         Command::Version => {
             println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -342,6 +377,29 @@ fn push(broker: Broker, site: Name, gateway: Name, client_id: String, file: &Pat
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(config::push(&push, file))?;
     println!("{}: published for {}", file.display(), push.gateway);
+    Ok(())
+}
+
+fn certify(command: Certs) -> Result<(), String> {
+    let push = |whom: Whom| {
+        let Whom { broker, site, gateway, client_id } = whom;
+        let endpoint = broker.endpoint.clone();
+        Ok::<_, &str>(config::Push { broker: endpoint, tls: broker.tls()?, client_id, site, gateway })
+    };
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    match command {
+        Certs::Fetch { whom, out } => {
+            let push = push(whom)?;
+            let csr = runtime.block_on(certs::fetch(&push))?;
+            std::fs::write(&out, csr).map_err(|error| format!("{}: cannot be written: {error}", out.display()))?;
+            println!("{}: the request of {}", out.display(), push.gateway);
+        }
+        Certs::Issue { whom, file } => {
+            let push = push(whom)?;
+            runtime.block_on(certs::issue(&push, &file))?;
+            println!("{}: published for {}", file.display(), push.gateway);
+        }
+    }
     Ok(())
 }
 

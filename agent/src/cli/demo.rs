@@ -229,7 +229,15 @@ impl Demo {
                 say(&format!("        hub ◄ {id} as record {seq} of feed {}", gateway::FEED));
                 self.received.push(id);
             }
-            (LineKind::Start | LineKind::Open | LineKind::Reported | LineKind::CommandResult | LineKind::Audit, _) => {}
+            (
+                LineKind::Start
+                | LineKind::Open
+                | LineKind::Reported
+                | LineKind::CertificateRequest
+                | LineKind::CommandResult
+                | LineKind::Audit,
+                _,
+            ) => {}
             (kind, _) => say(&format!("        hub ◄ {kind:?} at record {seq}")),
         }
     }

@@ -9,6 +9,7 @@
 //! | 78 | the configuration (or the script of a vendor test) is faulty (`EX_CONFIG`); every fault is on stderr |
 
 mod ask;
+mod certs;
 mod check;
 mod config;
 #[cfg(feature = "demo")]
@@ -109,6 +110,9 @@ enum Command {
     /// Shows what is configured and what was, and goes back
     #[command(subcommand)]
     Config(ConfigAction),
+    /// Shows and renews the certificate by which the hub knows this gateway
+    #[command(subcommand)]
+    Certs(CertsAction),
     /// Shows everything at once on loopback: broker, hub, agent, a sample feed and a WAN outage
     #[cfg(feature = "demo")]
     Demo,
@@ -306,6 +310,41 @@ enum ConfigAction {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum CertsAction {
+    /// Shows which certificate is in use, and how far a renewal is
+    Show {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a new key on the box, which asks for its certificate; the one in use stays until the new one is proven
+    Renew {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// A new certificate has so long to prove itself (10s to 24h)
+        #[arg(long, value_parser = ask::duration, default_value = "15m")]
+        trial: Duration,
+    },
+    /// Prints the request (PKCS #10, PEM) that waits for its certificate
+    Csr {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Puts the certificate that was issued for the request on trial
+    Install {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The gateway's certificate and its intermediates (PEM)
+        file: PathBuf,
+    },
+    /// Forgets the key that waits and the certificate on trial
+    Cancel(ConfigFile),
+}
+
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// Configuration file
@@ -385,6 +424,11 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigAction::Diff(at)) => config::compare(&at.config),
         Command::Config(ConfigAction::Apply { config, file }) => config::apply(&config.config, &file),
         Command::Config(ConfigAction::Rollback { config, why }) => config::rollback(&config.config, &why),
+        Command::Certs(CertsAction::Show { config, json }) => certs::show(&config.config, json),
+        Command::Certs(CertsAction::Renew { config, trial }) => certs::renew(&config.config, trial),
+        Command::Certs(CertsAction::Csr { config, out }) => certs::csr(&config.config, out.as_deref()),
+        Command::Certs(CertsAction::Install { config, file }) => certs::install(&config.config, &file),
+        Command::Certs(CertsAction::Cancel(at)) => certs::cancel(&at.config),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run().map_err(Failure::Other),
         Command::Version => print(concat!("siteward ", env!("CARGO_PKG_VERSION"), "\n")),

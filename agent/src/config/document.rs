@@ -25,12 +25,12 @@ use toml::de::DeTable;
 use super::envelope::DOCUMENT_TYPE;
 use super::fault::FaultList;
 use super::header::{self, Header, SCHEMA_VERSION, Selector, Version};
-use super::reader::{Section, pem, text, whole};
+use super::reader::{Section, duration, pem, text, whole};
 use super::refusal::Refusal;
-use super::settings::{Endpoint, GatewaySettings, Settings};
+use super::settings::{Endpoint, GatewaySettings, RenewSettings, Settings};
 use super::trust::{Anchors, Verified};
 use super::{Faults, Files, endpoint, files, forbidden, merged, validate, written};
-use crate::limits::ENDPOINTS_ADDED_MAX;
+use crate::limits::{CANDIDATE_TRIAL, CANDIDATE_TRIAL_RANGE, ENDPOINTS_ADDED_MAX, RENEWAL_REQUEST_BYTES_MAX};
 use crate::record::Name;
 
 /// A document with good signatures and a readable header. Whether it is for us, and whether it is any good, is not said yet.
@@ -198,6 +198,7 @@ pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files,
             format!("comes more than {ENDPOINTS_ADDED_MAX} times; a document adds at most so many"),
         );
     }
+    let renew = uplink.has("renew").is_some().then(|| uplink.section(&mut faults, "renew")).map(|section| renew(section, &mut faults));
     uplink.finish(&mut faults);
     let sections = root.sections(&mut faults, "feed");
     let feeds: Vec<written::Feed> = sections.into_iter().map(|section| written::feed(section, &mut faults)).collect();
@@ -211,10 +212,34 @@ pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files,
         (Some(feeds), Some(added)) if faults.is_empty() => {
             settings.feeds = feeds;
             settings.uplink.endpoints.splice(0..0, added);
+            settings.renew = renew.flatten();
             Ok(settings)
         }
         _ => Err(Refusal::Invalid(faults.into_faults(&name, &doc.text))),
     }
+}
+
+/// `[uplink.renew]`
+fn renew(mut s: Section<'_, '_>, f: &mut FaultList) -> Option<RenewSettings> {
+    let place = s.place.clone();
+    let advice = "write a value that was not used before, like \"2026-11\"; each asks for one new certificate";
+    let request = s.read(f, "request", text).required(f, &place, "request", advice);
+    let trial = s.read(f, "trial", duration);
+    s.finish(f);
+    let request = request?;
+    let usable = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if request.value.is_empty() || request.value.len() > RENEWAL_REQUEST_BYTES_MAX || !request.value.chars().all(usable) {
+        let text = format!("must have 1 to {RENEWAL_REQUEST_BYTES_MAX} letters, digits and . _ -; for instance \"2026-11\"");
+        return f.refuse(&request.place, text);
+    }
+    let trial = match trial.given() {
+        Some(at) if !(CANDIDATE_TRIAL_RANGE.0..=CANDIDATE_TRIAL_RANGE.1).contains(&at.value) => {
+            return f.refuse(&at.place, "must be from 10s to 24h");
+        }
+        Some(at) => at.value,
+        None => CANDIDATE_TRIAL,
+    };
+    Some(RenewSettings { request: request.value, trial })
 }
 
 /// `[[uplink.endpoint]]`

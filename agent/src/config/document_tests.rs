@@ -14,7 +14,7 @@ use super::document::{BootstrapText, Document, Identity, effective, judge, open}
 use super::envelope::{self, DOCUMENT_TYPE};
 use super::header::{ConfirmBy, Selector, Version};
 use super::refusal::Refusal;
-use super::settings::EndpointOrigin;
+use super::settings::{EndpointOrigin, RenewSettings};
 use super::trust::{self, Anchor, Anchors};
 use super::{Files, parse_text};
 use crate::limits;
@@ -185,12 +185,15 @@ fn a_document_replaces_the_feeds_and_adds_endpoints_and_nothing_else() {
     assert_eq!(alone.gateway, settings.gateway);
     assert_eq!(alone.uplink, settings.uplink);
     assert!(matches!(effective(&local(), None, Files::NotChecked, None), Err(Refusal::Invalid(faults)) if faults.file == local().file));
-    let plain = GOOD.replace("[[feed]]", "[[uplink.endpoint]]\nurl = \"mqtts://hub2.example.org\"\n[[feed]]");
+    let more = "[[uplink.endpoint]]\nurl = \"mqtts://hub2.example.org\"\n[uplink.renew]\nrequest = \"2026-11\"\n[[feed]]";
+    let plain = GOOD.replace("[[feed]]", more);
     let document = open(&signed(plain.as_bytes(), &[1]), &anchors(1)).unwrap();
     let settings = effective(&local(), Some(&document), Files::NotChecked, None).unwrap();
     assert_eq!(settings.uplink.endpoints[0].to_string(), "mqtts://hub2.example.org:8883");
     assert_eq!(settings.uplink.endpoints[0].origin, EndpointOrigin::Added);
     assert_eq!(settings.uplink.endpoints[1..], alone.uplink.endpoints);
+    assert_eq!((settings.renew, alone.renew), (Some(RenewSettings { request: "2026-11".into(), trial: limits::CANDIDATE_TRIAL }), None));
+    assert_eq!(settings.uplink.cert, alone.uplink.cert, "what asks for a certificate is none of the uplink's settings");
 }
 
 /// I10: a clock that cannot be believed decides nothing.

@@ -1,6 +1,6 @@
 //! What a document must not hold, looked for before its keys are read one by one: keys of the bootstrap, and secrets written out. Pure.
 //!
-//! - **Bootstrap keys** (`[gateway]`, `[spool]`, `[trust]`, and of `[uplink]` everything but `[[uplink.endpoint]]`) say who a gateway is, where its
+//! - **Bootstrap keys** (`[gateway]`, `[spool]`, `[trust]`, and of `[uplink]` everything but `[[uplink.endpoint]]` and `[uplink.renew]`) say who a gateway is, where its
 //!   promises lie and whom it trusts. They are set on the box and never from afar.
 //! - **Secrets**: a document is signed, not sealed; brokers, histories and desks keep copies of it. It names secrets (`credential = "name"`,
 //!   `secret = "name"`, `key = "/path/on/the/gateway"`), it never holds them. A private key block is refused wherever it stands, in comments too.
@@ -24,7 +24,7 @@ pub(super) fn bootstrap_keys(table: &DeTable<'_>, f: &mut FaultList) {
         if BOOTSTRAP.contains(&key) {
             f.add(&place, text);
         } else if let (true, DeValue::Table(inner)) = (key == "uplink", value.get_ref()) {
-            for (name, _) in inner.iter().filter(|(name, _)| *name.get_ref() != "endpoint") {
+            for (name, _) in inner.iter().filter(|(name, _)| !["endpoint", "renew"].contains(&name.get_ref().as_ref())) {
                 f.add(&place.key(&shown(name.get_ref()), name.span().start), text);
             }
         }

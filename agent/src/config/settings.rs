@@ -20,6 +20,8 @@ pub struct Settings {
     pub spool: SpoolSettings,
     pub uplink: UplinkSettings,
     pub trust: TrustSettings,
+    /// Only a document asks.
+    pub renew: Option<RenewSettings>,
     pub feeds: Vec<FeedSettings>,
 }
 
@@ -32,6 +34,8 @@ pub struct GatewaySettings {
     /// IANA name, checked against the compiled-in data.
     pub timezone: String,
     pub control_socket: PathBuf,
+    /// There while the system's clock is kept right.
+    pub clock_synchronised_file: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +103,7 @@ pub struct Endpoint {
     pub origin: EndpointOrigin,
     /// Certificates (PEM) that the broker's is checked against, in place of the bootstrap's `ca`.
     pub ca: Option<Arc<str>>,
-    /// Who we are there, in place of the bootstrap's `cert` and `key`: a candidate on trial.
+    /// Who we are there, in place of the bootstrap's `cert` and `key`: a certificate that was renewed, or a candidate on trial.
     pub identity: Option<Arc<ClientIdentity>>,
 }
 
@@ -117,6 +121,17 @@ pub enum EndpointOrigin {
 pub struct ClientIdentity {
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// On trial: nothing depends on it yet.
+    pub is_candidate: bool,
+}
+
+/// A renewal of our certificate that a document asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenewSettings {
+    /// Each value asks once.
+    pub request: String,
+    /// How long a certificate that comes for it has to prove itself.
+    pub trial: Duration,
 }
 
 impl Endpoint {

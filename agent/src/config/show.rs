@@ -61,6 +61,7 @@ pub fn render(settings: &Settings) -> String {
     sheet.text("id", &settings.gateway.id);
     sheet.text("timezone", &settings.gateway.timezone);
     sheet.text("control_socket", settings.gateway.control_socket.display());
+    sheet.text("clock_synchronised_file", settings.gateway.clock_synchronised_file.display());
     sheet.section("[spool]");
     sheet.text("path", settings.spool.path.display());
     match settings.spool.max_bytes {
@@ -91,6 +92,11 @@ pub fn render(settings: &Settings) -> String {
     sheet.choice("confirm", uplink.confirm);
     sheet.seconds("receipt_timeout", uplink.receipt_timeout);
     sheet.choice("on_no_subscriber", uplink.on_no_subscriber);
+    if let Some(renew) = &settings.renew {
+        sheet.section("[uplink.renew]");
+        sheet.text("request", &renew.request);
+        sheet.seconds("trial", renew.trial);
+    }
     settings.feeds.iter().for_each(|settings| feed(&mut sheet, settings));
     sheet.0
 }

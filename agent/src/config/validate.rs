@@ -39,7 +39,7 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     if !f.is_empty() {
         return None;
     }
-    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, trust: trust?, feeds: feeds? })
+    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, trust: trust?, renew: None, feeds: feeds? })
 }
 
 fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option<GatewaySettings> {
@@ -52,7 +52,15 @@ fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option
         Field::Bad => None,
         Field::Absent => Some(Vec::new()),
     };
-    Some(GatewaySettings { site: site?, id: id?, groups: groups?, timezone: timezone?, control_socket: control_socket? })
+    let clock_synchronised_file = m.clock_synchronised_file.as_ref().map(|at| base.join(&at.value));
+    Some(GatewaySettings {
+        site: site?,
+        id: id?,
+        groups: groups?,
+        timezone: timezone?,
+        control_socket: control_socket?,
+        clock_synchronised_file: clock_synchronised_file?,
+    })
 }
 
 fn trust(m: &Trust, base: &Path, f: &mut FaultList) -> Option<TrustSettings> {

@@ -12,9 +12,11 @@
 //! | `config/reported` | gateway | yes | JSON: which revision runs, which was tried and what became of it; again on every connection |
 //! | `command` | hub | never: a kept one is refused | a signed command: DSSE envelope (`rollout::command`) |
 //! | `command/result` | gateway | no | JSON: `rollout::command::Answer`, at least once |
+//! | `certificate/request` | gateway | yes | [`CertificateState`]; again on every connection; nothing while no renewal was ever asked for |
+//! | `certificate/issued` | hub | may be | the certificate and its intermediates, PEM, at most `CERTIFICATE_BYTES_MAX` |
 //! | `audit` | gateway | no | [`Audit`], at least once |
 //!
-//! A gateway whose broker does not let it read `config/desired` or `command` goes on without them.
+//! A gateway whose broker does not let it read `config/desired`, `command` or `certificate/issued` goes on without them.
 
 pub mod event;
 pub mod topic;
@@ -69,6 +71,9 @@ pub struct Receipt {
     pub chain: Chain,
     #[serde(default)]
     pub missing: Vec<(u64, u64)>,
+    /// RFC 3339: when the hub wrote this, by a clock it believes. A gateway without a clock of its own goes by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
 }
 
 /// Payload of the retained `status`; the last will says `offline`.
@@ -104,6 +109,48 @@ pub struct ConditionTold {
     pub text: String,
     /// RFC 3339.
     pub since: String,
+}
+
+/// How far a renewal of the gateway's certificate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RenewalState {
+    /// Nothing is asked for.
+    Idle,
+    /// `csr` waits for its certificate.
+    Requested,
+    /// A certificate came and is being proven; the old one is kept until it is.
+    Trial,
+}
+
+/// Payload of the retained `certificate/request`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateState {
+    pub schema: u32,
+    pub gateway: Name,
+    pub state: RenewalState,
+    /// The value of `[uplink.renew] request` that asked; null: asked on site.
+    pub request: Option<String>,
+    /// PKCS #10, PEM. The key never leaves the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csr: Option<String>,
+    /// What became of the last certificate that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<CertificateOutcome>,
+    /// RFC 3339.
+    pub time: String,
+    pub clock_suspect: bool,
+}
+
+/// What became of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateOutcome {
+    /// True: proven, and in use since. False: not taken, or not kept; the old one is in use.
+    pub taken: bool,
+    /// A sentence for people.
+    pub why: String,
+    /// RFC 3339.
+    pub at: String,
 }
 
 /// Payload of `audit`: who did what, when and why.

@@ -45,6 +45,14 @@ impl Topics {
     pub fn command_result(&self) -> String {
         format!("{}/command/result", self.prefix)
     }
+    /// Retained, gateway to hub: the request for a certificate, and what became of the last one.
+    pub fn certificate_request(&self) -> String {
+        format!("{}/certificate/request", self.prefix)
+    }
+    /// Hub to gateway: the certificate that was issued for the request (PEM).
+    pub fn certificate_issued(&self) -> String {
+        format!("{}/certificate/issued", self.prefix)
+    }
     pub fn audit(&self) -> String {
         format!("{}/audit", self.prefix)
     }
@@ -74,6 +82,8 @@ pub enum Kind {
     Reported,
     Command,
     CommandResult,
+    CertificateRequest,
+    CertificateIssued,
     Audit,
 }
 
@@ -96,6 +106,8 @@ fn kind<'a>(levels: &mut impl Iterator<Item = &'a str>) -> Option<Kind> {
         ("config", Some("reported")) => Kind::Reported,
         ("command", None) => Kind::Command,
         ("command", Some("result")) => Kind::CommandResult,
+        ("certificate", Some("request")) => Kind::CertificateRequest,
+        ("certificate", Some("issued")) => Kind::CertificateIssued,
         ("audit", None) => Kind::Audit,
         _ => return None,
     };
@@ -120,6 +132,8 @@ mod tests {
             (topics.reported(), Kind::Reported),
             (topics.command(), Kind::Command),
             (topics.command_result(), Kind::CommandResult),
+            (topics.certificate_request(), Kind::CertificateRequest),
+            (topics.certificate_issued(), Kind::CertificateIssued),
             (topics.audit(), Kind::Audit),
         ];
         for (name, kind) in kinds {

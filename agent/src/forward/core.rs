@@ -106,6 +106,10 @@ pub enum Effect {
     },
     /// Start a new incarnation and call `renewed`.
     Renew,
+    /// A receipt that proved itself was written at this time.
+    HubTime {
+        unix_ms: i64,
+    },
     /// The broker answered a letter.
     Answered {
         letter: u64,

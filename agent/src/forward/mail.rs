@@ -5,9 +5,13 @@
 //!           ◄── inbound ───────────────────────────── shell ◄── config/desired, command
 //!           ◄── oneshot: endpoint, reason ─────────── PUBACK
 //!           ◄── watch: endpoint that stands ───────── Up, Down
+//!   renewal ── Post::use_identities ───► orders       ◄── certificate/issued; watch: endpoint that acknowledged something
 //! ```
 //!
-//! [`Mail`] is the rollout's end, [`PostOffice`] the forwarder's; the forwarder's thread never waits for the rollout. Orders are carried out in
+//! Two have a say in the uplink's settings: the rollout (endpoints) and the renewal of our certificate (who we are there). What the uplink gets is
+//! both together, made under one lock, so that neither undoes the other.
+//!
+//! [`Mail`] is the rollout's end, [`Post`] what others hold of it, [`PostOffice`] the forwarder's; the forwarder's thread never waits for the rollout. Orders are carried out in
 //! order, and nothing posted after `replace_uplink` goes over a connection made from earlier settings: so an answer to such a letter proves the
 //! new settings, and it names the endpoint, so that one a document added can be told from one of the bootstrap.
 //!
@@ -17,14 +21,16 @@
 //! command is refused by the rollout: it would be executed after every reconnect.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::mailbox::Letter;
 use crate::config::settings::{Endpoint, UplinkSettings};
-use crate::limits::{DOCUMENT_BYTES_MAX, LETTER_BYTES_MAX, MAIL_INBOUND, MAIL_ORDERS};
+use crate::limits::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, LETTER_BYTES_MAX, MAIL_CERTIFICATES, MAIL_INBOUND, MAIL_ORDERS};
 use crate::uplink::AckReason;
+use crate::uplink::credentials::Identities;
 
 /// What the hub sent to the rollout.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,14 +88,56 @@ enum Order {
     Checkpoint,
 }
 
-/// Posts letters; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Poster {
-    orders: mpsc::Sender<Order>,
+/// What the uplink's settings are made of.
+#[derive(Debug)]
+struct Wanted {
+    settings: UplinkSettings,
+    identities: Identities,
 }
 
-impl Poster {
-    /// As [`Mail::post`].
+/// The rollout's end.
+#[derive(Debug)]
+pub struct Mail {
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// What came as a certificate; taken by whoever renews ours.
+    pub certificates: Option<mpsc::Receiver<Bytes>>,
+    post: Post,
+}
+
+impl Mail {
+    /// See [`Post::post`].
+    pub fn post(&self, letter: Letter) -> Result<oneshot::Receiver<Delivered>, NotPosted> {
+        self.post.post(letter)
+    }
+
+    /// See [`Post::replace_uplink`].
+    pub fn replace_uplink(&self, settings: UplinkSettings) -> Result<(), NotPosted> {
+        self.post.replace_uplink(settings)
+    }
+
+    /// See [`Post::link`].
+    pub fn link(&self) -> watch::Receiver<Option<Endpoint>> {
+        self.post.link()
+    }
+
+    /// The way out, for others than the rollout.
+    pub fn way_out(&self) -> Post {
+        self.post.clone()
+    }
+}
+
+/// The way out, and how the connection stands; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Post {
+    wanted: Arc<Mutex<Wanted>>,
+    orders: mpsc::Sender<Order>,
+    link: watch::Receiver<Option<Endpoint>>,
+    proven: watch::Receiver<Option<Endpoint>>,
+}
+
+impl Post {
+    /// Hands a letter over. The receiver gets the broker's answer; it fails where there will be none: a newer reported state took its place,
+    /// or too many letters wait for a connection.
     pub fn post(&self, letter: Letter) -> Result<oneshot::Receiver<Delivered>, NotPosted> {
         // A record was bounded when it was taken.
         if !matches!(letter, Letter::Released(_)) && letter.payload().len() > LETTER_BYTES_MAX {
@@ -104,44 +152,40 @@ impl Poster {
         self.order(Order::Checkpoint)
     }
 
-    fn order(&self, order: Order) -> Result<(), NotPosted> {
-        self.orders.try_send(order).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotPosted::Full,
-            mpsc::error::TrySendError::Closed(_) => NotPosted::Ended,
-        })
-    }
-}
-
-/// The rollout's end.
-#[derive(Debug)]
-pub struct Mail {
-    pub inbound: mpsc::Receiver<Inbound>,
-    poster: Poster,
-    link: watch::Receiver<Option<Endpoint>>,
-}
-
-impl Mail {
-    /// Hands a letter over. The receiver gets the broker's answer; it fails where there will be none: a newer reported state took its place,
-    /// or too many letters wait for a connection.
-    pub fn post(&self, letter: Letter) -> Result<oneshot::Receiver<Delivered>, NotPosted> {
-        self.poster.post(letter)
-    }
-
-    /// For others who have something to say.
-    pub fn poster(&self) -> Poster {
-        self.poster.clone()
-    }
-
     /// Goes on with other uplink settings; see [`crate::uplink::Uplink::replace`]. What they say of `confirm` and its like counts from the next
     /// start only: those belong to the bootstrap.
     pub fn replace_uplink(&self, settings: UplinkSettings) -> Result<(), NotPosted> {
         assert!(!settings.endpoints.is_empty(), "the bootstrap's endpoints are always among them");
-        self.poster.order(Order::Replace(Box::new(settings)))
+        self.want(|wanted| wanted.settings = settings)
+    }
+
+    /// Goes on with other certificates of ours.
+    pub fn use_identities(&self, identities: Identities) -> Result<(), NotPosted> {
+        self.want(|wanted| wanted.identities = identities)
+    }
+
+    fn want(&self, change: impl FnOnce(&mut Wanted)) -> Result<(), NotPosted> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut wanted);
+        // Under the lock, so that orders are in the order of changes.
+        self.order(Order::Replace(Box::new(wanted.identities.apply(&wanted.settings))))
     }
 
     /// The endpoint we are connected to.
     pub fn link(&self) -> watch::Receiver<Option<Endpoint>> {
         self.link.clone()
+    }
+
+    /// The endpoint we are connected to, from the first publish on that it acknowledged.
+    pub fn proven(&self) -> watch::Receiver<Option<Endpoint>> {
+        self.proven.clone()
+    }
+
+    fn order(&self, order: Order) -> Result<(), NotPosted> {
+        self.orders.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotPosted::Full,
+            mpsc::error::TrySendError::Closed(_) => NotPosted::Ended,
+        })
     }
 }
 
@@ -161,18 +205,34 @@ pub(crate) struct PostOffice {
     /// A document the rollout had no room for.
     waiting: Option<Inbound>,
     link: watch::Sender<Option<Endpoint>>,
+    proven: watch::Sender<Option<Endpoint>>,
+    certificates: mpsc::Sender<Bytes>,
     /// Host and port of the connection that came up last.
     last: Option<(String, u16)>,
     answers: HashMap<u64, oneshot::Sender<Delivered>>,
     next_id: u64,
 }
 
-pub(crate) fn mail() -> (Mail, PostOffice) {
+/// `settings` and `identities` are those the uplink is started with.
+pub(crate) fn mail(settings: UplinkSettings, identities: Identities) -> (Mail, PostOffice) {
     let (orders, taken) = mpsc::channel(MAIL_ORDERS);
     let (sender, inbound) = mpsc::channel(MAIL_INBOUND);
-    let (link, standing) = watch::channel(None);
-    let office = PostOffice { orders: taken, inbound: sender, waiting: None, link, last: None, answers: HashMap::new(), next_id: 1 };
-    (Mail { inbound, poster: Poster { orders }, link: standing }, office)
+    let (certificates, came) = mpsc::channel(MAIL_CERTIFICATES);
+    let ((link, standing), (proven, proof)) = (watch::channel(None), watch::channel(None));
+    let office = PostOffice {
+        orders: taken,
+        inbound: sender,
+        waiting: None,
+        link,
+        proven,
+        certificates,
+        last: None,
+        answers: HashMap::new(),
+        next_id: 1,
+    };
+    let wanted = Arc::new(Mutex::new(Wanted { settings, identities }));
+    let post = Post { wanted, orders, link: standing, proven: proof };
+    (Mail { inbound, certificates: Some(came), post }, office)
 }
 
 impl PostOffice {
@@ -210,8 +270,26 @@ impl PostOffice {
         self.last.replace(address.clone()).is_none_or(|last| last == address)
     }
 
+    /// The broker acknowledged a publish on the connection that stands.
+    pub fn prove(&self) {
+        if self.proven.borrow().is_none() {
+            self.proven.send_replace(self.link.borrow().clone());
+        }
+    }
+
+    /// Whether the broker that stands was verified by its certificate.
+    pub fn is_verified(&self) -> bool {
+        self.link.borrow().as_ref().is_some_and(|endpoint| endpoint.tls)
+    }
+
     pub fn down(&mut self) {
         self.link.send_replace(None);
+        self.proven.send_replace(None);
+    }
+
+    /// A certificate arrived. Where nobody has time for it, it is dropped: it comes again with the next connection, or when it is sent again.
+    pub fn certificate(&self, payload: &Bytes) -> bool {
+        payload.is_empty() || self.certificates.try_send(cut(payload, CERTIFICATE_BYTES_MAX)).is_ok()
     }
 
     /// A document arrived. An empty one only removes what the broker kept.
@@ -240,16 +318,60 @@ impl PostOffice {
 
 /// At most one byte more than a document may have.
 fn bounded(payload: &Bytes) -> Bytes {
-    if payload.len() > DOCUMENT_BYTES_MAX { Bytes::copy_from_slice(&payload[..=DOCUMENT_BYTES_MAX]) } else { payload.clone() }
+    cut(payload, DOCUMENT_BYTES_MAX)
+}
+
+/// At most one byte more than `most`.
+fn cut(payload: &Bytes, most: usize) -> Bytes {
+    if payload.len() > most { Bytes::copy_from_slice(&payload[..=most]) } else { payload.clone() }
+}
+
+/// The other end, for tests of whoever holds a [`Mail`].
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Office(PostOffice);
+
+#[cfg(test)]
+pub(crate) fn office(settings: UplinkSettings, identities: Identities) -> (Mail, Office) {
+    let (mail, office) = mail(settings, identities);
+    (mail, Office(office))
+}
+
+#[cfg(test)]
+impl Office {
+    /// The next letter; other errands are forgotten.
+    pub async fn letter(&mut self) -> Letter {
+        loop {
+            if let Errand::Post(_, letter) = self.0.errand().await.expect("somebody posts") {
+                return letter;
+            }
+        }
+    }
+
+    pub fn certificate(&self, payload: &Bytes) {
+        assert!(self.0.certificate(payload));
+    }
+
+    /// Connected there, and something was acknowledged.
+    pub fn stands(&mut self, endpoint: Endpoint) {
+        self.0.down();
+        self.0.up(endpoint);
+        self.0.prove();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uplink::scripted::some_settings;
+
+    fn office() -> (Mail, PostOffice) {
+        mail(some_settings(), Identities::default())
+    }
 
     #[tokio::test]
     async fn a_document_the_rollout_has_no_room_for_waits_and_the_newest_wins() {
-        let (mut mail, mut office) = mail();
+        let (mut mail, mut office) = office();
         for _ in 0..MAIL_INBOUND {
             assert!(office.command(&Bytes::from_static(b"c"), false));
         }
@@ -268,7 +390,7 @@ mod tests {
     /// It is refused there, and told; an empty one is what clears the topic.
     #[test]
     fn a_retained_command_is_handed_on_as_such() {
-        let (mut mail, mut office) = mail();
+        let (mut mail, mut office) = office();
         assert!(office.command(&Bytes::new(), true) && mail.inbound.try_recv().is_err());
         assert!(office.command(&Bytes::from_static(b"c"), true));
         assert_eq!(mail.inbound.try_recv(), Ok(Inbound::Command { payload: Bytes::from_static(b"c"), retained: true }));
@@ -277,7 +399,7 @@ mod tests {
     /// I4: an oversized document is passed on only as far as its refusal needs.
     #[test]
     fn an_oversized_document_is_cut_one_byte_behind_the_bound() {
-        let (mut mail, mut office) = mail();
+        let (mut mail, mut office) = office();
         office.desired(&Bytes::from(vec![b'x'; DOCUMENT_BYTES_MAX * 2]), false);
         match mail.inbound.try_recv() {
             Ok(Inbound::Desired { payload, .. }) => assert_eq!(payload.len(), DOCUMENT_BYTES_MAX + 1),
@@ -287,7 +409,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_letter_that_is_superseded_gets_no_answer_and_others_name_the_endpoint() {
-        let (mail, mut office) = mail();
+        let (mail, mut office) = office();
         let (first, second) = (mail.post(Letter::Reported(Bytes::new())).unwrap(), mail.post(Letter::Reported(Bytes::new())).unwrap());
         let Some(Errand::Post(old, _)) = office.errand().await else { panic!("a letter") };
         let Some(Errand::Post(new, _)) = office.errand().await else { panic!("a letter") };
@@ -301,7 +423,7 @@ mod tests {
 
     #[test]
     fn another_address_is_another_broker_whatever_it_says_of_our_session() {
-        let (_mail, mut office) = mail();
+        let (_mail, mut office) = office();
         let at = |host: &str| Endpoint::new(host, 8883, true);
         assert!(office.up(at("a")), "the first is nobody's successor");
         office.down();
@@ -313,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_letter_that_is_too_large_is_not_posted() {
-        let (mail, _office) = mail();
+        let (mail, _office) = office();
         let letter = Letter::Audit(Bytes::from(vec![0; LETTER_BYTES_MAX + 1]));
         assert_eq!(mail.post(letter).unwrap_err(), NotPosted::TooLarge);
     }

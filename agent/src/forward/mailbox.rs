@@ -3,7 +3,7 @@
 //!
 //! They are control publishes: exempt from the lanes' shares, bounded by number here and by bytes where they are posted. Only the newest
 //! reported state counts: it replaces an older one that was not told yet, and goes again on every connection, because the broker at the other
-//! end may be another one. The rest goes in order, each until it is answered once; what was in flight when a connection ended goes again (at
+//! end may be another one; so does the request for a certificate. The rest goes in order, each until it is answered once; what was in flight when a connection ended goes again (at
 //! least once). A refusal is an answer: whoever posted it is told and decides; only the reported state is repeated by itself, after the pause
 //! that all refused control publishes share.
 
@@ -20,6 +20,8 @@ use crate::record::Record;
 pub enum Letter {
     /// Retained: the state of the configuration.
     Reported(Bytes),
+    /// Retained: the request for a certificate.
+    Certificate(Bytes),
     CommandResult(Bytes),
     Audit(Bytes),
     /// A record out of quarantine: its event, in the place that its exception left open.
@@ -29,7 +31,7 @@ pub enum Letter {
 impl Letter {
     pub fn payload(&self) -> &Bytes {
         match self {
-            Self::Reported(payload) | Self::CommandResult(payload) | Self::Audit(payload) => payload,
+            Self::Reported(payload) | Self::Certificate(payload) | Self::CommandResult(payload) | Self::Audit(payload) => payload,
             Self::Released(record) => record.body.expose(),
         }
     }
@@ -40,6 +42,7 @@ impl PartialEq for Letter {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Reported(a), Self::Reported(b))
+            | (Self::Certificate(a), Self::Certificate(b))
             | (Self::CommandResult(a), Self::CommandResult(b))
             | (Self::Audit(a), Self::Audit(b)) => a == b,
             (Self::Released(a), Self::Released(b)) => (&a.feed, a.incarnation, a.seq) == (&b.feed, b.incarnation, b.seq),
@@ -54,6 +57,7 @@ impl std::fmt::Debug for Letter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self {
             Self::Reported(_) => "reported",
+            Self::Certificate(_) => "certificate request",
             Self::CommandResult(_) => "command result",
             Self::Audit(_) => "audit",
             Self::Released(_) => "released record",
@@ -68,7 +72,7 @@ enum State {
     /// Refused: due again after the pause.
     Refused,
     InFlight,
-    /// Only of the reported state, which stays.
+    /// Only of what is retained, which stays.
     Told,
 }
 
@@ -82,15 +86,18 @@ struct Item {
 #[derive(Debug, Default)]
 pub struct Mailbox {
     reported: Option<Item>,
+    certificate: Option<Item>,
     queue: VecDeque<Item>,
 }
 
 impl Mailbox {
-    /// Takes a letter; the id of one that will not be answered any more: an older reported state, or this one where there is no room.
+    /// Takes a letter; the id of one that will not be answered any more: an older one of what is retained, or this one where there is no room.
     pub fn post(&mut self, id: u64, letter: Letter) -> Option<u64> {
         let item = Item { id, letter, state: State::Due };
-        if let Letter::Reported(_) = item.letter {
-            return self.reported.replace(item).map(|old| old.id);
+        match item.letter {
+            Letter::Reported(_) => return self.reported.replace(item).map(|old| old.id),
+            Letter::Certificate(_) => return self.certificate.replace(item).map(|old| old.id),
+            Letter::CommandResult(_) | Letter::Audit(_) | Letter::Released(_) => {}
         }
         // I4: a record may be large; one that waits for its answer is enough.
         let is_record = |letter: &Letter| matches!(letter, Letter::Released(_));
@@ -103,7 +110,7 @@ impl Mailbox {
     }
 
     fn items(&mut self) -> impl Iterator<Item = &mut Item> {
-        self.reported.iter_mut().chain(&mut self.queue)
+        self.reported.iter_mut().chain(&mut self.certificate).chain(&mut self.queue)
     }
 
     /// The next to publish. `again`: what was refused may go too.
@@ -136,7 +143,7 @@ impl Mailbox {
 
     /// Something is to go at once.
     pub fn is_due(&self) -> bool {
-        self.reported.iter().chain(&self.queue).any(|item| item.state == State::Due)
+        self.reported.iter().chain(&self.certificate).chain(&self.queue).any(|item| item.state == State::Due)
     }
 }
 

@@ -61,6 +61,7 @@ use crate::config::settings::{FeedSettings, Settings};
 use crate::limits::FORWARD_JOIN_GRACE;
 use crate::spool::Reader;
 use crate::status::board::Board;
+use crate::uplink::credentials::Identities;
 
 /// Makes forwarders.
 #[derive(Debug)]
@@ -74,12 +75,24 @@ impl Forwarder {
         board: Arc<Board>,
         runtime: tokio::runtime::Handle,
     ) -> std::io::Result<ForwarderHandle> {
+        Self::spawn_as(settings, Identities::default(), reader, board, runtime)
+    }
+
+    /// The same, with certificates of ours beside that of the settings.
+    pub fn spawn_as(
+        settings: &Settings,
+        identities: Identities,
+        reader: Reader,
+        board: Arc<Board>,
+        runtime: tokio::runtime::Handle,
+    ) -> std::io::Result<ForwarderHandle> {
         let (stop, stop_signal) = oneshot::channel();
         let (feeds, its_feeds) = watch::channel(Arc::from(settings.feeds.as_slice()));
         let (finished, done) = mpsc::sync_channel(1);
         let beat = Arc::new(AtomicU64::new(0));
-        let (settings, its_beat) = (settings.clone(), Arc::clone(&beat));
-        let (mail, office) = mail::mail();
+        let (mut settings, its_beat) = (settings.clone(), Arc::clone(&beat));
+        let uplink = identities.apply(&settings.uplink);
+        let (mail, office) = mail::mail(std::mem::replace(&mut settings.uplink, uplink), identities);
         let thread = thread::Builder::new().name("forward".into()).spawn(move || {
             let shell = shell::Shell::new(&settings, reader, board, &runtime, (its_beat, its_feeds), office);
             runtime.block_on(shell.run(stop_signal));

@@ -85,6 +85,7 @@ impl Publisher {
             Control::Mail(letter) => {
                 let (topic, retain) = match letter {
                     Letter::Reported(_) => (self.topics.reported(), true),
+                    Letter::Certificate(_) => (self.topics.certificate_request(), true),
                     Letter::CommandResult(_) => (self.topics.command_result(), false),
                     Letter::Audit(_) => (self.topics.audit(), false),
                     // The shell knows the feed's lane and character set, and publishes it as the event it is.

@@ -39,6 +39,7 @@ impl Core {
 
     fn judged(&mut self, feed: usize, receipt: &Receipt, verdict: Verdict, now: Instant) {
         let by_receipt = self.rules.confirm == Confirm::Receipt;
+        self.hub_time(feed, receipt, verdict);
         match verdict {
             Verdict::Old | Verdict::LookUp => return,
             Verdict::Standing => {}
@@ -61,6 +62,16 @@ impl Core {
         }
         if by_receipt {
             self.missing(feed, receipt, now);
+        }
+    }
+
+    /// Only a receipt that knows our chain says what time it is.
+    fn hub_time(&mut self, feed: usize, receipt: &Receipt, verdict: Verdict) {
+        let settled = self.feeds[feed].settled();
+        let again = settled.seq > 0 && receipt.through_seq == settled.seq && receipt.chain == settled.chain;
+        let time = receipt.time.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        if let Some(time) = time.filter(|_| again || matches!(verdict, Verdict::Settles(_))) {
+            self.effects.push(Effect::HubTime { unix_ms: time.as_millisecond() });
         }
     }
 

@@ -91,7 +91,7 @@ impl Shell {
             client_id: format!("{}.{}", settings.gateway.site, settings.gateway.id),
             will: publisher.will(),
             subscriptions: vec![publisher.topics().receipt()],
-            optional: vec![publisher.topics().desired(), publisher.topics().command()],
+            optional: vec![publisher.topics().desired(), publisher.topics().command(), publisher.topics().certificate_issued()],
             directory: settings.spool.path.join("run"),
         };
         let now = Instant::now();
@@ -313,6 +313,9 @@ impl Shell {
                 if let (Some((feed, seq)), AckReason::Success) = (self.core.outcome_in_flight(token), reason) {
                     self.board.note(Note::Acked { feed: self.feeds[feed].id.clone(), seq, at_ms: clock::now().unix_ms });
                 }
+                if matches!(reason, AckReason::Success | AckReason::NoMatchingSubscribers) {
+                    self.office.prove();
+                }
                 self.core.acked(token, reason, now);
             }
             UplinkEvent::Message { topic, payload, retained } => self.message(&topic, &payload, retained, now),
@@ -373,6 +376,8 @@ impl Shell {
             Some(Kind::Desired) => self.office.desired(payload, retained),
             Some(Kind::Command) if self.office.command(payload, retained) => {}
             Some(Kind::Command) => self.warn_once("a command was dropped: too many came at once; it is not executed"),
+            Some(Kind::CertificateIssued) if self.office.certificate(payload) => {}
+            Some(Kind::CertificateIssued) => self.warn_once("a certificate came while others are being looked at; it is to be sent again"),
             _ => self.warn_once("a message on a topic that we did not subscribe to was ignored"),
         }
     }
@@ -445,6 +450,8 @@ impl Shell {
             Effect::Clear { code, feed } => self.board.clear(code, self.subject(feed)),
             Effect::LookUp { feed, receipt } => self.look_up(feed, &receipt),
             Effect::Renew => self.renew(),
+            Effect::HubTime { unix_ms } if self.office.is_verified() => clock::hear_hub(unix_ms),
+            Effect::HubTime { .. } => {}
             Effect::Answered { letter, reason } => self.office.answered(letter, reason),
             Effect::Forgotten { letter } => self.office.forget(letter),
         }

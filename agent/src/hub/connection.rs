@@ -169,7 +169,7 @@ fn options(client_id: &str, bridge: &Bridge) -> Result<MqttOptions, String> {
 
 /// What the hub must read, and what it reads where the broker's access rules let it.
 const REQUIRED: [&str; 4] = ["event/+", "outcome/+", "checkpoint", "status"];
-const OPTIONAL: [&str; 3] = ["config/reported", "command/result", "audit"];
+const OPTIONAL: [&str; 4] = ["config/reported", "certificate/request", "command/result", "audit"];
 
 /// What the hub subscribes to.
 fn filters() -> Vec<Filter> {
@@ -391,6 +391,44 @@ pub(super) async fn converse<T>(
     drop(events);
     bridge.finish(Instant::now() + BRIDGE_LINGER).await;
     done.unwrap_or_else(|_| Err(format!("{endpoint}: no answer came on {topic} in time")))
+}
+
+/// Connects without a session and reads what the broker keeps under a topic; `None`: nothing.
+pub(super) async fn retained(
+    endpoint: &Endpoint,
+    tls: Option<&TlsFiles>,
+    (client_id, directory): (&str, &Path),
+    topic: &str,
+    deadline: Instant,
+) -> Result<Option<Vec<u8>>, String> {
+    let tls = tls.filter(|_| endpoint.tls).map(tls::client_config).transpose().map_err(|error| chain(&error))?;
+    let bridge = bridge::open(endpoint, tls, directory, deadline).await.map_err(|error| chain(&error))?;
+    let mut options = options(client_id, &bridge)?;
+    options.set_clean_start(true).set_session_expiry_interval(Some(0)).set_manual_acks(false);
+    let (client, mut events) = AsyncClient::new(options, 8);
+    let asked = |_| "the subscription cannot be sent; please report this".to_owned();
+    let exchange = async {
+        let mut patience = deadline;
+        loop {
+            match timeout_at(patience, events.poll()).await {
+                Ok(Ok(Event::Incoming(Packet::ConnAck(_)))) => client.try_subscribe(topic, QoS::AtLeastOnce).map_err(asked)?,
+                Ok(Ok(Event::Incoming(Packet::SubAck(answer)))) => match answer.return_codes.first() {
+                    // What is kept comes at once.
+                    Some(SubscribeReasonCode::Success(_)) => patience = deadline.min(Instant::now() + BRIDGE_LINGER),
+                    other => return Err(format!("{endpoint}: the broker refuses {topic} ({other:?}); check its access list")),
+                },
+                Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => return Ok(Some(publish.payload.to_vec())),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(format!("{endpoint}: {}", reason(&bridge, &error))),
+                Err(_) if patience < deadline => return Ok(None),
+                Err(_) => return Err(format!("{endpoint}: does not answer; check that the port speaks MQTT 5")),
+            }
+        }
+    };
+    let done = exchange.await;
+    drop(events);
+    bridge.finish(Instant::now() + BRIDGE_LINGER).await;
+    done
 }
 
 fn granted(suback: &SubAck) -> Result<(), String> {

@@ -24,6 +24,7 @@ use super::ledger::{AccountKey, ItemVerdict, Ledger, Tally};
 use super::line::{Line, LineKind};
 use super::output::{Output, OutputError};
 use super::snapshot::{self, LoadError, Snapshot};
+use crate::clock;
 use crate::contract::topic::Topics;
 use crate::contract::{Mark, Receipt};
 use crate::limits::{HUB_BATCH_BYTES_MAX, HUB_INDEX_NOTED_MAX, HUB_SNAPSHOT_INTERVAL, HUB_SNAPSHOT_LINES};
@@ -189,13 +190,14 @@ impl Desk {
             self.uncovered_since.get_or_insert_with(Instant::now);
         }
         let mut receipts = Vec::new();
+        // Gateways without a clock of their own go by ours; one that cannot be believed is not passed on.
+        let time = Some(clock::now()).filter(|now| !now.suspect).map(|now| clock::rfc3339(now.unix_ms));
         for (key, incarnation) in std::mem::take(&mut self.due) {
             if let Some(standing) = self.ledger.entry(&key).account.confirm(incarnation) {
                 let (through, missing) = (standing.through, standing.missing);
                 let topic = Topics::new(&key.site, &key.gateway).receipt();
-                let receipt =
-                    Receipt { feed: key.feed, incarnation: through.incarnation, through_seq: through.seq, chain: through.chain, missing };
-                receipts.push((topic, receipt));
+                let (feed, incarnation, through_seq, chain) = (key.feed, through.incarnation, through.seq, through.chain);
+                receipts.push((topic, Receipt { feed, incarnation, through_seq, chain, missing, time: time.clone() }));
             }
         }
         Ok(Committed { receipts, written })

@@ -53,9 +53,12 @@ impl Desk {
             },
             Kind::Status => (None, parse(payload).map(|state| self.gateways.heard(&site, &gateway, state))),
             Kind::Reported => (None, self.news(LineKind::Reported, &site, &gateway, payload)),
+            Kind::CertificateRequest => (None, self.news(LineKind::CertificateRequest, &site, &gateway, payload)),
             Kind::CommandResult => (None, self.news(LineKind::CommandResult, &site, &gateway, payload)),
             Kind::Audit => (None, self.news(LineKind::Audit, &site, &gateway, payload)),
-            Kind::Receipt | Kind::Desired | Kind::Command => (None, Err("receipts, documents and commands are ours to send".into())),
+            Kind::Receipt | Kind::Desired | Kind::Command | Kind::CertificateIssued => {
+                (None, Err("receipts, documents, commands and certificates are ours to send".into()))
+            }
         };
         if let Err(reason) = taken {
             self.malformed(key.as_ref(), reason);

@@ -40,6 +40,8 @@ pub enum LineKind {
     Fork,
     Corrupt,
     Reported,
+    #[serde(rename = "certificate_request")]
+    CertificateRequest,
     #[serde(rename = "command_result")]
     CommandResult,
     Audit,

@@ -14,7 +14,8 @@
 //! - [`line`]: a line of the output; [`output`]: the file; [`snapshot`]: the ledger beside it.
 //! - [`intake`]: the verdict on a publish; [`desk`]: takes arrivals in batches through all of these; rebuilds the account from the output.
 //! - [`gateways`]: what the gateways say of themselves, for the log.
-//! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published; [`command`]: commands signed, sent, answered.
+//! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published; [`command`]: commands signed, sent, answered;
+//!   [`certs`]: certificates of gateways.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
 //! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
@@ -22,6 +23,7 @@
 pub mod account;
 #[cfg(test)]
 mod account_tests;
+pub mod certs;
 pub mod command;
 pub mod config;
 pub mod connection;

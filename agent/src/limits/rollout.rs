@@ -120,8 +120,23 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CERTIFICATE_LOOK: Duration = Duration::from_hours(1);
 /// How long before its end a certificate is told about, in days: each step once, the last two as an error.
 pub const CERTIFICATE_STEPS_DAYS: [i64; 4] = [60, 30, 7, 1];
-/// A candidate certificate must have been proven within this, else the old one stays alone.
+/// A candidate certificate must have been proven within this, else the old one stays alone: the default and what may be asked for.
 pub const CANDIDATE_TRIAL: Duration = Duration::from_mins(15);
+pub const CANDIDATE_TRIAL_RANGE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_hours(24));
+/// A certificate with its intermediates; and how many that came may wait to be looked at.
+pub const CERTIFICATE_BYTES_MAX: usize = 64 * KIB as usize;
+pub const MAIL_CERTIFICATES: usize = 4;
+/// Values of `request` that were answered, and certificates that were refused for one request, that are remembered.
+pub const RENEWALS_REMEMBERED: usize = 16;
+/// Longest value of `request`.
+pub const RENEWAL_REQUEST_BYTES_MAX: usize = 64;
+/// Questions and orders about certificates that wait.
+pub const RENEWAL_ASKED_MAX: usize = 4;
+/// A disk that did not take a renewal is tried again after this; also how often a candidate on trial is looked at.
+pub const RENEWAL_RETRY: Duration = Duration::from_mins(1);
+pub const RENEWAL_TICK: Duration = Duration::from_secs(1);
+/// Certificates that are refused are told at most this often; the others only in the log.
+pub const RENEWAL_TOLD_INTERVAL: Duration = Duration::from_mins(1);
 
 const _: () = {
     let entry = 3 * HISTORY_NAME_BYTES_MAX + HISTORY_REASON_BYTES_MAX + HISTORY_WHY_BYTES_MAX + 160;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::command::{LogLevel, Outcome, Verb};
 use crate::config::settings::Endpoint;
 use crate::forward::Feeds;
-use crate::forward::mail::{Letter, Mail, Poster};
+use crate::forward::mail::{Letter, Mail, Post};
 use crate::limits::{DIAGNOSE_BYTES_MAX, DIAGNOSE_ENTRIES_MAX, ORDER_GRACE};
 use crate::log;
 use crate::record::FeedId;
@@ -104,7 +104,7 @@ impl From<Result<String, String>> for Effect {
 #[derive(Clone, Debug)]
 pub struct Executor {
     sources: SourcesHandle,
-    pub(super) poster: Poster,
+    pub(super) poster: Post,
     link: watch::Receiver<Option<Endpoint>>,
     reporter: Arc<Reporter>,
     pub(super) board: Arc<Board>,
@@ -124,7 +124,7 @@ impl Executor {
         let (monitor, kept, resends) = spool;
         Self {
             sources,
-            poster: mail.poster(),
+            poster: mail.way_out(),
             link: mail.link(),
             reporter: Reporter::new(name("s"), name("gw1"), Arc::clone(board), monitor.clone()),
             board: Arc::clone(board),
@@ -140,7 +140,7 @@ impl Executor {
     pub fn of(desk: &Desk, mail: &Mail, sources: SourcesHandle, kept: Kept) -> Self {
         Self {
             sources,
-            poster: mail.poster(),
+            poster: mail.way_out(),
             link: mail.link(),
             reporter: Arc::clone(&desk.reporter),
             board: Arc::clone(&desk.board),

@@ -29,7 +29,7 @@ use crate::clock;
 use crate::config::settings::{Settings, TrustSettings};
 use crate::config::trust::{Anchors, Verified};
 use crate::contract::Audit;
-use crate::forward::mail::{Letter, Poster};
+use crate::forward::mail::{Letter, Post};
 use crate::limits::{COMMAND_REFUSED_SHOWN, COMMAND_TEXT_BYTES_MAX, COMMAND_TIME, ORDER_TIME, REFUSALS_FORGED, REFUSALS_SIGNED};
 use crate::record::Name;
 use crate::status::condition::Code;
@@ -95,7 +95,7 @@ impl Orders {
         }
     }
 
-    fn poster(&self) -> &Poster {
+    fn poster(&self) -> &Post {
         &self.executor.poster
     }
 

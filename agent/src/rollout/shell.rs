@@ -36,7 +36,7 @@ use super::report::{self, Surroundings};
 use super::start::{Ground, Running, Started, now};
 use super::store::Store;
 use super::watch::QuarantineWatch;
-use crate::config::settings::Endpoint;
+use crate::config::settings::{Endpoint, RenewSettings};
 use crate::config::show;
 use crate::forward::mail::{Inbound, Letter, Mail};
 use crate::limits::ROLLOUT_TICK;
@@ -56,6 +56,8 @@ pub struct Means {
     pub asked: mpsc::Receiver<Asked>,
     pub hangup: Signal,
     pub orders: Orders,
+    /// Told what the committed configuration asks for.
+    pub renew: watch::Sender<Option<RenewSettings>>,
 }
 
 /// See the module's documentation.
@@ -75,6 +77,7 @@ pub struct Shell {
     pub(super) proof: Proof,
     pub(super) quarantine: QuarantineWatch,
     pub(super) orders: Orders,
+    renew: watch::Sender<Option<RenewSettings>>,
     /// What is to run and does not yet.
     pub(super) owed: Option<Owed>,
     /// Whoever asked for the rollback that is under way.
@@ -97,7 +100,7 @@ enum Woken {
 impl Shell {
     pub fn new(started: Started, means: Means, start: Instant) -> Self {
         let Started { machine, store, ground, running, actions } = started;
-        let Means { sources, mail, board, monitor, asked, hangup, orders } = means;
+        let Means { sources, mail, board, monitor, asked, hangup, orders, renew } = means;
         Self {
             link: mail.link(),
             quarantine: QuarantineWatch::default(),
@@ -116,6 +119,7 @@ impl Shell {
             asked,
             hangup,
             orders,
+            renew,
             start,
         }
     }
@@ -124,6 +128,7 @@ impl Shell {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let first = std::mem::take(&mut self.todo);
         self.carry_out(first).await;
+        self.tell_renewal();
         let mut tick = interval(ROLLOUT_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut posts, mut asks, mut links, mut hangs) = (true, true, true, true);
@@ -310,10 +315,23 @@ impl Shell {
         }
     }
 
+    /// What is committed may ask for a new certificate; what is on trial may not.
+    fn tell_renewal(&self) {
+        if self.machine.is_idle() && self.owed.is_none() {
+            self.renew.send_if_modified(|known| {
+                let wanted = &self.running.settings.renew;
+                let other = known != wanted;
+                known.clone_from(wanted);
+                other
+            });
+        }
+    }
+
     /// Board, conditions and the retained reported state.
     pub(super) fn report(&mut self) {
         let text = show::render(&self.running.settings);
         report::show(&self.machine, &self.board, &text);
+        self.tell_renewal();
         let at = now(self.start);
         self.quarantine.follow(&self.machine, at.mono_ms, &self.running.settings.feeds, &self.board);
         let retired = self.monitor.view().feeds.into_iter().filter(|feed| feed.retired && feed.settled_seq < feed.last_seq);

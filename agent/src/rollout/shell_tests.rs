@@ -22,6 +22,7 @@ use crate::spool::disk::{Disk, DiskFile, RealDisk, Space};
 use crate::spool::{self, Spool};
 use crate::status::condition::Code;
 use crate::uplink::AckReason;
+use crate::uplink::credentials::Identities;
 
 fn key(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
@@ -108,12 +109,14 @@ impl Rig {
         let (mut sources, source_handle) = Sources::new(parts, pauses);
         assert_eq!(sources.apply(Arc::from(feeds.as_slice()), &stopped).await, Ok(vec![]));
         tokio::spawn(sources.run(stopped));
-        let (mail, office) = mail();
+        let uplink = started.ground.local_settings.uplink.clone();
+        let (mail, office) = mail(uplink, Identities::default());
         let (handle, asked) = Handle::new();
         let hangup = signal(SignalKind::hangup()).unwrap();
+        let (renew, _) = watch::channel(None);
         let executor = Executor::bare(&mail, source_handle.clone(), &board, (monitor.clone(), kept, resends));
         let orders = Orders::new(&started.ground.local_settings, 0, executor);
-        let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup, orders };
+        let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup, orders, renew };
         let shell = Shell::new(started, means, Instant::now());
         Self { directory, own, shell, office, handle, board, _rest: (closer, lock, stop) }
     }

@@ -37,6 +37,7 @@ use self::certificate::Names;
 pub use self::refusal::{Refusals, Told};
 use self::refusal::{SubjectUnknown, reason};
 use crate::clock;
+use crate::clock::dates::{self, OwnTime, Whose};
 use crate::config::files::{self, Secret};
 use crate::config::settings::{ClientSubject, ListenerTls, TlsKeySource};
 use crate::limits::{CERTIFICATE_NOTICE, CERTIFICATE_STEPS_DAYS, LISTENER_TLS_INTERVAL, TLS_HANDSHAKE_TIMEOUT};
@@ -44,7 +45,6 @@ use crate::record::FeedId;
 use crate::source::oddity::Oddity;
 use crate::status::board::Board;
 use crate::status::condition::Code;
-use crate::uplink::tls::dates_forgiven;
 
 /// TLS of one listener, shared by its connections.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl TlsFiles {
         let not_after = certificate::not_after(&chain[0]);
         let key = files::private_key(&self.key, self.kind).map_err(of(&self.key, "key"))?;
         let pair = files::pair(chain, key, "`cert`").map_err(of(&self.key, "key"))?;
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let builder = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(OwnTime))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| format!("the TLS library refuses its own protocol versions ({error}); please report it"))?;
         let builder = match &self.client_ca {
@@ -307,7 +307,7 @@ impl ClientCertVerifier for Doorkeeper {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let check = |at| self.inner.verify_client_cert(end_entity, intermediates, at);
-        let verified = dates_forgiven(clock::now().suspect, now, check)?;
+        let verified = dates::check(Whose::Sender, now, check)?;
         if self.subjects.is_empty() {
             return Ok(verified);
         }

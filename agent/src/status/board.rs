@@ -1,6 +1,7 @@
 //! Where modules write what they know and the snapshot is taken from.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -188,6 +189,8 @@ pub struct Board {
     changes: AtomicU64,
     uplink: Mutex<UplinkView>,
     config: Mutex<ConfigView>,
+    /// What went wrong last with a certificate of ours, by its file; there are two at most.
+    identities: Mutex<BTreeMap<PathBuf, String>>,
     notes: Arc<Notes>,
 }
 
@@ -209,6 +212,7 @@ impl Board {
                 last_error: None,
             }),
             config: Mutex::new(ConfigView::local("")),
+            identities: Mutex::default(),
             notes: Arc::default(),
         })
     }
@@ -281,6 +285,15 @@ impl Board {
         if error.is_some() {
             view.last_error = error;
         }
+    }
+
+    /// A connection with this certificate of ours failed.
+    pub fn set_identity_fault(&self, certificate: &Path, fault: &str) {
+        locked(&self.identities).insert(certificate.to_owned(), fault.to_owned());
+    }
+
+    pub fn identity_fault(&self, certificate: &Path) -> Option<String> {
+        locked(&self.identities).get(certificate).cloned()
     }
 
     pub fn uplink(&self) -> UplinkView {

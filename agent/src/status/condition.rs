@@ -103,6 +103,10 @@ conditions! {
     CertificateExpiring = "certificate_expiring", Warning;
     /// A certificate of the uplink or of a listener ends within 7 days, or has ended.
     CertificateEnding = "certificate_ending", Error;
+    /// A renewal of the uplink's certificate waits for its certificate, or a new one is on trial.
+    CertificatePending = "certificate_pending", Warning;
+    /// A new certificate for the uplink was not taken or not proven; the one from before is in use.
+    CertificateRefused = "certificate_refused", Error;
     /// A batch did not hold what its trailer claims.
     BatchCountMismatch = "batch_count_mismatch", Warning;
     /// A feed's directory must be a mounted share, and nothing is mounted.

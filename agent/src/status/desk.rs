@@ -25,10 +25,11 @@ use crate::config::nearest;
 use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::forward::Feeds;
 use crate::limits::{
-    ACCEPT_RESEND_MAX, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX, HISTORY_NAME_BYTES_MAX,
-    QUARANTINE_CHOSEN_MAX, QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
+    ACCEPT_RESEND_MAX, CANDIDATE_TRIAL_RANGE, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX,
+    HISTORY_NAME_BYTES_MAX, QUARANTINE_CHOSEN_MAX, QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
 };
 use crate::record::FeedId;
+use crate::renewal;
 use crate::rollout;
 use crate::rollout::command::Verb;
 use crate::rollout::executor::{self, Given};
@@ -47,6 +48,8 @@ pub struct Desk {
     pub resends: Arc<Resends>,
     /// The owner of the ledger; `None` where no document can come.
     pub rollout: Option<rollout::Handle>,
+    /// The owner of the uplink's certificate.
+    pub renewal: Option<renewal::Handle>,
     /// Those that are configured now.
     pub feeds: watch::Receiver<Feeds>,
 }
@@ -60,6 +63,11 @@ fn document(value: &impl Serialize) -> String {
 
 fn refusal(why: &str) -> String {
     json!({ "error": why }).to_string()
+}
+
+/// What somebody wrote of himself, as far as it is kept.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(HISTORY_NAME_BYTES_MAX).collect()
 }
 
 impl Desk {
@@ -100,6 +108,15 @@ impl Desk {
                 Err(format!("name 1 to {QUARANTINE_CHOSEN_MAX} entries; `siteward quarantine list` shows their ids"))
             }
             Request::Do(Order::DropEntries { entries, by, why }) => self.order(executor::Order::DropEntries(entries), &by, &why),
+            Request::Get(Question::Certificates {}) => self.renewal(renewal::handle::Request::Show),
+            Request::Do(Order::CertificateRenew { by, trial_s }) => {
+                let trial = Duration::from_secs(trial_s).clamp(CANDIDATE_TRIAL_RANGE.0, CANDIDATE_TRIAL_RANGE.1);
+                self.renewal(renewal::handle::Request::Renew { by: short(&by), trial })
+            }
+            Request::Do(Order::CertificateInstall { by, chain }) => {
+                self.renewal(renewal::handle::Request::Install { by: short(&by), chain })
+            }
+            Request::Do(Order::CertificateCancel { by }) => self.renewal(renewal::handle::Request::Cancel { by: short(&by) }),
             Request::Do(Order::AcceptResend { feed, for_s }) => self.accept_resend(&feed, for_s).map(Answer::Now),
         };
         answer.unwrap_or_else(|why| Answer::Now(refusal(&why)))
@@ -276,6 +293,11 @@ impl Desk {
         Ok(Answer::Later(Box::new(move || handle.ask(request).map_or_else(|why| refusal(&why), |response| document(&response)))))
     }
 
+    fn renewal(&self, request: renewal::handle::Request) -> Result<Answer, Refusal> {
+        let handle = self.renewal.clone().ok_or("this agent keeps no certificates")?;
+        Ok(Answer::Later(Box::new(move || handle.ask(request).map_or_else(|why| refusal(&why), |view| document(&view)))))
+    }
+
     fn on_feed(&self, feed: &str, by: &str, why: &str, verb: impl FnOnce(FeedId) -> Verb) -> Result<Answer, Refusal> {
         let feed = self.known(feed)?;
         self.order(executor::Order::Verb(verb(feed)), by, why)
@@ -325,8 +347,7 @@ fn named(by: &str, why: &str, kept: &str) -> Result<(String, String), Refusal> {
     if why.trim().is_empty() || by.trim().is_empty() {
         return Err(format!("say who asks and why; {kept}"));
     }
-    let cut = |text: &str| text.chars().filter(|c| !c.is_control()).take(HISTORY_NAME_BYTES_MAX).collect();
-    Ok((cut(by), cut(why)))
+    Ok((short(by), short(why)))
 }
 
 fn limit(asked: Option<u64>) -> usize {

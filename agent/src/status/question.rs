@@ -14,6 +14,8 @@
 //! {"do":"drop_entries","entries":["00000000000000a1"],"by":"kim","why":"test frames"}
 //! {"do":"config_apply","envelope":"{…}"}
 //! {"do":"config_rollback","by":"kim","why":"wrong port"}
+//! {"get":"certificates"}
+//! {"do":"certificate_renew","by":"kim","trial_s":900}              also certificate_install (chain), certificate_cancel
 //! ```
 //!
 //! `get` changes nothing; `do` changes how the agent behaves. Outside tools rely on these lines: variants and optional fields are added, never
@@ -61,6 +63,8 @@ pub enum Question {
     ConfigHistory {},
     /// The documents that run now and ran before.
     ConfigTexts {},
+    /// How the gateway's certificate stands.
+    Certificates {},
 }
 
 /// At most one of `control_id`, `seq` and `since_ms`.
@@ -141,6 +145,20 @@ pub enum Order {
     ConfigRollback {
         by: String,
         why: String,
+    },
+    /// Makes a new key for the uplink's certificate.
+    CertificateRenew {
+        by: String,
+        trial_s: u64,
+    },
+    /// Takes a certificate for it (PEM), as if it had come from the hub.
+    CertificateInstall {
+        by: String,
+        chain: String,
+    },
+    /// Forgets key and candidate.
+    CertificateCancel {
+        by: String,
     },
 }
 

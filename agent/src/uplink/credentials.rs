@@ -2,20 +2,23 @@
 //!
 //! ```text
 //!   request: new key, CSR ──► candidate.key ── certificate comes: install ──► candidate.pem ── connection and acknowledged publish ──► current.pem
-//!   enterprise CA: files ─────────────────────────────────── adopt ─────────────┘        └── not by the deadline: give_up, the old one stays
+//!                                   ▲                                               └── not by the deadline: give_up, the old one stays
+//!                                   └──────── the key waits for another certificate ──────┘
 //! ```
 //!
 //! 1. Key and request are made on the box; the key never leaves it.
 //! 2. A certificate must be for the candidate's key, or it is refused.
-//! 3. While the candidate is on trial every TLS endpoint stands twice in the rotation, first with the candidate, then as it was
-//!    ([`with_candidate`]): one that is refused costs an attempt and no connection.
-//! 4. An acknowledged publish over an endpoint with the candidate proves it ([`Trial`]); one rename makes it current.
-//! 5. Without that by the deadline it is removed, and the reason told.
+//! 3. While the candidate is on trial every TLS endpoint stands in the rotation with it first, then as before ([`Identities`]): one that is refused
+//!    costs an attempt and no connection.
+//! 4. An acknowledged publish over an endpoint with the candidate proves it; one rename makes it current. Who watches that is `renewal`.
+//! 5. Without that by the deadline it is removed, and the reason told. Its key stays: whoever knows the broker's password could send a useless
+//!    certificate for our request (the request is no secret), and must not cost us the renewal by it.
 //!
 //! Certificate and key lie in one file (`<spool>/tls/current.pem`, 0600), because two files cannot be replaced in one step: a crash in between
 //! would leave a key that does not fit. Each write is temp, sync, rename, sync of the directory. What a crash leaves is either the old or the
-//! new; a candidate that lies there at a start is on trial again. `cert` and `key` of the bootstrap count while there is no `current.pem`, and
-//! stay in the rotation behind it.
+//! new; a candidate that lies there at a start is on trial again, a key without one waits again, and a key that `current.pem` has already is what
+//! a crash left of a promotion: it is removed at the start. `cert` and `key` of the bootstrap count while there is no `current.pem`, and stay in
+//! the rotation behind it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,18 +28,18 @@ use rustls::crypto::ring;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::csr::{self, NoKey};
-use crate::config::settings::{ClientIdentity, Endpoint, UplinkSettings};
-use crate::forward::mail::Delivered;
-use crate::limits::{CANDIDATE_TRIAL, TLS_FILE_BYTES_MAX};
+use crate::config::settings::{ClientIdentity, UplinkSettings};
+use crate::limits::{CERTIFICATE_BYTES_MAX, TLS_FILE_BYTES_MAX};
+use crate::source::tls::certificate;
 use crate::spool::disk::Disk;
 
 const CURRENT: &str = "current.pem";
 const CANDIDATE: &str = "candidate.pem";
 const CANDIDATE_KEY: &str = "candidate.key";
+const MEMORY: &str = "renewal.json";
 const FRESH: &str = "fresh";
 
 /// Why a certificate is not taken or not kept.
@@ -50,14 +53,26 @@ pub enum CredentialError {
     NothingAsked,
     #[error("what came holds no certificate in PEM (BEGIN CERTIFICATE); send the gateway's certificate and its intermediates")]
     NoCertificate,
-    #[error("the key is not a private key in PEM (BEGIN PRIVATE KEY)")]
-    NoKeyFound,
+    #[error("{}: is not a private key in PEM; ask for a renewal again, which makes a new one", path.display())]
+    NoKeyFound { path: PathBuf },
     #[error("certificate and key do not belong together; issue it for the request that this gateway published last")]
     Mismatch(#[source] rustls::Error),
-    #[error("the certificate has more than {TLS_FILE_BYTES_MAX} bytes")]
+    #[error("what came has more than {CERTIFICATE_BYTES_MAX} bytes; send the gateway's certificate and its intermediates, nothing else")]
     TooLarge,
+    #[error("the certificate has ended already, at {at}; issue a new one")]
+    Ended { at: String },
     #[error("no candidate lies there")]
     NoCandidate,
+}
+
+/// The certificates in PEM text, at least one.
+pub fn chain_of(chain: &str) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
+    if chain.len() > CERTIFICATE_BYTES_MAX {
+        return Err(CredentialError::TooLarge);
+    }
+    let all: Vec<_> =
+        CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(|_| CredentialError::NoCertificate)?;
+    if all.is_empty() { Err(CredentialError::NoCertificate) } else { Ok(all) }
 }
 
 /// The files below `<spool>/tls`.
@@ -68,51 +83,71 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> Result<Self, CredentialError> {
-        let directory = spool.join("tls");
-        let file = |source| CredentialError::File { path: directory.clone(), source };
-        disk.create_dir(&directory).map_err(file)?;
-        disk.sync_dir(spool).map_err(file)?;
-        Ok(Self { disk, directory })
+    /// Nothing is made before something is to be kept.
+    pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> Self {
+        let credentials = Self { disk, directory: spool.join("tls") };
+        if let Err(error) = credentials.finish_promotion() {
+            tracing::warn!("what a crash left of a renewed certificate stays where it is: {error}");
+        }
+        credentials
     }
 
-    /// A new key; the request for its certificate (PEM), to be published. An earlier candidate is forgotten.
-    pub fn request(&self, common_name: &str) -> Result<String, CredentialError> {
-        let made = csr::request(common_name)?;
+    /// A crash behind the rename of a promotion leaves the key, which waits for nothing any more.
+    fn finish_promotion(&self) -> Result<(), CredentialError> {
+        match (self.read(CANDIDATE_KEY)?, self.read(CURRENT)?) {
+            (Some(key), Some(current)) if current.starts_with(&key) => self.remove(CANDIDATE_KEY),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new key. An earlier candidate is forgotten.
+    pub fn make_key(&self) -> Result<(), CredentialError> {
+        let key = csr::key()?;
         self.remove(CANDIDATE)?;
-        self.write(CANDIDATE_KEY, made.key.as_bytes())?;
-        Ok(made.csr)
+        self.write(CANDIDATE_KEY, key.as_bytes())
+    }
+
+    /// The request (PEM) for a certificate of the key that waits, made anew each time; `None`: no key waits.
+    pub fn request(&self, common_name: &str) -> Result<Option<String>, CredentialError> {
+        let Some(key) = self.read(CANDIDATE_KEY)? else { return Ok(None) };
+        let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| CredentialError::NoKeyFound { path: self.path(CANDIDATE_KEY) })?;
+        Ok(Some(csr::request(parsed.secret_der(), common_name)?))
+    }
+
+    /// Whether a key waits for its certificate.
+    pub fn is_waiting(&self) -> bool {
+        self.exists(CANDIDATE_KEY)
     }
 
     /// The certificate for the last request came: it is a candidate now.
     pub fn install(&self, chain: &str) -> Result<ClientIdentity, CredentialError> {
         let key = self.read(CANDIDATE_KEY)?.ok_or(CredentialError::NothingAsked)?;
-        let key = Zeroizing::new(String::from_utf8_lossy(&key).into_owned());
-        self.adopt(chain, &key)
+        let certificates = chain_of(chain)?;
+        let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| CredentialError::NoKeyFound { path: self.path(CANDIDATE_KEY) })?;
+        CertifiedKey::from_der(certificates.clone(), parsed, &ring::default_provider()).map_err(CredentialError::Mismatch)?;
+        // Only certificates: whatever else the text held stays outside. As large as it gets at once: a buffer that grows leaves copies of the key.
+        let mut both = Zeroizing::new(Vec::with_capacity(key.len() + 2 * chain.len()));
+        both.extend_from_slice(&key);
+        for certificate in &certificates {
+            both.extend_from_slice(csr::pem("CERTIFICATE", certificate).as_bytes());
+        }
+        self.write(CANDIDATE, &both)?;
+        Ok(self.identity(CANDIDATE))
     }
 
-    /// A certificate with its key, from files: it is a candidate now.
-    pub fn adopt(&self, chain: &str, key: &str) -> Result<ClientIdentity, CredentialError> {
-        if chain.len() + key.len() > usize::try_from(TLS_FILE_BYTES_MAX).unwrap_or(usize::MAX) {
-            return Err(CredentialError::TooLarge);
-        }
-        let certificates: Vec<_> =
-            CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(|_| CredentialError::NoCertificate)?;
-        if certificates.is_empty() {
-            return Err(CredentialError::NoCertificate);
-        }
-        let parsed = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| CredentialError::NoKeyFound)?;
-        CertifiedKey::from_der(certificates.clone(), parsed, &ring::default_provider()).map_err(CredentialError::Mismatch)?;
-        let mut both = Zeroizing::new(key.to_owned());
-        if !both.ends_with('\n') {
-            both.push('\n');
-        }
-        // Only certificates: whatever else the text held stays outside.
-        for certificate in &certificates {
-            both.push_str(&csr::pem("CERTIFICATE", certificate));
-        }
-        self.write(CANDIDATE, both.as_bytes())?;
-        Ok(self.identity(CANDIDATE))
+    /// Whether this is the certificate that is current, or on trial.
+    pub fn holds(&self, leaf: &CertificateDer<'_>) -> bool {
+        let holds = |name| {
+            let bytes = self.read(name).ok().flatten()?;
+            CertificateDer::pem_slice_iter(&bytes).next()?.ok()
+        };
+        [CURRENT, CANDIDATE].into_iter().filter_map(holds).any(|known| known == *leaf)
+    }
+
+    /// When the certificate in use ends (seconds since 1970), where it is one that was renewed.
+    pub fn current_end(&self) -> Option<i64> {
+        let bytes = self.read(CURRENT).ok().flatten()?;
+        CertificateDer::pem_slice_iter(&bytes).flatten().filter_map(|der| certificate::not_after(&der)).min()
     }
 
     /// The candidate was proven: it is the gateway's certificate from here on.
@@ -125,10 +160,30 @@ impl Credentials {
         Ok(self.identity(CURRENT))
     }
 
-    /// The candidate was not proven: the old one stays alone.
+    /// The candidate was not proven: the old one stays alone, the key waits for another.
     pub fn give_up(&self) -> Result<(), CredentialError> {
+        self.remove(CANDIDATE)
+    }
+
+    /// No renewal is wanted any more.
+    pub fn cancel(&self) -> Result<(), CredentialError> {
         self.remove(CANDIDATE)?;
         self.remove(CANDIDATE_KEY)
+    }
+
+    /// What was remembered by [`Self::remember`].
+    pub fn memory(&self) -> Result<Option<Vec<u8>>, CredentialError> {
+        Ok(self.read(MEMORY)?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// Keeps the renewal's memory beside the certificates.
+    pub fn remember(&self, bytes: &[u8]) -> Result<(), CredentialError> {
+        self.write(MEMORY, bytes)
+    }
+
+    /// Candidate and current certificate.
+    pub fn identities(&self) -> Identities {
+        Identities { candidate: self.candidate(), current: self.current() }
     }
 
     /// A certificate on trial.
@@ -146,7 +201,7 @@ impl Credentials {
     }
 
     fn identity(&self, name: &str) -> ClientIdentity {
-        ClientIdentity { cert: self.path(name), key: self.path(name) }
+        ClientIdentity { cert: self.path(name), key: self.path(name), is_candidate: name == CANDIDATE }
     }
 
     fn exists(&self, name: &str) -> bool {
@@ -172,6 +227,10 @@ impl Credentials {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CredentialError> {
+        if self.disk.list(&self.directory).is_err() {
+            let spool = self.directory.parent().unwrap_or(&self.directory);
+            self.disk.create_dir(&self.directory).and_then(|()| self.disk.sync_dir(spool)).map_err(self.failed(""))?;
+        }
         self.remove(FRESH)?;
         let fresh = self.disk.create(&self.path(FRESH), 0).map_err(self.failed(FRESH))?;
         fresh.write_at(0, bytes).and_then(|()| fresh.sync_data()).map_err(self.failed(FRESH))?;
@@ -192,51 +251,22 @@ impl Credentials {
     }
 }
 
-/// The settings with every TLS endpoint listed `identity` first, then as it was.
-pub fn with_candidate(settings: &UplinkSettings, identity: &ClientIdentity) -> UplinkSettings {
-    let tried = settings.endpoints.iter().filter(|endpoint| endpoint.tls).cloned().map(|endpoint| endpoint.with_identity(identity.clone()));
-    UplinkSettings { endpoints: tried.chain(settings.endpoints.iter().cloned()).collect(), ..settings.clone() }
+/// Our certificates beside that of the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identities {
+    pub candidate: Option<ClientIdentity>,
+    pub current: Option<ClientIdentity>,
 }
 
-/// A candidate on trial. Pure.
-#[derive(Debug)]
-pub struct Trial {
-    identity: ClientIdentity,
-    until: Instant,
-}
-
-/// What is to be done with the candidate.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Wait,
-    Promote,
-    /// `give_up`, and report why.
-    GiveUp(String),
-}
-
-impl Trial {
-    pub fn new(identity: ClientIdentity, now: Instant) -> Self {
-        Self { identity, until: now + CANDIDATE_TRIAL }
-    }
-
-    /// The endpoint is reached with the candidate.
-    pub fn uses(&self, endpoint: &Endpoint) -> bool {
-        endpoint.identity.as_deref() == Some(&self.identity)
-    }
-
-    /// `delivered`: the answer to a publish since the trial began; `last_error`: what the uplink said last.
-    pub fn judge(&self, delivered: Option<&Delivered>, last_error: Option<&str>, now: Instant) -> Verdict {
-        if delivered.is_some_and(|delivered| self.uses(&delivered.endpoint) && delivered.is_acknowledged()) {
-            return Verdict::Promote;
-        }
-        if now < self.until {
-            return Verdict::Wait;
-        }
-        let minutes = CANDIDATE_TRIAL.as_secs() / 60;
-        let cause = last_error.map(|error| format!("; the uplink's last error: {error}")).unwrap_or_default();
-        Verdict::GiveUp(format!(
-            "no publish was acknowledged over a connection with the new certificate within {minutes} minutes: the old one stays{cause}"
-        ))
+impl Identities {
+    /// The settings with every TLS endpoint listed with the candidate first, then with the current certificate, then as it was.
+    pub fn apply(&self, settings: &UplinkSettings) -> UplinkSettings {
+        let each = |identity: &ClientIdentity| {
+            let endpoints = settings.endpoints.iter().filter(|endpoint| endpoint.tls).cloned();
+            endpoints.map(|endpoint| endpoint.with_identity(identity.clone())).collect::<Vec<_>>()
+        };
+        let ours = self.candidate.iter().chain(&self.current).flat_map(each);
+        UplinkSettings { endpoints: ours.chain(settings.endpoints.iter().cloned()).collect(), ..settings.clone() }
     }
 }
 

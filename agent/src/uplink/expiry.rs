@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::supervisor::tls_files;
 use super::tls::{CaSource, TlsFiles};
 use crate::clock;
-use crate::config::settings::UplinkSettings;
+use crate::config::settings::{Endpoint, UplinkSettings};
 use crate::limits::{CERTIFICATE_LOOK, CERTIFICATE_STEPS_DAYS};
 use crate::source::tls::certificate;
 use crate::status::board::Board;
@@ -55,7 +55,7 @@ fn look(settings: &UplinkSettings, board: &Board, told: &BTreeSet<String>) -> BT
             CaSource::File(path) => (path.display().to_string(), read(path)),
             CaSource::Inline(pem) => (format!("ca_pem of {endpoint}"), pem.as_bytes().to_vec()),
         };
-        let own = cert.map(|path| (path.display().to_string(), read(&path)));
+        let own = cert.filter(|_| counts(settings, endpoint)).map(|path| (path.display().to_string(), read(&path)));
         for (subject, pem) in std::iter::once(authority).chain(own) {
             let found = earliest(&pem).and_then(|end| step(end - now, end));
             for code in [Code::CertificateExpiring, Code::CertificateEnding] {
@@ -72,6 +72,15 @@ fn look(settings: &UplinkSettings, board: &Board, told: &BTreeSet<String>) -> BT
         board.clear(Code::CertificateEnding, gone);
     }
     seen
+}
+
+/// Whether our certificate for this endpoint is one that something depends on: not a candidate, and not the one that a renewal has replaced.
+fn counts(settings: &UplinkSettings, endpoint: &Endpoint) -> bool {
+    let renewed = |other: &Endpoint| other.identity.as_ref().is_some_and(|identity| !identity.is_candidate);
+    match &endpoint.identity {
+        Some(identity) => !identity.is_candidate,
+        None => !settings.endpoints.iter().any(renewed),
+    }
 }
 
 /// Certificates only; a key beside them in the file is not looked at.
@@ -97,7 +106,6 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
-    use crate::config::settings::Endpoint;
     use crate::uplink::scripted::some_settings;
 
     #[test]

@@ -77,7 +77,7 @@ pub(super) fn tls_files(settings: &UplinkSettings, endpoint: &Endpoint) -> Resul
         (None, Some(path)) => CaSource::File(path.clone()),
         (None, None) => return Err(Fault::passing(format!("{endpoint}: TLS needs a CA file; set `ca` under [uplink]"))),
     };
-    if let Some(ClientIdentity { cert, key }) = endpoint.identity.as_deref() {
+    if let Some(ClientIdentity { cert, key, .. }) = endpoint.identity.as_deref() {
         return Ok(TlsFiles { ca, cert: Some(cert.clone()), key: Some(key.clone()) });
     }
     let key = match key {
@@ -289,6 +289,9 @@ async fn connection(context: &Arc<Context>, settings: &Arc<UplinkSettings>, endp
 
 fn report(context: &Context, endpoint: &Endpoint, fault: &Fault, progressed: bool) {
     let board = &context.board;
+    if let Some(identity) = &endpoint.identity {
+        board.set_identity_fault(&identity.cert, &fault.text);
+    }
     context.flapping.store(!progressed, Ordering::Relaxed);
     board.set_uplink(UplinkState::Down, &endpoint.to_string(), Some(fault.text.clone()));
     match fault.kind {

@@ -7,8 +7,8 @@
 //! Decisions: *ring* as the only provider (named here, never the process default), TLS 1.3 and 1.2, the CA file as the only trust anchors
 //! (a hub of a hospital group has its own CA; the public ones have no say). Errors name the file and what to do about it, never its content.
 //!
-//! A box without a battery boots in 1970 (I10). Where the system's clock cannot be believed, dates alone do not refuse the hub: see
-//! [`DatesForgiven`]. Names, chain and signatures are always checked.
+//! A box without a battery boots in 1970 (I10). Dates are judged by our own time source and its one rule (`clock::dates`): where the clock cannot
+//! be believed, they alone do not refuse the hub. Names, chain and signatures are always checked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use crate::clock;
+use crate::clock::dates::{self, OwnTime, Whose};
 
 /// Where the certificates are. `cert` and `key` belong together: both or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +85,11 @@ pub enum TlsError {
 /// Reads the files and makes the configuration of one connection.
 pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = DatesForgiven { inner: verifier(&files.ca, &provider)?, clock_suspect: clock::now().suspect };
-    let builder = ClientConfig::builder_with_provider(provider)
+    let verifier = ByOwnTime { inner: verifier(&files.ca, &provider)? };
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(OwnTime))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Versions)?
-        .dangerous() // its only departure from the usual checks is `DatesForgiven`
+        .dangerous() // its only departure from the usual checks is the rule for dates
         .with_custom_certificate_verifier(Arc::new(verifier));
     let config = match (&files.cert, &files.key) {
         (None, None) => builder.with_no_client_auth(),
@@ -131,44 +131,13 @@ fn pem_error(path: &Path, error: pem::Error) -> TlsError {
     }
 }
 
-/// The usual checks; but while our own clock cannot be believed, a certificate refused for its dates only is checked again at a time within
-/// them. A certificate that is refused for anything else stays refused.
+/// The usual checks, with the rule for dates.
 #[derive(Debug)]
-pub(super) struct DatesForgiven {
-    pub(super) inner: Arc<WebPkiServerVerifier>,
-    pub(super) clock_suspect: bool,
+struct ByOwnTime {
+    inner: Arc<WebPkiServerVerifier>,
 }
 
-/// The time at which a certificate refused for its dates was good, if dates were the reason.
-fn a_time_within(error: &rustls::Error) -> Option<UnixTime> {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => Some(*not_before),
-        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => Some(*not_after),
-        _ => None,
-    }
-}
-
-/// Certificates in a chain have different dates; each retry moves the time into the dates of one more.
-const DATE_RETRIES: usize = 4;
-
-/// Checks a certificate, forgiving its dates while our clock cannot be believed. Listeners check their senders' certificates by it too.
-pub(crate) fn dates_forgiven<T>(
-    clock_suspect: bool,
-    now: UnixTime,
-    check: impl Fn(UnixTime) -> Result<T, rustls::Error>,
-) -> Result<T, rustls::Error> {
-    let mut verdict = check(now);
-    if !clock_suspect {
-        return verdict;
-    }
-    for _ in 0..DATE_RETRIES {
-        let Some(at) = verdict.as_ref().err().and_then(a_time_within) else { break };
-        verdict = check(at);
-    }
-    verdict
-}
-
-impl ServerCertVerifier for DatesForgiven {
+impl ServerCertVerifier for ByOwnTime {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -178,7 +147,7 @@ impl ServerCertVerifier for DatesForgiven {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let check = |at| self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
-        dates_forgiven(self.clock_suspect, now, check)
+        dates::check(Whose::Hub, now, check)
     }
 
     fn verify_tls12_signature(

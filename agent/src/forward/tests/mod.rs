@@ -255,7 +255,7 @@ impl Bench {
             let seen = journal.at(through);
             (seen.incarnation, seen.chain)
         };
-        Receipt { feed: journal.id.clone(), incarnation, through_seq: through, chain, missing: missing.to_vec() }
+        Receipt { feed: journal.id.clone(), incarnation, through_seq: through, chain, missing: missing.to_vec(), time: None }
     }
 
     fn receive(&mut self, receipt: Receipt) {

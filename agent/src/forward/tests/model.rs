@@ -79,7 +79,7 @@ impl Account {
             missing.push((next, self.head));
         }
         let incarnation = incarnation.unwrap_or(journal.lineage[0].incarnation);
-        Some(Receipt { feed: journal.id.clone(), incarnation, through_seq: seq, chain, missing })
+        Some(Receipt { feed: journal.id.clone(), incarnation, through_seq: seq, chain, missing, time: None })
     }
 }
 

@@ -5,52 +5,16 @@
 //! which means: no name matches.
 
 use crate::config::settings::ClientSubject;
+use crate::der::{BMP_STRING, COMMON_NAME, Der, GENERALIZED_TIME, OBJECT_ID, OCTET_STRING, SEQUENCE, SET, UTC_TIME, take};
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_ID: u8 = 0x06;
-const BMP_STRING: u8 = 0x1E;
 /// `[0]`, version.
 const VERSION: u8 = 0xA0;
 /// `[3]`, extensions.
 const EXTENSIONS: u8 = 0xA3;
 /// `[2]` of GeneralName.
 const DNS_NAME: u8 = 0x82;
-/// 2.5.4.3
-const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// 2.5.29.17
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1D, 0x11];
-
-/// Elements one after the other.
-struct Der<'d>(&'d [u8]);
-
-impl<'d> Iterator for Der<'d> {
-    type Item = (u8, &'d [u8]);
-
-    /// Tag and content; `None` at the end and at what is not DER.
-    fn next(&mut self) -> Option<Self::Item> {
-        let (&[tag, first], rest) = self.0.split_first_chunk::<2>()?;
-        let (length, rest) = match first {
-            short @ 0..=0x7F => (usize::from(short), rest),
-            0x81..=0x84 => {
-                let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7F))?;
-                (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-            }
-            _ => return None,
-        };
-        let (content, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((tag, content))
-    }
-}
-
-/// The content of the next element, if it has this tag.
-fn take<'d>(der: &mut Der<'d>, tag: u8) -> Option<&'d [u8]> {
-    der.next().filter(|(found, _)| *found == tag).map(|(_, content)| content)
-}
 
 /// The parts of a certificate that are looked at.
 struct Parts<'d> {
@@ -87,6 +51,11 @@ pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
     let two = |index: usize| i8::try_from(number(at + 2 * index, at + 2 * index + 2)?).ok();
     let moment = jiff::civil::DateTime::new(year, two(0)?, two(1)?, two(2)?, two(3)?, two(4)?, 0).ok()?;
     Some(moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
+}
+
+/// The common name of a certificate's subject.
+pub(crate) fn subject(certificate: &[u8]) -> Option<String> {
+    Names::of(certificate).common
 }
 
 /// The names by which a list of subjects may know a certificate.

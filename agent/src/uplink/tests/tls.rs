@@ -18,9 +18,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::broker::Broker;
 use super::{Site, settings, timing};
+use crate::clock::dates;
 use crate::config::settings::{ClientIdentity, Endpoint, TlsKeySource, UplinkSettings};
 use crate::uplink::UplinkEvent;
-use crate::uplink::tls::{self, DatesForgiven, TlsError, TlsFiles};
+use crate::uplink::tls::{self, TlsError, TlsFiles};
 
 struct Authority {
     pem: String,
@@ -151,7 +152,7 @@ async fn a_candidate_certificate_that_is_refused_gives_way_to_the_one_in_use() {
     let files = Files::new(&ca, ca.issue("gateway"));
     let endpoint = front(&broker, &ca, ca.issue("127.0.0.1"), &rustls::version::TLS13).await;
     let (cert, key) = Authority::named("stranger").issue("gateway");
-    let identity = ClientIdentity { cert: files.path("candidate.pem"), key: files.path("candidate.key") };
+    let identity = ClientIdentity { cert: files.path("candidate.pem"), key: files.path("candidate.key"), is_candidate: true };
     std::fs::write(&identity.cert, cert).unwrap();
     std::fs::write(&identity.key, key).unwrap();
     let mut settings = files.settings(endpoint.clone());
@@ -239,17 +240,17 @@ fn dates_alone_do_not_refuse_the_hub_while_our_clock_is_not_believed() {
     let ca = Authority::new();
     let files = Files::new(&ca, ca.issue("gateway"));
     let inner = tls::verifier(&files.path("ca.pem").into(), &Arc::new(ring::default_provider())).unwrap();
-    let check = |clock_suspect, name: &'static str, at, hub: &Authority| {
+    let check = |believed, name: &'static str, at, hub: &Authority| {
         let certificate = CertificateDer::from_pem_slice(hub.issue("hub.example.org").0.as_bytes()).unwrap();
-        let verifier = DatesForgiven { inner: inner.clone(), clock_suspect };
         let name = ServerName::try_from(name).unwrap();
-        verifier.verify_server_cert(&certificate, &[], &name, &[], UnixTime::since_unix_epoch(std::time::Duration::from_secs(at))).is_ok()
+        let verify = |at| inner.verify_server_cert(&certificate, &[], &name, &[], at);
+        dates::judge(believed, UnixTime::since_unix_epoch(std::time::Duration::from_secs(at)), None, verify).is_ok()
     };
     let (epoch, never) = (0, 400_000_000_000);
     for at in [epoch, never] {
-        assert!(!check(false, "hub.example.org", at, &ca));
-        assert!(check(true, "hub.example.org", at, &ca));
-        assert!(!check(true, "other.example.org", at, &ca));
-        assert!(!check(true, "hub.example.org", at, &Authority::new()));
+        assert!(!check(true, "hub.example.org", at, &ca));
+        assert!(check(false, "hub.example.org", at, &ca));
+        assert!(!check(false, "other.example.org", at, &ca));
+        assert!(!check(false, "hub.example.org", at, &Authority::new()));
     }
 }
