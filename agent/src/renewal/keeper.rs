@@ -45,6 +45,8 @@ pub struct Means {
 pub struct Keeper {
     means: Means,
     memory: Memory,
+    /// Somebody asked once: from then on the retained request says how things stand.
+    is_told: bool,
     trial: Option<Trial>,
     link: watch::Receiver<Option<Endpoint>>,
     proven: watch::Receiver<Option<Endpoint>>,
@@ -60,10 +62,12 @@ const AGENT: &str = "agent";
 
 impl Keeper {
     pub fn new(means: Means) -> Self {
-        let memory = means.credentials.memory().ok().flatten().map(|bytes| Memory::read(&bytes)).unwrap_or_default();
+        let remembered = means.credentials.memory().ok().flatten();
+        let is_told = remembered.is_some() || means.credentials.is_waiting();
+        let memory = remembered.map(|bytes| Memory::read(&bytes)).unwrap_or_default();
         let trial = means.credentials.candidate().map(|identity| Trial::new(identity, memory.trial()));
         let (link, proven) = (means.post.link(), means.post.proven());
-        Self { means, memory, trial, link, proven, again_at: None, refused_at: None }
+        Self { means, memory, is_told, trial, link, proven, again_at: None, refused_at: None }
     }
 
     /// Until told to stop.
@@ -130,7 +134,7 @@ impl Keeper {
         memory.asked(request, trial);
         memory.last = None;
         self.means.credentials.remember(&memory.bytes())?;
-        (self.memory, self.refused_at) = (memory, None);
+        (self.memory, self.refused_at, self.is_told) = (memory, None, true);
         if self.trial.take().is_some() {
             self.follow();
         }
@@ -286,7 +290,7 @@ impl Keeper {
             Some(CertificateOutcome { taken: false, why, .. }) => board.raise(Code::CertificateRefused, "", why.clone()),
             _ => board.clear(Code::CertificateRefused, ""),
         }
-        if state == RenewalState::Idle && self.memory.last.is_none() && self.memory.answered.is_empty() {
+        if !self.is_told {
             return;
         }
         let now = clock::now();
