@@ -19,6 +19,7 @@ use siteward::contract::topic::{self, Kind};
 use siteward::contract::{
     Audit, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt, RenewalState,
 };
+use siteward::overrides::{self, handle::View};
 use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
 use siteward::rollout::command::{self, Allowed, Answer, COMMAND_TYPE, Challenge, CommandDesk, Decision, VerbName};
 use siteward::rollout::report::{self, About, Attempt, Commands, Reported, Running};
@@ -192,6 +193,25 @@ fn states() -> Vec<(&'static str, Value)> {
     vec![state(OnlineState::Offline, None, Vec::new(), 0), state(OnlineState::Online, Some(TIME), vec![told("error"), told("warning")], 7)]
 }
 
+/// What was changed on site: one of each kind.
+fn overridden(revision: u64) -> Vec<View> {
+    let view = |(change, value): (overrides::Kind, &str)| View {
+        feed: FeedId::new("or-usage").expect("a name"),
+        change,
+        value: value.into(),
+        who: "kim".into(),
+        reason: "the interface engine moved".into(),
+        set_at: TIME.into(),
+        for_s: 3600,
+        left_s: None,
+    };
+    [(overrides::Kind::Port, "2576"), (overrides::Kind::Peers, "10.0.0.0/8"), (overrides::Kind::Pause, "")]
+        .into_iter()
+        .filter(|_| revision > 0)
+        .map(view)
+        .collect()
+}
+
 fn reports() -> Vec<(&'static str, Value)> {
     let gateway = || Name::new("st-marys-gw1").expect("a name");
     let about = |approver: Option<&str>| About {
@@ -224,6 +244,8 @@ fn reports() -> Vec<(&'static str, Value)> {
             tried,
             effective_digest,
             retired_feeds,
+            overrides: overridden(revision),
+            secret_key: (revision > 0).then(|| format!("{}=", "A".repeat(43))),
             commands,
             time,
             clock_suspect

@@ -16,6 +16,8 @@ mod directed;
 mod files;
 #[path = "power_loss/history.rs"]
 mod history;
+#[path = "power_loss/on_site.rs"]
+mod on_site;
 #[path = "power_loss/rollout.rs"]
 mod rollout;
 #[path = "power_loss/rollout_directed.rs"]

@@ -24,13 +24,16 @@ use crate::config::settings::{ExpectSettings, FeedSettings, RenewSettings, Setti
 use crate::forward::mail::Mail;
 use crate::forward::{Feeds, Forwarder, ForwarderHandle};
 use crate::limits;
+use crate::overrides::keeper::Kept;
 use crate::renewal;
 use crate::renewal::keeper::Keeper;
 use crate::rollout;
 use crate::rollout::executor::Executor;
 use crate::rollout::orders::Orders;
+use crate::rollout::report::Local;
 use crate::rollout::shell::{Means, Shell};
 use crate::rollout::start::Ground;
+use crate::secrets::Vault;
 use crate::sources::paused::Pauses;
 use crate::sources::{Parts, Sources};
 use crate::spool::recent::Recent;
@@ -41,6 +44,7 @@ use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
 use crate::status::control::ControlSocket;
 use crate::status::desk::Desk;
+use crate::status::on_site::OnSite;
 use crate::status::snapshot::{self, Reporter};
 use crate::uplink::credentials::Credentials;
 use crate::{clock, config, systemd};
@@ -94,11 +98,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     clock::tend(&clock_watch.file, &clock_watch.memory);
     let (lock, started) = open_ledger(settings, file, &board, start).await?;
     let settings = Arc::new(started.running.settings.clone());
-    board.learn(settings.feeds.iter().map(|feed| feed.id.clone()));
-    for feed in &settings.feeds {
-        board.feed(&feed.id).describe(feed.about.clone());
-    }
-    board.set_config(ConfigView::local(&config::show::render(&settings)));
+    show(&board, &settings);
     let Spool { appender, reader, monitor, closer, recent, resends, kept, lock } = open_spool(&settings, lock, &board).await?;
     let reporter = Reporter::new(settings.gateway.site.clone(), settings.gateway.id.clone(), Arc::clone(&board), monitor.clone());
     let credentials = Credentials::open(Arc::new(spool::disk::RealDisk), &settings.spool.path);
@@ -110,6 +110,8 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let (rollout, asked) = rollout::Handle::new();
     let (renew, wanted) = watch::channel(None);
     let (keeper, renewal) = renewer(&settings, credentials, &mut mail, wanted, &board);
+    let vault = Arc::new(Vault::new(&settings.spool, started.ground.credentials.as_deref()));
+    let (overridden, overrides) = Kept::open(Arc::new(spool::disk::RealDisk), &settings.spool.path);
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
@@ -119,6 +121,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         feeds: told.subscribe(),
         rollout: Some(rollout),
         renewal: Some(renewal),
+        on_site: OnSite::new(settings.gateway.id.clone(), Arc::clone(&vault), overrides, mail.way_out()),
     };
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -134,6 +137,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let path = settings.spool.path.clone();
     let pauses = tokio::task::spawn_blocking(move || Pauses::open(Arc::new(spool::disk::RealDisk), &path)).await;
     let (mut sources, handle) = Sources::new(parts, pauses.map_err(|_| RunError::Panicked("reading which feeds are paused"))?);
+    sources.begin_under(overridden.overrides().clone());
     // Every feed is bound once before READY, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
     if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), &stopped).await {
         tracing::error!("the feeds cannot be taken up: {error}");
@@ -141,8 +145,11 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     tasks.spawn(sources.run(stopped.clone()));
     let executor = Executor::of(&desk, &mail, handle.clone(), kept);
     let highest = started.machine.ledger().highest_command;
-    let orders = tokio::task::block_in_place(|| Orders::new(&started.ground.local_settings, highest, executor));
-    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders, renew };
+    let orders = tokio::task::block_in_place(|| Orders::new(&started.running.settings, highest, executor));
+    let (overriding, told) = overridden.keep(handle.clone(), watched.clone(), &desk.board, mail.way_out(), settings.gateway.id.clone());
+    tasks.spawn(overriding.run(stopped.clone()));
+    let local = Local { overrides: told, secret_key: tokio::task::block_in_place(|| vault.public_key().ok()) };
+    let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders, renew, local };
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
@@ -157,6 +164,15 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let stopped = shut_down(tasks, forwarder, recent, closer, deadline).await;
     drop(lock); // only now may another agent have the spool
     ended.and(stopped)
+}
+
+/// What is known before anything runs.
+fn show(board: &Board, settings: &Settings) {
+    board.learn(settings.feeds.iter().map(|feed| feed.id.clone()));
+    for feed in &settings.feeds {
+        board.feed(&feed.id).describe(feed.about.clone());
+    }
+    board.set_config(ConfigView::local(&config::show::render(settings)));
 }
 
 /// Keeps other agents out of the spool and finds out what runs: the local file, or the document that is committed.
@@ -274,7 +290,7 @@ async fn serve_status(path: std::path::PathBuf, desk: Arc<Desk>, mut stop: watch
     loop {
         match ControlSocket::bind(&path) {
             Ok(socket) => {
-                return socket.serve(move |request| desk.answer(request), stop).await;
+                return socket.serve(move |request, peer| desk.answer(request, peer), stop).await;
             }
             Err(error) if !told => {
                 let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();

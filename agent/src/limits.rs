@@ -6,6 +6,7 @@
 mod cadence;
 mod files;
 mod http;
+mod local;
 mod rollout;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use self::cadence::*;
 pub use self::files::*;
 pub use self::http::*;
+pub use self::local::*;
 pub use self::rollout::*;
 
 pub const KIB: u64 = 1024;

@@ -36,6 +36,7 @@ use self::running::Source;
 use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::forward::Feeds;
 use crate::limits;
+use crate::overrides::Overrides;
 use crate::record::{FeedId, Lane, Name};
 use crate::source::files;
 use crate::source::http::HttpPorts;
@@ -76,6 +77,7 @@ enum Request {
     Apply { feeds: Feeds, answer: oneshot::Sender<Result<Vec<FeedFault>, ConfigureError>> },
     Evidence { answer: oneshot::Sender<LocalEvidence> },
     Pause { feed: FeedId, pause: Option<Pause>, answer: oneshot::Sender<Result<String, String>> },
+    Overlay { overrides: Overrides, answer: oneshot::Sender<Result<Vec<FeedFault>, ConfigureError>> },
 }
 
 /// Why a change was not made, or is not known to be.
@@ -115,6 +117,16 @@ impl SourcesHandle {
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 
+    /// Lays these overrides over the feeds; see [`SourcesHandle::apply`].
+    pub async fn overlay(&self, overrides: Overrides) -> Result<Vec<FeedFault>, ApplyError> {
+        let (answer, answered) = oneshot::channel();
+        let done = async {
+            self.requests.send(Request::Overlay { overrides, answer }).await.map_err(|_| ConfigureError::Stopping)?;
+            answered.await.unwrap_or(Err(ConfigureError::Stopping))
+        };
+        timeout(self.deadlines.0, done).await.map_err(|_| ApplyError::TooLong)?.map_err(ApplyError::from)
+    }
+
     /// `None` while the agent stops, or where no answer came in time.
     pub async fn evidence(&self) -> Option<LocalEvidence> {
         let (answer, answered) = oneshot::channel();
@@ -149,6 +161,9 @@ pub struct Parts {
 pub struct Sources {
     parts: Parts,
     slots: LargeFrameSlots,
+    /// As configured, and what lies over it for a while.
+    configured: Feeds,
+    overlay: Overrides,
     /// What should run, and what does.
     wanted: Feeds,
     running: BTreeMap<FeedId, Source>,
@@ -175,6 +190,8 @@ impl Sources {
         let sources = Self {
             parts,
             slots: LargeFrameSlots::new(),
+            configured: Arc::from([]),
+            overlay: Overrides::default(),
             wanted: Arc::from([]),
             running: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -204,6 +221,7 @@ impl Sources {
                     // Who asked may be gone; what was asked is done all the same.
                     Request::Apply { feeds, answer } => drop(answer.send(self.apply(feeds, &stopping).await)),
                     Request::Evidence { answer } => drop(answer.send(self.evidence())),
+                    Request::Overlay { overrides, answer } => drop(answer.send(self.lay_over(overrides, &stopping).await)),
                     Request::Pause { feed, pause, answer } => drop(answer.send(self.set_paused(&feed, pause).await)),
                 },
                 _ = retry.tick() => drop(self.reconcile(true).await), // the faults stand on the board
@@ -218,7 +236,8 @@ impl Sources {
     }
 
     /// Makes these the feeds of the gateway; see [`SourcesHandle::apply`].
-    pub async fn apply(&mut self, feeds: Feeds, stop: &watch::Receiver<bool>) -> Result<Vec<FeedFault>, ConfigureError> {
+    pub async fn apply(&mut self, configured: Feeds, stop: &watch::Receiver<bool>) -> Result<Vec<FeedFault>, ConfigureError> {
+        let feeds = self.overlay.apply(&configured);
         let now: Vec<(FeedId, Lane)> = feeds.iter().map(|feed| (feed.id.clone(), feed.lane)).collect();
         let is_wanted = |id: &FeedId| now.iter().any(|(wanted, _)| wanted == id);
         let leaving = self.running.values().map(|source| (source.settings.id.clone(), source.settings.lane));
@@ -228,6 +247,7 @@ impl Sources {
             self.parts.board.feed(&feed.id).describe(feed.about.clone());
         }
         self.parts.appender.configure(now.iter().chain(&leaving).cloned().collect()).await?;
+        self.configured = configured;
         self.wanted = Arc::clone(&feeds);
         self.parts.told.send_replace(feeds);
         self.touched.clear();
@@ -258,6 +278,25 @@ impl Sources {
             files::clear_conditions(&self.parts.board, &id);
         }
         Ok(faults)
+    }
+
+    /// Before the first feed runs.
+    pub fn begin_under(&mut self, overrides: Overrides) {
+        self.overlay = overrides;
+    }
+
+    /// The same feeds under other overrides. What a trial waits for, it still waits for.
+    async fn lay_over(&mut self, overrides: Overrides, stop: &watch::Receiver<bool>) -> Result<Vec<FeedFault>, ConfigureError> {
+        let before = std::mem::replace(&mut self.overlay, overrides);
+        let touched = self.touched.clone();
+        let applied = self.apply(Arc::clone(&self.configured), stop).await;
+        if applied.is_err() {
+            self.overlay = before;
+        }
+        for (feed, since) in touched {
+            self.touched.entry(feed).or_insert(since);
+        }
+        applied
     }
 
     /// Tells the sources of feeds that are gone or paused to stop; what is returned ends when they have.

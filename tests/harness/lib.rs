@@ -15,6 +15,7 @@ pub mod audit;
 pub mod broker;
 pub mod canary;
 pub mod destination;
+pub mod document;
 pub mod files;
 pub mod gateway;
 pub mod http;

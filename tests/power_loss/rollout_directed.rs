@@ -60,38 +60,6 @@ fn a_damaged_ledger_leaves_the_files_to_say_what_was_proven() {
     }
 }
 
-/// I6: the commit's ledger fails behind its rename, the rollback's fails too, and then the agent stops: what runs is the document that was proven or
-/// what was committed before, and nothing was reported of either.
-#[test]
-fn a_commit_and_a_rollback_that_both_fail_to_be_written_leave_one_of_the_two() {
-    for cut in [false, true] {
-        let disk = SimDisk::new(9, Path::new(ROOT));
-        let now = |mono_ms| Now { mono_ms, wall: Stamp { unix_ms: 0, suspect: true } };
-        let (mut store, _) = Store::open(disk.handle(), Path::new(ROOT)).expect("a healthy disk");
-        let (mut machine, actions) = Machine::boot(Found::Nothing, now(0));
-        siteward::rollout::carry_out(&mut machine, &mut store, now(0), actions, None);
-        let document = World::new(9, 0).new_document();
-        let offer = Offer { verdict: Verdict::Good, uplink_up: true, endpoints_added: false, ..document.offer };
-        let uplink = UplinkEvidence::Up { endpoint_is_new: false, acked_after_change: true };
-        let evidence = Evidence { listeners_bound: true, directories_readable: true, faults: vec![], waiting_for_peers: vec![], uplink };
-        let mut drive = |at, input| siteward::rollout::drive(&mut machine, &mut store, now(at), input, Some(&document.envelope));
-        drive(0, Input::Offered(offer.clone()));
-        drive(0, Input::Applied { digest: offer.facts.digest, result: Ok(()) });
-        disk.fail(Op::SyncDir, 0, 1, Errno::Io);
-        assert_eq!(drive(0, Input::Evidence(evidence)), [], "no commit");
-        disk.fail(Op::Create, 0, u64::MAX, Errno::Io);
-        let actions = drive(TRIAL_MS, Input::Tick);
-        assert_eq!(actions[0], Action::Revert(Generation::Bootstrap));
-        assert!(machine.is_unsaved(), "nothing is reported");
-        let after = if cut { disk.power_cut() } else { disk.kill() };
-        after.clear_faults();
-        let (_, stored) = Store::open(after.handle(), Path::new(ROOT)).expect("a healthy disk");
-        let (machine, _) = Machine::boot(Found::Ledger(Box::new(stored.ledger.expect("one of the two"))), now(0));
-        let runs = machine.committed().0.revision();
-        assert!(runs == offer.facts.revision || cut && runs == 0, "{runs}");
-    }
-}
-
 /// What is paused is what it was, or what was asked for, wherever the power goes; and once it was said to be so, that is what it is.
 #[test]
 fn a_pause_survives_a_power_cut_or_never_was() {
@@ -122,4 +90,36 @@ fn a_pause_survives_a_power_cut_or_never_was() {
         }
     }
     assert!(cuts > 20 && done > 20, "{cuts} {done}");
+}
+
+/// I6: the commit's ledger fails behind its rename, the rollback's fails too, and then the agent stops: what runs is the document that was proven or
+/// what was committed before, and nothing was reported of either.
+#[test]
+fn a_commit_and_a_rollback_that_both_fail_to_be_written_leave_one_of_the_two() {
+    for cut in [false, true] {
+        let disk = SimDisk::new(9, Path::new(ROOT));
+        let now = |mono_ms| Now { mono_ms, wall: Stamp { unix_ms: 0, suspect: true } };
+        let (mut store, _) = Store::open(disk.handle(), Path::new(ROOT)).expect("a healthy disk");
+        let (mut machine, actions) = Machine::boot(Found::Nothing, now(0));
+        siteward::rollout::carry_out(&mut machine, &mut store, now(0), actions, None);
+        let document = World::new(9, 0).new_document();
+        let offer = Offer { verdict: Verdict::Good, uplink_up: true, endpoints_added: false, ..document.offer };
+        let uplink = UplinkEvidence::Up { endpoint_is_new: false, acked_after_change: true };
+        let evidence = Evidence { listeners_bound: true, directories_readable: true, faults: vec![], waiting_for_peers: vec![], uplink };
+        let mut drive = |at, input| siteward::rollout::drive(&mut machine, &mut store, now(at), input, Some(&document.envelope));
+        drive(0, Input::Offered(offer.clone()));
+        drive(0, Input::Applied { digest: offer.facts.digest, result: Ok(()) });
+        disk.fail(Op::SyncDir, 0, 1, Errno::Io);
+        assert_eq!(drive(0, Input::Evidence(evidence)), [], "no commit");
+        disk.fail(Op::Create, 0, u64::MAX, Errno::Io);
+        let actions = drive(TRIAL_MS, Input::Tick);
+        assert_eq!(actions[0], Action::Revert(Generation::Bootstrap));
+        assert!(machine.is_unsaved(), "nothing is reported");
+        let after = if cut { disk.power_cut() } else { disk.kill() };
+        after.clear_faults();
+        let (_, stored) = Store::open(after.handle(), Path::new(ROOT)).expect("a healthy disk");
+        let (machine, _) = Machine::boot(Found::Ledger(Box::new(stored.ledger.expect("one of the two"))), now(0));
+        let runs = machine.committed().0.revision();
+        assert!(runs == offer.facts.revision || cut && runs == 0, "{runs}");
+    }
 }

@@ -29,7 +29,15 @@ impl World {
         let wall = Stamp { unix_ms: 0, suspect: true };
         let gateway = FeedId::new("gw").expect("a name");
         let commands = Commands { challenge: String::new(), highest_counter: 0, allowed: Vec::new() };
-        let around = Surroundings { gateway, effective_digest: None, retired_feeds: Vec::new(), commands, wall };
+        let around = Surroundings {
+            gateway,
+            effective_digest: None,
+            retired_feeds: Vec::new(),
+            commands,
+            overrides: Vec::new(),
+            secret_key: None,
+            wall,
+        };
         let Some(report) = reported(machine, around) else { return Ok(()) };
         let running = report.running.revision;
         self.is_durable(|ledger| ledger.committed.revision() == running, "reported as running, and not on disk")?;

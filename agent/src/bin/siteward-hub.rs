@@ -11,6 +11,7 @@ use siteward::hub::command;
 use siteward::hub::config;
 use siteward::hub::keys::{self, Passphrase};
 use siteward::hub::receive::{self, Options, parse_endpoint};
+use siteward::hub::secrets;
 use siteward::limits::HUB_COMMAND_WAIT;
 use siteward::record::Name;
 use siteward::rollout::command::{Answer, Outcome};
@@ -43,6 +44,9 @@ enum Command {
     /// Fetch requests for certificates and send what was issued.
     #[command(subcommand)]
     Certs(Certs),
+    /// Seal secrets for one gateway.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Print the version.
     Version,
 }
@@ -75,6 +79,20 @@ struct Whom {
     /// Our name at the broker.
     #[arg(long, value_name = "ID", default_value = "siteward-hub-certs")]
     client_id: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Secret {
+    /// Seal a value that only one gateway can open; prints the [[secret]] section for its document. The value is read from the terminal without
+    /// showing it, or from standard input.
+    Seal {
+        /// The gateway's key: `secret_key` of what it reports, or `siteward secret key` there.
+        #[arg(long, value_name = "BASE64")]
+        key: String,
+        /// As its feeds name it: credential = "NAME".
+        #[arg(long)]
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -254,6 +272,7 @@ fn main() -> ExitCode {
         Command::Config(command) => configure(command),
         Command::Order(command) => order(command),
         Command::Certs(command) => told(certify(command)),
+        Command::Secret(Secret::Seal { key, name }) => told(secrets::seal(&key, &name).map(|section| print!("{section}"))),
         Command::Version => {
             println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -18,8 +18,10 @@ mod feeds;
 mod lines;
 mod memory;
 mod messages;
+mod overrides;
 mod quarantine;
 mod run;
+mod secret;
 mod sheet;
 mod sniff;
 mod status;
@@ -63,6 +65,12 @@ enum Command {
         /// Does not look at certificates and keys: for a check away from the gateway
         #[arg(long)]
         without_files: bool,
+        /// Checks this document against the configuration, as the agent would: signed (.dsse) or still as TOML
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+        /// Judges the document's revision by what this spool says was committed
+        #[arg(long, value_name = "DIR", requires = "document")]
+        spool: Option<PathBuf>,
     },
     /// Asks the running agent how it is
     Status {
@@ -113,6 +121,12 @@ enum Command {
     /// Shows and renews the certificate by which the hub knows this gateway
     #[command(subcommand)]
     Certs(CertsAction),
+    /// Sets values that the configuration names (private keys, tokens); shows names only
+    #[command(subcommand)]
+    Secret(secret::Action),
+    /// Runs a feed otherwise than configured, for some hours: break-glass, audited, ends by itself
+    #[command(subcommand)]
+    Override(overrides::Action),
     /// Shows everything at once on loopback: broker, hub, agent, a sample feed and a WAN outage
     #[cfg(feature = "demo")]
     Demo,
@@ -386,7 +400,10 @@ pub fn main() -> ExitCode {
 fn carry_out(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(at) => run::run(&at.config),
-        Command::Check { config, without_files } => check::check(&config.config, without_files),
+        Command::Check { config, without_files, document, spool } => {
+            let offered = document.as_deref().map(|file| check::Offered { file, spool: spool.as_deref() });
+            check::check(&config.config, without_files, offered.as_ref())
+        }
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
@@ -429,10 +446,18 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Certs(CertsAction::Csr { config, out }) => certs::csr(&config.config, out.as_deref()),
         Command::Certs(CertsAction::Install { config, file }) => certs::install(&config.config, &file),
         Command::Certs(CertsAction::Cancel(at)) => certs::cancel(&at.config),
+        Command::Secret(action) => secret::carry_out(action),
+        Command::Override(action) => overrides::carry_out(action),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run().map_err(Failure::Other),
         Command::Version => print(concat!("siteward ", env!("CARGO_PKG_VERSION"), "\n")),
     }
+}
+
+/// The value of a secret, from the terminal without showing it or from standard input.
+#[cfg(feature = "hub")]
+pub(crate) fn read_secret_value(name: &str) -> Result<crate::secrets::Value, String> {
+    secret::read_value(name)
 }
 
 /// Tells a failure on stderr; its exit code.

@@ -17,6 +17,7 @@
 //!    once a document replaces them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -27,9 +28,10 @@ use super::fault::FaultList;
 use super::header::{self, Header, SCHEMA_VERSION, Selector, Version};
 use super::reader::{Section, duration, pem, text, whole};
 use super::refusal::Refusal;
-use super::settings::{Endpoint, GatewaySettings, RenewSettings, Settings};
+use super::secret::{self, Lookup};
+use super::settings::{Endpoint, GatewaySettings, Moved, RenewSettings, Settings, TrustSettings};
 use super::trust::{Anchors, Verified};
-use super::{Faults, Files, endpoint, files, forbidden, merged, validate, written};
+use super::{Faults, Files, bootstrap, endpoint, files, forbidden, merged, validate, written};
 use crate::limits::{CANDIDATE_TRIAL, CANDIDATE_TRIAL_RANGE, ENDPOINTS_ADDED_MAX, RENEWAL_REQUEST_BYTES_MAX};
 use crate::record::Name;
 
@@ -71,11 +73,13 @@ impl Identity {
 pub struct BootstrapText {
     pub file: PathBuf,
     pub text: String,
+    /// What a committed document of the recovery keys put in place of some of it.
+    pub moved: Option<Moved>,
 }
 
 impl BootstrapText {
     pub fn read(file: &Path) -> Result<Self, Faults> {
-        Ok(Self { file: file.to_owned(), text: super::read_file(file)? })
+        Ok(Self { file: file.to_owned(), text: super::read_file(file)?, moved: None })
     }
 }
 
@@ -84,9 +88,18 @@ pub fn open(envelope: &[u8], trust: &Anchors) -> Result<Document, Refusal> {
     trust.verify(envelope, DOCUMENT_TYPE).and_then(read)
 }
 
+/// Verifies a stored document by the anchors that it names itself: only for one whose digest says that it was taken here.
+pub fn open_by_its_own_anchors(envelope: &[u8], local: &BootstrapText, trust: &TrustSettings) -> Option<Document> {
+    let document = open_unverified(envelope).ok()?;
+    let moved = effective(local, Some(&document), Files::NotChecked, None).ok()?.moved.filter(|moved| !moved.keys.is_empty())?;
+    let trust = TrustSettings { inline_keys: moved.keys, threshold: moved.threshold, ..trust.clone() };
+    open(envelope, &Anchors::load(&trust).ok()?).ok()
+}
+
 /// Reads a document that was verified when it came, though its signatures do not hold now. Whoever calls knows its digest.
 pub fn open_unverified(envelope: &[u8]) -> Result<Document, Refusal> {
-    read_payload(super::envelope::read(envelope)?.payload, false)
+    // Whether the recovery keys signed it was judged then, too.
+    read_payload(super::envelope::read(envelope)?.payload, true)
 }
 
 fn read(verified: Verified) -> Result<Document, Refusal> {
@@ -94,10 +107,9 @@ fn read(verified: Verified) -> Result<Document, Refusal> {
     read_payload(verified.into_payload(), recovery)
 }
 
-/// Reads an unsigned document, at the desk that writes it.
-#[cfg(any(test, feature = "hub"))]
+/// Reads an unsigned document, where it is written and where it is checked.
 pub(crate) fn read_unsigned(payload: Vec<u8>) -> Result<Document, Refusal> {
-    read_payload(payload, false)
+    read_payload(payload, true) // by whom it will be signed is not known yet
 }
 
 fn read_payload(payload: Vec<u8>, recovery: bool) -> Result<Document, Refusal> {
@@ -171,8 +183,8 @@ pub fn judge(doc: &Document, who: &Identity, running_revision: u64, now: Option<
 /// The settings that bootstrap and document make together; without a document, those of the local file alone.
 ///
 /// `credentials`: where systemd hands credentials over, if it does.
-pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files, credentials: Option<&Path>) -> Result<Settings, Refusal> {
-    let Some(doc) = doc else { return super::parse(&bootstrap.file, &bootstrap.text, look, credentials).map_err(Refusal::Invalid) };
+pub fn effective(local: &BootstrapText, doc: Option<&Document>, look: Files, credentials: Option<&Path>) -> Result<Settings, Refusal> {
+    let Some(doc) = doc else { return super::parse(&local.file, &local.text, look, credentials).map_err(Refusal::Invalid) };
     let name = doc.name();
     let table = super::document(&name, &doc.text).map_err(Refusal::NotToml)?;
     let table = table.get_ref();
@@ -185,10 +197,26 @@ pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files,
     if !faults.is_empty() {
         return Err(Refusal::SecretLiteral(faults.into_faults(&name, &doc.text)));
     }
-    let local = super::bootstrap(&bootstrap.file, &bootstrap.text, look, credentials).map_err(Refusal::Invalid)?;
-    let (mut settings, allow_plaintext) = local;
-    let base = super::base(&bootstrap.file);
+    let (mut settings, allow_plaintext) = super::bootstrap(&local.file, &local.text, look, credentials).map_err(Refusal::Invalid)?;
     let mut root = Section::root(table);
+    let place = root.place.missing("bootstrap");
+    let section = root.has("bootstrap").is_some().then(|| root.section(&mut faults, "bootstrap"));
+    let place = section.as_ref().map_or(place, |section| section.place.clone());
+    let moved = section.and_then(|section| bootstrap::read(section, allow_plaintext, &mut faults));
+    if faults.is_empty() {
+        bootstrap::judge(moved.as_ref(), local.moved.as_ref(), doc.recovery, &place, &mut faults);
+        if !faults.is_empty() {
+            return Err(Refusal::BootstrapKey(faults.into_faults(&name, &doc.text)));
+        }
+    }
+    let is_proven = moved == local.moved;
+    if let Some(moved) = moved {
+        moved.put_into(&mut settings);
+        if is_proven {
+            settings.settle();
+        }
+    }
+    let base = super::base(&local.file);
     header::read(&mut root, &mut faults);
     let mut uplink = root.section(&mut faults, "uplink");
     let added = uplink.sections(&mut faults, "endpoint").into_iter().map(|s| added(s, allow_plaintext, &mut faults)).collect::<Vec<_>>();
@@ -200,14 +228,18 @@ pub fn effective(bootstrap: &BootstrapText, doc: Option<&Document>, look: Files,
     }
     let renew = uplink.has("renew").is_some().then(|| uplink.section(&mut faults, "renew")).map(|section| renew(section, &mut faults));
     uplink.finish(&mut faults);
+    let carried = secret::read(root.sections(&mut faults, "secret"), &mut faults);
+    let vault = secret::vault(&settings.spool, credentials);
     let sections = root.sections(&mut faults, "feed");
     let feeds: Vec<written::Feed> = sections.into_iter().map(|section| written::feed(section, &mut faults)).collect();
     root.finish(&mut faults);
     let feeds: Vec<merged::Feed> = feeds.into_iter().map(|feed| merged::feed(feed, &mut faults)).collect();
-    if look == Files::Checked {
-        files::check_feeds(&feeds, &base, credentials, &mut faults);
+    if look != Files::NotChecked {
+        let here = look == Files::Checked;
+        files::check_feeds(&feeds, &base, &Lookup { vault: Arc::clone(&vault), carried: &carried, here }, &mut faults);
     }
-    let feeds = validate::feeds(&feeds, Some(&settings.gateway.timezone), &base, &mut faults);
+    let mut feeds = validate::feeds(&feeds, Some(&settings.gateway.timezone), &base, &mut faults);
+    secret::bind(feeds.as_deref_mut().unwrap_or_default(), &vault, &carried, &mut faults);
     match (feeds, added.into_iter().collect::<Option<Vec<_>>>()) {
         (Some(feeds), Some(added)) if faults.is_empty() => {
             settings.feeds = feeds;

@@ -82,7 +82,7 @@ fn signed(payload: &[u8], seeds: &[u8]) -> Vec<u8> {
 }
 
 fn local() -> BootstrapText {
-    BootstrapText { file: "/etc/siteward/siteward.toml".into(), text: LOCAL.to_owned() }
+    BootstrapText { file: "/etc/siteward/siteward.toml".into(), text: LOCAL.to_owned(), moved: None }
 }
 
 fn us() -> Identity {
@@ -353,4 +353,85 @@ fn anchors_are_read_from_files_and_told_by_entry_when_they_cannot_be() {
     assert!(settings("commands = []").commands.is_empty() && !settings("").commands.is_empty());
     std::fs::set_permissions(dir.path().join("a.pub"), PermissionsExt::from_mode(0o666)).unwrap();
     assert!(load("keys = [\"a.pub\"]").unwrap_err().contains("everybody on this machine can change"));
+}
+
+/// A feed that names a secret, on a gateway whose spool is in this directory.
+fn naming_a_secret(directory: &Path, more: &str) -> (BootstrapText, String) {
+    std::fs::create_dir_all(directory.join("spool")).unwrap();
+    std::fs::write(directory.join("spool-key"), [7; 32]).unwrap();
+    let (spool, key) = (directory.join("spool"), directory.join("spool-key"));
+    let own = format!("[spool]\npath = {spool:?}\nkey = {key:?}\n[uplink]\nallow_plaintext = true\nendpoints = [\"mqtt://hub\"]\n");
+    let text = LOCAL.split("[uplink]").next().unwrap().to_owned() + &own;
+    let feed =
+        GOOD.replace("[feed.mllp]\nlisten = \"0.0.0.0:2575\"", "[feed.http]\nlisten = \"127.0.0.1:8080\"\ntokens_credential = \"lab\"");
+    (BootstrapText { file: directory.join("siteward.toml"), text, moved: None }, format!("{feed}{more}"))
+}
+
+/// I6, I7: a secret that the gateway does not have is a fault that names feed, key and remedy; a value comes sealed or from the site, and is shown nowhere.
+#[test]
+fn a_secret_is_named_and_looked_up_and_one_that_is_missing_is_told() {
+    use crate::secrets::{Value, Vault, sealed};
+    let directory = tempfile::tempdir().unwrap();
+    let lines = format!("lab:{}\n", "ab".repeat(32));
+    let try_it = |more: &str, look| {
+        let (own, text) = naming_a_secret(directory.path(), more);
+        let document = open(&signed(text.as_bytes(), &[1]), &anchors(1)).unwrap();
+        effective(&own, Some(&document), look, None)
+    };
+    let told = try_it("", Files::Checked).unwrap_err();
+    let expected = "feed[0].http.tokens_credential: feed `or-usage` names the secret `lab`, which this gateway does not have; \
+                    set it there: siteward secret set lab";
+    assert_eq!(told.to_string(), format!("document-42.toml:13: {}", expected.replacen("feed `or", "of feed `or", 1)));
+    assert!(try_it("", Files::OnSite).is_ok() && try_it("", Files::NotChecked).is_ok(), "from a desk it cannot be known");
+    let (own, _) = naming_a_secret(directory.path(), "");
+    let settings = parse_text(&own.file, &own.text).unwrap();
+    let vault = Vault::new(&settings.spool, None);
+    vault.set("lab", &Value::new(lines.clone().into_bytes()), None).unwrap();
+    let here = try_it("", Files::Checked).unwrap();
+    vault.set("lab", &Value::new(b"nonsense".to_vec()), None).unwrap();
+    assert!(try_it("", Files::Checked).unwrap_err().to_string().contains("line 1 is not name:sha256"));
+
+    let public = sealed::read_public_key(&vault.public_key().unwrap()).unwrap();
+    let section =
+        |key: &[u8; 32]| format!("[[secret]]\nname = \"lab\"\nsealed = \"{}\"\n", sealed::seal(key, "lab", lines.as_bytes()).unwrap());
+    let carried = try_it(&section(&public), Files::Checked).unwrap();
+    assert_ne!(carried.feeds, here.feeds, "another value is another feed");
+    let other = try_it(&section(&[9; 32]), Files::Checked).unwrap_err().to_string();
+    assert!(other.contains("was not sealed to this gateway") && other.contains("of feed `or-usage`"), "{other}");
+    for settings in [&here, &carried] {
+        let shown = format!("{settings:?}{}", super::show::render(settings));
+        assert!(!shown.contains(&"ab".repeat(32)) && shown.contains("lab"), "{shown}");
+    }
+    assert!(super::show::render(&carried).contains("tokens_credential = \"sealed:lab\""));
+}
+
+/// I6: endpoints and anchors change by the recovery keys only; what they changed is repeated by every later document, and none changes it back.
+#[test]
+fn only_the_recovery_keys_change_the_bootstrap() {
+    let key = trust::to_pem(&public(5));
+    let section = format!("[bootstrap]\nendpoints = [\"mqtts://hub2.example.org\"]\nkeys = [\"\"\"{key}\"\"\"]\n");
+    let of = |revision: u64, section: &str| GOOD.replace("revision = 42", &format!("revision = {revision}")) + section;
+    let offer = |text: &str, seeds: &[u8], own: &BootstrapText, anchors: &Anchors| {
+        let document = open(&signed(text.as_bytes(), seeds), anchors)?;
+        effective(own, Some(&document), Files::NotChecked, None)
+    };
+    let (text, own) = (of(42, &section), local());
+    assert_eq!(offer(&text, &[1, 2], &own, &anchors(1)).unwrap_err().code(), "bootstrap_key");
+    let mut settings = offer(&text, &[8, 9], &own, &anchors(1)).unwrap();
+    let shown = |settings: &super::settings::Settings| settings.uplink.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&settings), ["mqtts://hub2.example.org:8883", "mqtts://hub.example.org:8883"], "the old one stays until it is proven");
+    assert!(settings.settle() && !settings.settle());
+    assert_eq!(shown(&settings), ["mqtts://hub2.example.org:8883"]);
+    assert!(super::show::render(&settings).contains("endpoints and trust keys come from a document of the recovery keys"));
+
+    let moved = BootstrapText { moved: settings.moved.clone(), ..local() };
+    let new = Anchors::of(vec![anchor(5)], 1, vec![anchor(8), anchor(9)], 2);
+    assert_eq!(open(&signed(text.as_bytes(), &[1]), &new), Err(Refusal::UnknownKey), "the old keys sign nothing any more");
+    assert!(offer(&of(43, &section), &[5], &moved, &new).is_ok());
+    let other = section.replace("hub2", "hub3");
+    for text in [of(43, ""), of(43, &other)] {
+        let told = offer(&text, &[5], &moved, &new).unwrap_err();
+        assert!(told.code() == "bootstrap_key" && told.to_string().contains("word for word"), "{told}");
+        assert!(offer(&text, &[8, 9], &moved, &new).is_ok());
+    }
 }

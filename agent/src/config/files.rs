@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::ring;
@@ -21,9 +22,11 @@ use zeroize::Zeroizing;
 use super::fault::{FaultList, Place};
 use super::merged::{Feed, Merged, MllpTls};
 use super::reader::{At, Field};
+use super::secret::{Carried, Lookup};
 use super::settings::KeySource;
 use super::validate::key_source;
 use crate::limits;
+use crate::secrets::{Value, Vault};
 use crate::source::http::tokens::Tokens;
 use crate::status::cadence::read_holidays;
 
@@ -31,9 +34,14 @@ use crate::status::cadence::read_holidays;
 pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
     let uplink = &merged.uplink;
     check_authorities(&uplink.ca, base, f);
-    check_pair(uplink.cert.given(), (&uplink.key, &uplink.credential), base, credentials, f);
+    let handed_over = |name: &str| credentials.map(|at| read_secret(&at.join(name), Secret::Credential)).transpose();
+    check_pair(uplink.cert.given(), (&uplink.key, &uplink.credential), base, &handed_over, f);
     spool_key(merged, base, credentials, f);
-    check_feeds(&merged.feeds, base, credentials, f);
+    let (path, key) = (merged.spool.path.as_ref(), merged.spool.key.as_ref().and_then(|at| key_source(&at.value, base).ok()));
+    if let (Some(path), Some(key)) = (path, key) {
+        let vault = Arc::new(Vault { directory: credentials.map(Path::to_owned), spool: base.join(&path.value), key });
+        check_feeds(&merged.feeds, base, &Lookup { vault, carried: &Carried::default(), here: false }, f);
+    }
     for keys in [&merged.trust.keys, &merged.trust.recovery_keys, &merged.trust.command_keys] {
         check_anchors(keys, base, f);
     }
@@ -54,28 +62,39 @@ fn check_anchors(keys: &Field<Vec<String>>, base: &Path, f: &mut FaultList) {
 }
 
 /// What the feeds refer to.
-pub(super) fn check_feeds(feeds: &[Feed], base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
+pub(super) fn check_feeds(feeds: &[Feed], base: &Path, secrets: &Lookup<'_>, f: &mut FaultList) {
     for at in feeds.iter().filter_map(|feed| feed.expect.as_ref()?.holidays_file.given()) {
         if let Err(why) = read_holidays(&base.join(&at.value)) {
             f.add(&at.place, why);
         }
     }
-    for tls in feeds.iter().filter_map(|feed| feed.mllp.as_ref()?.tls.as_ref()) {
-        check_listener(tls, base, credentials, f);
-    }
-    for http in feeds.iter().filter_map(|feed| feed.http.as_ref()) {
+    for feed in feeds {
+        let id = feed.id.as_ref().map(|id| id.value.as_str()).unwrap_or_default();
+        let find = |name: &str| secrets.find(name).map_err(|why| format!("of feed `{id}` {why}"));
+        if let Some(tls) = feed.mllp.as_ref().and_then(|mllp| mllp.tls.as_ref()) {
+            check_listener(tls, base, &find, f);
+        }
+        let Some(http) = &feed.http else { continue };
         if let Some(tls) = &http.tls {
-            check_listener(tls, base, credentials, f);
+            check_listener(tls, base, &find, f);
         }
         if let Some(at) = http.tokens_file.given() {
             told(Tokens::load(&base.join(&at.value)), &at.place, f);
         }
+        if let Some(at) = http.tokens_credential.given()
+            && let Some(Some(value)) = told(find(&at.value), &at.place, f)
+        {
+            told(Tokens::of(&value), &at.place, f);
+        }
     }
 }
 
-fn check_listener(tls: &MllpTls, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
+/// A secret by its name; `Ok(None)`: from here it cannot be told.
+type Find<'a> = dyn Fn(&str) -> Result<Option<Value>, String> + 'a;
+
+fn check_listener(tls: &MllpTls, base: &Path, find: &Find<'_>, f: &mut FaultList) {
     check_authorities(&tls.client_ca, base, f);
-    check_pair(tls.cert.as_ref(), (&tls.key, &tls.credential), base, credentials, f);
+    check_pair(tls.cert.as_ref(), (&tls.key, &tls.credential), base, find, f);
 }
 
 fn check_authorities(ca: &Field<PathBuf>, base: &Path, f: &mut FaultList) {
@@ -90,16 +109,18 @@ fn check_pair(
     cert: Option<&At<PathBuf>>,
     (key, credential): (&Field<PathBuf>, &Field<String>),
     base: &Path,
-    credentials: Option<&Path>,
+    find: &Find<'_>,
     f: &mut FaultList,
 ) {
     let chain = cert.and_then(|at| told(certificates(&base.join(&at.value)), &at.place, f));
-    let (path, place, kind) = match (key.given(), credential.given(), credentials) {
-        (Some(at), _, _) => (base.join(&at.value), &at.place, Secret::File),
-        (None, Some(at), Some(directory)) => (directory.join(&at.value), &at.place, Secret::Credential),
+    let (key, place) = match (key.given(), credential.given()) {
+        (Some(at), _) => (told(private_key(&base.join(&at.value), Secret::File), &at.place, f), &at.place),
+        (None, Some(at)) => match told(find(&at.value), &at.place, f) {
+            Some(Some(value)) => (told(private_key_of(&value), &at.place, f), &at.place),
+            _ => return,
+        },
         _ => return,
     };
-    let key = told(private_key(&path, kind), place, f);
     if let (Some(chain), Some(key), Some(cert)) = (chain, key, cert) {
         told(pair(chain, key, &cert.place.path), place, f);
     }
@@ -198,6 +219,12 @@ pub(crate) fn private_key(path: &Path, kind: Secret) -> Result<PrivateKeyDer<'st
     let bytes = read_secret(path, kind)?;
     let foreign = "names a file that is not an unencrypted PEM private key (-----BEGIN PRIVATE KEY-----)";
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| foreign.to_owned())
+}
+
+/// The same from a secret.
+pub(crate) fn private_key_of(value: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    let foreign = "names a secret that is not an unencrypted PEM private key (-----BEGIN PRIVATE KEY-----)";
+    PrivateKeyDer::from_pem_slice(value).map_err(|_| foreign.to_owned())
 }
 
 /// Certificate and key, if they belong together. `cert`: what the certificate's key is called in the configuration.

@@ -73,7 +73,10 @@ fn walk(value: &DeValue<'_>, place: &Place, f: &mut FaultList) {
 
 /// By the last word of the key: `password`, `auth_token`, `apiKey`-like names are not ours to know, the schema refuses them anyway.
 fn is_secret(key: &str, value: &DeValue<'_>) -> bool {
-    if matches!(value, DeValue::Table(_) | DeValue::Boolean(_)) {
+    let is_section = |value: &DeValue<'_>| matches!(value, DeValue::Table(_));
+    if matches!(value, DeValue::Table(_) | DeValue::Boolean(_))
+        || value.as_array().is_some_and(|array| !array.is_empty() && array.iter().all(|element| is_section(element.get_ref())))
+    {
         return false;
     }
     let key = key.to_ascii_lowercase().replace('-', "_");

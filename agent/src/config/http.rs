@@ -16,6 +16,7 @@ use super::validate::{ranged, within};
 use super::written;
 use crate::limits;
 use crate::record::Stage;
+use crate::secrets::name_fits;
 use crate::source::http::media::{self, MediaType};
 use crate::source::http::{HttpSettings, HttpSplit};
 
@@ -26,6 +27,7 @@ pub(super) struct Written {
     split: Field<HttpSplit>,
     accept: Field<Vec<String>>,
     tokens_file: Field<PathBuf>,
+    tokens_credential: Field<String>,
     peers: Field<Vec<String>>,
     connections_max: Field<u64>,
     body_bytes_max: Field<u64>,
@@ -42,6 +44,7 @@ pub(super) struct Merged {
     accept: Field<Vec<String>>,
     /// Default: no token is asked for.
     pub tokens_file: Field<PathBuf>,
+    pub tokens_credential: Field<String>,
     /// Default: everybody.
     peers: Field<Vec<String>>,
     connections_max: Option<At<u64>>,
@@ -64,6 +67,7 @@ pub(super) fn read(mut s: Section<'_, '_>, f: &mut FaultList) -> Written {
         split: s.read(f, "split", choice(&splits)),
         accept: s.read(f, "accept", texts),
         tokens_file: s.read(f, "tokens_file", path),
+        tokens_credential: s.read(f, "tokens_credential", text),
         peers: s.read(f, "peers", texts),
         connections_max: s.read(f, "connections_max", whole),
         body_bytes_max: s.read(f, "body_bytes_max", size),
@@ -84,6 +88,7 @@ pub(super) fn merge(w: Written, f: &mut FaultList) -> Merged {
         body_timeout: w.body_timeout.or(limits::HTTP_BODY_TIMEOUT_DEFAULT, at, "body_timeout"),
         accept: w.accept,
         tokens_file: w.tokens_file,
+        tokens_credential: w.tokens_credential,
         peers: w.peers,
         tls: w.tls.map(|tls| merged::mllp_tls(tls, f)),
         place: w.place,
@@ -104,6 +109,13 @@ pub(super) fn validate(m: &Merged, stage: Option<Stage>, base: &Path, f: &mut Fa
     let accept = accept(m, f);
     let peers = listener::peers(m.peers.given(), f);
     let tls = listener::tls(m.tls.as_ref(), base, f);
+    let tokens_credential = m.tokens_credential.given().and_then(|at| {
+        if !m.tokens_file.is_absent() {
+            return f.refuse(&at.place, "stands beside tokens_file; keep one of the two");
+        }
+        let fits = name_fits(&at.value);
+        if fits { Some(at.value.as_str().into()) } else { f.refuse(&at.place, "is not the name of a secret; use letters, digits, - _ .") }
+    });
     if let Some(listen) = listen.filter(|listen| !listen.ip().to_canonical().is_loopback()) {
         proof(m, listen, f);
     }
@@ -112,6 +124,7 @@ pub(super) fn validate(m: &Merged, stage: Option<Stage>, base: &Path, f: &mut Fa
         split: m.split.as_ref()?.value,
         accept: accept?,
         tokens_file: m.tokens_file.given().map(|at| base.join(&at.value)),
+        tokens_credential,
         peers: peers?,
         connections_max: connections? as usize,
         body_bytes_max: body_bytes_max?,
@@ -124,10 +137,10 @@ pub(super) fn validate(m: &Merged, stage: Option<Stage>, base: &Path, f: &mut Fa
 /// Who can be reached by others asks them who they are.
 fn proof(m: &Merged, listen: SocketAddr, f: &mut FaultList) {
     let asks_for_certificates = m.tls.as_ref().is_some_and(|tls| !tls.client_ca.is_absent());
-    match (m.tokens_file.is_absent(), m.tls.is_some()) {
+    match (m.tokens_file.is_absent() && m.tokens_credential.is_absent(), m.tls.is_some()) {
         (true, _) if !asks_for_certificates => f.add(
             &m.place,
-            format!("would take messages from whoever reaches {listen}; give tokens_file, or client_ca in [feed.http.tls], or listen on 127.0.0.1"),
+            format!("would take messages from whoever reaches {listen}; give tokens_file or tokens_credential, or client_ca in [feed.http.tls], or listen on 127.0.0.1"),
         ),
         (false, false) => f.add(
             &m.place.missing("tls"),

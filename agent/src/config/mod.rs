@@ -16,6 +16,7 @@
 
 pub mod about;
 mod answers;
+pub mod bootstrap;
 pub mod cases;
 pub mod diff;
 mod directory;
@@ -33,6 +34,7 @@ mod merged;
 mod network;
 mod reader;
 pub mod refusal;
+mod secret;
 pub mod settings;
 pub mod show;
 pub mod trust;
@@ -52,9 +54,10 @@ use std::path::{Path, PathBuf};
 
 pub use fault::{Fault, Faults};
 use fault::{FaultList, Place};
+pub(crate) use network::parse as network_of;
 pub(crate) use reader::{duration_of, nearest};
 use settings::Settings;
-pub(crate) use validate::collide;
+pub(crate) use validate::{collide, credential_name};
 
 use crate::limits;
 
@@ -65,6 +68,8 @@ pub const DEFAULT_FILE: &str = "/etc/siteward/siteward.toml";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
     Checked,
+    /// On the gateway, but not by its agent: a secret that cannot be seen from here is no fault.
+    OnSite,
     /// At a desk, where certificates and keys are not.
     NotChecked,
 }
@@ -76,8 +81,18 @@ pub fn load(file: &Path) -> Result<Settings, Faults> {
 
 /// As [`load`], but for the feeds, which are left out whatever is wrong with them.
 pub fn load_bootstrap(file: &Path) -> Result<Settings, Faults> {
+    load_bootstrap_with(file, Files::Checked)
+}
+
+/// As [`load_bootstrap`], without a look at the files it refers to.
+pub fn load_bootstrap_unchecked(file: &Path) -> Result<Settings, Faults> {
+    load_bootstrap_with(file, Files::NotChecked)
+}
+
+/// As [`load_bootstrap`], with or without a look at the files it refers to.
+pub fn load_bootstrap_with(file: &Path, files: Files) -> Result<Settings, Faults> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    bootstrap(file, &read_file(file)?, Files::Checked, credentials.as_deref()).map(|(settings, _)| settings)
+    bootstrap(file, &read_file(file)?, files, credentials.as_deref()).map(|(settings, _)| settings)
 }
 
 /// As [`load`], with or without a look at the files it refers to.
@@ -110,11 +125,15 @@ fn parse(file: &Path, text: &str, files: Files, credentials: Option<&Path>) -> R
     let base = base(file);
     let mut faults = FaultList::default();
     let merged = merged::merge(written::read(document.get_ref(), &mut faults), &mut faults);
-    if files == Files::Checked {
+    if files != Files::NotChecked {
         files::check(&merged, &base, credentials, &mut faults);
     }
     match validate::validate(&merged, &base, &mut faults) {
-        Some(settings) => Ok(settings),
+        Some(mut settings) => {
+            let vault = secret::vault(&settings.spool, credentials);
+            secret::bind(&mut settings.feeds, &vault, &secret::Carried::default(), &mut faults);
+            Ok(settings)
+        }
         None => Err(faults.into_faults(file, text)),
     }
 }
@@ -128,7 +147,7 @@ fn bootstrap(file: &Path, text: &str, look: Files, credentials: Option<&Path>) -
     faults.forget("feed");
     written.feeds.clear();
     let merged = merged::merge(written, &mut faults);
-    if look == Files::Checked {
+    if look != Files::NotChecked {
         files::check(&merged, &base, credentials, &mut faults);
     }
     let allow_plaintext = merged.uplink.allow_plaintext.as_ref().is_some_and(|at| at.value);

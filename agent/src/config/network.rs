@@ -50,7 +50,7 @@ fn head_v6(bits: u128, prefix: u8) -> u128 {
 }
 
 /// The error is the end of a sentence that begins with the entry.
-pub(super) fn parse(text: &str) -> Result<Network, &'static str> {
+pub(crate) fn parse(text: &str) -> Result<Network, &'static str> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),

@@ -189,6 +189,14 @@ pub(super) fn pem(value: &DeValue<'_>) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A list of PEM texts.
+pub(super) fn pems(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let array = value.as_array().ok_or_else(|| format!("must be a list of PEM texts in brackets, {}", is_a(value)))?;
+    let read =
+        |(index, element): (usize, &Spanned<DeValue<'_>>)| pem(element.get_ref()).map_err(|why| format!("entry {}: {why}", index + 1));
+    array.iter().enumerate().map(read).collect()
+}
+
 pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let array = value.as_array().ok_or_else(|| format!("must be a list of texts in brackets, {}", is_a(value)))?;
     let read =

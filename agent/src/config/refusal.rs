@@ -1,10 +1,12 @@
 //! Why a document is refused. Each reason has a code that stays the same (it is reported and counted) and a sentence that says what is wrong,
 //! where, and what to do. Values are never repeated (I7).
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
-use super::Faults;
 use super::header::Version;
+use super::{Fault, Faults};
 use crate::limits::DOCUMENT_BYTES_MAX;
 
 /// In the order in which a document is looked at.
@@ -59,6 +61,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The gateway names documents by revision; at a desk and on site they have files.
+    pub fn in_file(self, file: &Path) -> Faults {
+        match self {
+            Self::NotToml(faults) | Self::BootstrapKey(faults) | Self::SecretLiteral(faults) | Self::Invalid(faults) => {
+                Faults { file: file.to_owned(), ..faults }
+            }
+            Self::SchemaVersion { line, .. } => {
+                let text = Self::SchemaVersion { file: String::new(), line }.to_string();
+                let text = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest).to_owned();
+                let (path, text) = text.split_once(": ").unwrap_or(("", &text));
+                Faults { file: file.to_owned(), list: vec![Fault { line: Some(line), path: path.to_owned(), text: text.to_owned() }] }
+            }
+            other => Faults { file: file.to_owned(), list: vec![Fault { line: None, path: String::new(), text: other.to_string() }] },
+        }
+    }
+
     /// Stable; reported to the hub.
     pub fn code(&self) -> &'static str {
         match self {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::about::About;
+pub use super::bootstrap::Moved;
 pub use super::network::Network;
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::rollout::command::Allowed;
+use crate::secrets::Reference;
 use crate::source::charset;
 pub use crate::source::files::DirectorySettings;
 pub use crate::source::http::HttpSettings;
@@ -22,7 +24,20 @@ pub struct Settings {
     pub trust: TrustSettings,
     /// Only a document asks.
     pub renew: Option<RenewSettings>,
+    /// What of the two before comes from a document of the recovery keys.
+    pub moved: Option<Moved>,
     pub feeds: Vec<FeedSettings>,
+}
+
+impl Settings {
+    /// The configuration is proven: where a document names other endpoints than the local file, those of the file leave the rotation. True: one did.
+    pub fn settle(&mut self) -> bool {
+        let before = self.uplink.endpoints.len();
+        if self.moved.as_ref().is_some_and(|moved| !moved.endpoints.is_empty()) {
+            self.uplink.endpoints.retain(|endpoint| endpoint.origin == EndpointOrigin::Added);
+        }
+        self.uplink.endpoints.len() < before
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +68,8 @@ pub struct SpoolSettings {
 pub struct TrustSettings {
     /// PEM files; empty: no document is taken.
     pub keys: Vec<PathBuf>,
+    /// In place of them: PEM, from a document of the recovery keys.
+    pub inline_keys: Vec<Arc<str>>,
     /// How many of them have to sign.
     pub threshold: usize,
     /// A second set, for what the first must not do.
@@ -90,7 +107,7 @@ pub struct UplinkSettings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsKeySource {
-    Credential(String),
+    Credential(Reference),
     File(PathBuf),
 }
 

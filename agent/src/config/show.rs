@@ -48,7 +48,7 @@ impl Sheet {
 
 fn key_source(key: &TlsKeySource) -> String {
     match key {
-        TlsKeySource::Credential(name) => format!("credential:{name}"),
+        TlsKeySource::Credential(secret) => secret.to_string(),
         TlsKeySource::File(path) => path.display().to_string(),
     }
 }
@@ -97,6 +97,9 @@ pub fn render(settings: &Settings) -> String {
         sheet.text("request", &renew.request);
         sheet.seconds("trial", renew.trial);
     }
+    if let Some(moved) = &settings.moved {
+        sheet.section(&format!("# [bootstrap]: {} come from a document of the recovery keys, not from the local file", moved.what()));
+    }
     settings.feeds.iter().for_each(|settings| feed(&mut sheet, settings));
     sheet.0
 }
@@ -130,6 +133,9 @@ fn http(sheet: &mut Sheet, settings: &HttpSettings) {
     sheet.choice("split", settings.split);
     if let Some(tokens) = &settings.tokens_file {
         sheet.text("tokens_file", tokens.display());
+    }
+    if let Some(tokens) = &settings.tokens_credential {
+        sheet.text("tokens_credential", tokens);
     }
     sheet.texts("peers", &settings.peers);
     sheet.raw("connections_max", settings.connections_max);

@@ -370,7 +370,11 @@ fn shipped_configuration_is_valid() {
 fn shipped_configuration_shows_every_key() {
     let uncomment =
         |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#']) && !rest.is_empty()).unwrap_or(line).to_owned();
-    let lines: Vec<String> = SHIPPED.lines().map(uncomment).filter(|line| !line.starts_with("credential =")).collect();
+    let lines: Vec<String> = SHIPPED
+        .lines()
+        .map(uncomment)
+        .filter(|line| !line.starts_with("credential =") && !line.starts_with("tokens_credential ="))
+        .collect();
     let text = lines.join("\n");
     let settings = parse_text(Path::new("/etc/siteward/siteward.toml"), &text).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(!settings.feeds.is_empty());
@@ -378,7 +382,7 @@ fn shipped_configuration_shows_every_key() {
                 receipt_timeout on_no_subscriber lane stage forward phi listen on_store_failure allow_missing_control_id connections_max \
                 frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
                  peers unframed client_ca client_subjects \
-                split patterns subfolders order complete marker settle scan done retention_days retention_bytes require_mount name_in_events \
+                tokens_file tokens_credential split patterns subfolders order complete marker settle scan done retention_days retention_bytes require_mount name_in_events \
                 delimiter quote header encoding widths record_len trimmed_ends level \
                 every by from days holidays holidays_file between grace";
     for key in keys.split_whitespace() {

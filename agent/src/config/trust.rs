@@ -93,6 +93,18 @@ impl Quorum {
         Ok(Self { keys, threshold })
     }
 
+    /// Those of the local file, or those that a document of the recovery keys put in their place.
+    fn usual(settings: &TrustSettings) -> Result<Self, String> {
+        if settings.inline_keys.is_empty() {
+            return Self::load(&settings.keys, settings.threshold, "keys");
+        }
+        let keys = settings
+            .inline_keys
+            .iter()
+            .map(|pem| Anchor::from_pem(pem.as_bytes()).map_err(|why| format!("bootstrap.keys: an entry {why}")));
+        Ok(Self { keys: keys.collect::<Result<_, _>>()?, threshold: settings.threshold })
+    }
+
     /// How many of the keys signed.
     fn count(&self, message: &[u8], signatures: &[Signature]) -> usize {
         let signed = |anchor: &&Anchor| {
@@ -147,7 +159,7 @@ impl Verified {
 impl Anchors {
     /// Reads the files of the keys. The error is a sentence that names key and entry.
     pub fn load(settings: &TrustSettings) -> Result<Self, String> {
-        let usual = Quorum::load(&settings.keys, settings.threshold, "keys")?;
+        let usual = Quorum::usual(settings)?;
         let recovery = Quorum::load(&settings.recovery_keys, settings.recovery_threshold, "recovery_keys")?;
         match recovery.keys.iter().position(|key| usual.keys.contains(key)) {
             Some(index) => Err(format!("trust.recovery_keys: entry {} is one of trust.keys too; keep them apart", index + 1)),
@@ -159,7 +171,7 @@ impl Anchors {
     /// apart from daily work and sign none.
     pub fn for_commands(settings: &TrustSettings) -> Result<Self, String> {
         let usual = match settings.command_keys.as_slice() {
-            [] => Quorum::load(&settings.keys, settings.threshold, "keys")?,
+            [] => Quorum::usual(settings)?,
             own => Quorum::load(own, settings.command_threshold, "command_keys")?,
         };
         Ok(Self { usual, recovery: Quorum::default() })

@@ -39,7 +39,7 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     if !f.is_empty() {
         return None;
     }
-    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, trust: trust?, renew: None, feeds: feeds? })
+    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, trust: trust?, renew: None, moved: None, feeds: feeds? })
 }
 
 fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option<GatewaySettings> {
@@ -70,7 +70,16 @@ fn trust(m: &Trust, base: &Path, f: &mut FaultList) -> Option<TrustSettings> {
     let commands = commands(&m.commands, f);
     let ((keys, threshold), (recovery_keys, recovery_threshold)) = (keys?, recovery?);
     let (command_keys, command_threshold) = command?;
-    Some(TrustSettings { keys, threshold, recovery_keys, recovery_threshold, commands: commands?, command_keys, command_threshold })
+    Some(TrustSettings {
+        keys,
+        inline_keys: Vec::new(),
+        threshold,
+        recovery_keys,
+        recovery_threshold,
+        commands: commands?,
+        command_keys,
+        command_threshold,
+    })
 }
 
 /// The commands this gateway takes.
@@ -154,7 +163,7 @@ pub(super) fn key_source(text: &str, base: &Path) -> Result<KeySource, &'static 
     }
 }
 
-pub(super) fn credential_name(name: &str) -> bool {
+pub(crate) fn credential_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(plain)
 }
@@ -201,7 +210,7 @@ pub(super) fn tls_key(
     match (key.given(), credential.given()) {
         (Some(_), Some(credential)) => f.refuse(&credential.place, format!("stands beside {beside}; keep one of the two")),
         (Some(key), None) => Some(TlsKeySource::File(base.join(&key.value))),
-        (None, Some(at)) if credential_name(&at.value) => Some(TlsKeySource::Credential(at.value.clone())),
+        (None, Some(at)) if credential_name(&at.value) => Some(TlsKeySource::Credential(at.value.as_str().into())),
         (None, Some(at)) => f.refuse(&at.place, "is not a credential name; use letters, digits, - _ ."),
         (None, None) => None,
     }

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::connection::publish;
 use super::keys::Signer;
 use super::receive::RuntimeDirectory;
+use crate::config::Files;
 use crate::config::document::{self, BootstrapText, Document, Identity};
 use crate::config::envelope::{self, DOCUMENT_TYPE};
 use crate::config::header::Selector;
 use crate::config::refusal::Refusal;
 use crate::config::settings::Endpoint;
-use crate::config::{Faults, Files};
 use crate::contract::topic::Topics;
 use crate::limits::{CONNECT_TIMEOUT, DOCUMENT_BYTES_MAX};
 use crate::record::Name;
@@ -51,6 +51,10 @@ pub fn lint(file: &Path, bootstrap: Option<&Path>) -> Result<Linted, String> {
             warnings.push(format!("{}: trust.keys: is missing, so this gateway takes no document", local.file.display()));
         }
     }
+    if let Some(moved) = &settings.moved {
+        let text = "other than those a gateway has already it takes with the signature of its recovery keys only";
+        warnings.push(format!("{}: [bootstrap] changes {}: {text}", file.display(), moved.what()));
+    }
     if settings.feeds.is_empty() {
         warnings.push(format!("{}: lists no feed; every feed of the gateway would stop", file.display()));
     }
@@ -61,7 +65,7 @@ pub fn lint(file: &Path, bootstrap: Option<&Path>) -> Result<Linted, String> {
 fn any_gateway() -> BootstrapText {
     let text = "[gateway]\nsite = \"any\"\nid = \"any\"\ntimezone = \"UTC\"\n[uplink]\nendpoints = [\"mqtts://hub.invalid\"]\n\
                 allow_plaintext = true\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n";
-    BootstrapText { file: PathBuf::from("/etc/siteward/siteward.toml"), text: text.to_owned() }
+    BootstrapText { file: PathBuf::from("/etc/siteward/siteward.toml"), text: text.to_owned(), moved: None }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
@@ -76,16 +80,9 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The gateway names documents by revision; at the desk they have files.
+/// As the desk tells it.
 fn told(file: &Path, refusal: Refusal) -> String {
-    let named = |faults: Faults| Faults { file: file.to_owned(), ..faults };
-    match refusal {
-        Refusal::NotToml(faults) | Refusal::BootstrapKey(faults) | Refusal::SecretLiteral(faults) | Refusal::Invalid(faults) => {
-            named(faults).to_string()
-        }
-        Refusal::SchemaVersion { line, .. } => Refusal::SchemaVersion { file: file.display().to_string(), line }.to_string(),
-        other => format!("{}: {other}", file.display()),
-    }
+    refusal.in_file(file).to_string()
 }
 
 /// The envelope of a document that passed [`lint`].

@@ -45,5 +45,6 @@ pub mod progress;
 pub mod receive;
 #[cfg(test)]
 mod receive_tests;
+pub mod secrets;
 pub mod snapshot;
 mod stretch;

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use tokio::task::block_in_place;
 
 use super::facts::{Facts, FeedFault, Generation};
-use super::machine::Input;
+use super::machine::{Input, RunState};
 use super::shell::Shell;
 use super::start::{Restored, Running, show_unverified};
 use crate::config::{Files, diff, document};
 use crate::sources;
+use crate::status::condition::Code;
 
 /// A configuration that is to run and does not yet.
 #[derive(Debug)]
@@ -79,6 +80,32 @@ impl Shell {
                 }
                 self.owed = Some(Owed { wanted, why });
                 false
+            }
+        }
+    }
+
+    /// What runs is proven: its trust anchors count from now on, and endpoints that it takes the place of leave the rotation.
+    pub(super) async fn settle(&mut self) {
+        if !self.machine.is_idle() || self.owed.is_some() || self.machine.run_state() == RunState::CommittedLocal {
+            return;
+        }
+        let mut settled = self.running.clone();
+        if settled.settings.moved != self.ground.local.moved {
+            self.ground.settle(&settled.settings);
+            self.orders.follow(&settled.settings.trust);
+            tracing::warn!("the trust anchors are those of the configuration that was proven");
+        }
+        match &settled.settings.moved {
+            Some(moved) => {
+                let text = format!("{} come from a document of the recovery keys; bring the local file in line with it", moved.what());
+                self.board.raise(Code::BootstrapMoved, "", text);
+            }
+            None => self.board.clear(Code::BootstrapMoved, ""),
+        }
+        if settled.settings.settle() {
+            self.owed = Some(Owed { wanted: settled, why: String::new() });
+            if self.pay().await {
+                self.report();
             }
         }
     }

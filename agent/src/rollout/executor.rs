@@ -103,17 +103,17 @@ impl From<Result<String, String>> for Effect {
 /// The owners of what can be done. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Executor {
-    sources: SourcesHandle,
+    pub(super) sources: SourcesHandle,
     pub(super) poster: Post,
-    link: watch::Receiver<Option<Endpoint>>,
-    reporter: Arc<Reporter>,
+    pub(super) link: watch::Receiver<Option<Endpoint>>,
+    pub(super) reporter: Arc<Reporter>,
     pub(super) board: Arc<Board>,
-    monitor: Monitor,
-    kept: Kept,
-    resends: Arc<Resends>,
-    feeds: watch::Receiver<Feeds>,
+    pub(super) monitor: Monitor,
+    pub(super) kept: Kept,
+    pub(super) resends: Arc<Resends>,
+    pub(super) feeds: watch::Receiver<Feeds>,
     /// What goes back to the usual log level when its time is over.
-    level: Arc<Mutex<Option<AbortHandle>>>,
+    pub(super) level: Arc<Mutex<Option<AbortHandle>>>,
 }
 
 impl Executor {

@@ -95,6 +95,11 @@ impl Orders {
         }
     }
 
+    /// Other trust anchors count from now on.
+    pub(super) fn follow(&mut self, trust: &TrustSettings) {
+        self.anchors = anchors(trust);
+    }
+
     fn poster(&self) -> &Post {
         &self.executor.poster
     }

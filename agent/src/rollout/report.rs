@@ -4,11 +4,13 @@
 //! that is out there stays true for what a restart would find.
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::command::{CommandDesk, VerbName};
 use super::facts::{Meta, Stamp};
 use super::machine::{Machine, RunState, Tried};
 use crate::clock;
+use crate::overrides::handle::View;
 use crate::record::{DocumentDigest, FeedId, Name};
 use crate::status::board::{Board, ConfigTried, ConfigView};
 use crate::status::condition::Code;
@@ -28,6 +30,10 @@ pub struct Reported {
     /// Of the effective configuration, as it runs.
     pub effective_digest: Option<DocumentDigest>,
     pub retired_feeds: Vec<FeedId>,
+    /// What somebody on site changed for a while, on top of it.
+    pub overrides: Vec<View>,
+    /// The gateway's own key: secrets in documents are sealed to it. Base64 of an X25519 key; null where there is none to be had.
+    pub secret_key: Option<String>,
     /// What a command must quote and exceed.
     pub commands: Commands,
     /// RFC 3339.
@@ -111,12 +117,21 @@ impl From<Tried> for Attempt {
     }
 }
 
+/// What is told of things set on the box.
+#[derive(Debug)]
+pub struct Local {
+    pub overrides: watch::Receiver<Vec<View>>,
+    pub secret_key: Option<String>,
+}
+
 /// What the machine does not know.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     pub gateway: Name,
     pub effective_digest: Option<DocumentDigest>,
     pub retired_feeds: Vec<FeedId>,
+    pub overrides: Vec<View>,
+    pub secret_key: Option<String>,
     pub commands: Commands,
     pub wall: Stamp,
 }
@@ -141,6 +156,8 @@ pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
         tried: machine.tried().map(Attempt::from),
         effective_digest: around.effective_digest,
         retired_feeds: around.retired_feeds,
+        overrides: around.overrides,
+        secret_key: around.secret_key,
         commands: around.commands,
         time: clock::rfc3339(around.wall.unix_ms),
         clock_suspect: around.wall.suspect,

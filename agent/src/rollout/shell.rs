@@ -58,6 +58,7 @@ pub struct Means {
     pub orders: Orders,
     /// Told what the committed configuration asks for.
     pub renew: watch::Sender<Option<RenewSettings>>,
+    pub local: report::Local,
 }
 
 /// See the module's documentation.
@@ -78,6 +79,7 @@ pub struct Shell {
     pub(super) quarantine: QuarantineWatch,
     pub(super) orders: Orders,
     renew: watch::Sender<Option<RenewSettings>>,
+    local: report::Local,
     /// What is to run and does not yet.
     pub(super) owed: Option<Owed>,
     /// Whoever asked for the rollback that is under way.
@@ -95,12 +97,13 @@ enum Woken {
     Proven(UplinkEvidence),
     Hangup(bool),
     Ended(Effect),
+    Overridden(bool),
 }
 
 impl Shell {
     pub fn new(started: Started, means: Means, start: Instant) -> Self {
         let Started { machine, store, ground, running, actions } = started;
-        let Means { sources, mail, board, monitor, asked, hangup, orders, renew } = means;
+        let Means { sources, mail, board, monitor, asked, hangup, orders, renew, local } = means;
         Self {
             link: mail.link(),
             quarantine: QuarantineWatch::default(),
@@ -120,6 +123,7 @@ impl Shell {
             hangup,
             orders,
             renew,
+            local,
             start,
         }
     }
@@ -131,7 +135,7 @@ impl Shell {
         self.tell_renewal();
         let mut tick = interval(ROLLOUT_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut posts, mut asks, mut links, mut hangs) = (true, true, true, true);
+        let (mut posts, mut asks, mut links, mut hangs, mut locals) = (true, true, true, true, true);
         loop {
             let woken = tokio::select! {
                 biased;
@@ -139,6 +143,7 @@ impl Shell {
                 _ = tick.tick() => Woken::Tick,
                 evidence = self.proof.answer() => Woken::Proven(evidence),
                 effect = self.orders.ended() => Woken::Ended(effect),
+                changed = self.local.overrides.changed(), if locals => Woken::Overridden(changed.is_ok()),
                 changed = self.link.changed(), if links => Woken::Link(changed.is_ok()),
                 asked = self.asked.recv(), if asks => Woken::Asked(asked),
                 heard = self.hangup.recv(), if hangs => Woken::Hangup(heard.is_some()),
@@ -163,6 +168,10 @@ impl Shell {
                 }
                 Woken::Inbound(Some(Inbound::Command { payload, retained })) => self.command(&payload, retained).await,
                 Woken::Ended(effect) => self.orders.finish(effect),
+                Woken::Overridden(lives) => {
+                    locals = lives;
+                    self.report();
+                }
                 Woken::Inbound(None) => posts = false,
             }
         }
@@ -181,6 +190,7 @@ impl Shell {
         if self.pay().await {
             self.report();
         }
+        self.settle().await;
         self.tick_orders();
         self.input(Input::Tick, None).await;
         if self.has_to_prove() {
@@ -339,6 +349,8 @@ impl Shell {
             gateway: self.ground.identity.gateway.clone(),
             effective_digest: Some(DocumentDigest::of(text.as_bytes())),
             retired_feeds: retired.map(|feed| feed.id).collect(),
+            overrides: self.local.overrides.borrow_and_update().clone(),
+            secret_key: self.local.secret_key.clone(),
             commands: report::Commands::of(&self.orders.desk, self.machine.ledger().highest_command),
             wall: at.wall,
         };

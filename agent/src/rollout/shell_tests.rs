@@ -8,6 +8,8 @@ use bytes::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::super::orders::Orders;
+use super::super::report;
 use super::*;
 use crate::config::envelope::{self, DOCUMENT_TYPE};
 use crate::config::trust::{self, Anchor, Anchors};
@@ -116,7 +118,8 @@ impl Rig {
         let (renew, _) = watch::channel(None);
         let executor = Executor::bare(&mail, source_handle.clone(), &board, (monitor.clone(), kept, resends));
         let orders = Orders::new(&started.ground.local_settings, 0, executor);
-        let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup, orders, renew };
+        let local = report::Local { overrides: watch::channel(Vec::new()).1, secret_key: None };
+        let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup, orders, renew, local };
         let shell = Shell::new(started, means, Instant::now());
         Self { directory, own, shell, office, handle, board, _rest: (closer, lock, stop) }
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::facts::{ConfirmBy, Facts, Meta, Now, Stamp};
-use super::machine::{Action, Found, Input, Machine};
+use super::machine::{Action, Found, Input, Machine, RunState};
 use super::store::{Store, StoreError, Stored};
 use super::{Generation, carry_out, drive, trial_s};
 use crate::clock;
@@ -40,7 +40,9 @@ pub struct Ground {
     pub local_settings: Settings,
     /// The local file as it was last put to use, for people.
     pub local_shown: Arc<str>,
+    /// Those that count now, and those of the local file.
     pub anchors: Anchors,
+    pub local_anchors: Anchors,
     pub identity: Identity,
     pub credentials: Option<PathBuf>,
 }
@@ -121,6 +123,7 @@ impl Ground {
             local,
             identity: Identity::of(&settings.gateway),
             local_settings: settings,
+            local_anchors: anchors.clone(),
             anchors,
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         })
@@ -128,6 +131,18 @@ impl Ground {
 
     pub fn local(&self) -> Running {
         Running { settings: self.local_settings.clone(), text: Arc::clone(&self.local_shown) }
+    }
+
+    /// A configuration is proven: from now on its anchors count, and what it says of the bootstrap is what the next document has to repeat.
+    pub fn settle(&mut self, running: &Settings) {
+        if self.local.moved == running.moved {
+            return;
+        }
+        self.local.moved.clone_from(&running.moved);
+        match Anchors::load(&running.trust) {
+            Ok(anchors) => self.anchors = anchors,
+            Err(why) => tracing::error!("{why}; the trust anchors stay as they were"),
+        }
     }
 
     /// The feeds of the local file were read again; whatever else it says now counts from the next start.
@@ -145,13 +160,18 @@ impl Ground {
     pub fn restore(&self, store: &Store, generation: &Generation) -> Result<Restored, String> {
         let Some(facts) = generation.facts() else { return Ok(Restored { running: self.local(), unverified: None }) };
         let (document, unverified) = patiently(|| self.stored(store, facts))?;
+        let document = Document { recovery: true, ..document }; // what it may say was judged when it came
         let running = self.effective(&document, Files::NotChecked).map_err(|refusal| refusal.to_string())?;
         Ok(Restored { running, unverified })
     }
 
     fn stored(&self, store: &Store, facts: &Facts) -> Result<(Document, Option<String>), String> {
         let envelope = store.envelope(facts.digest).map_err(|error| error.to_string())?;
-        let (document, unverified) = match document::open(&envelope, &self.anchors) {
+        let opened = document::open(&envelope, &self.anchors).or_else(|refusal| {
+            let own = || document::open_by_its_own_anchors(&envelope, &self.local, &self.local_settings.trust);
+            document::open(&envelope, &self.local_anchors).ok().or_else(own).ok_or(refusal)
+        });
+        let (document, unverified) = match opened {
             Ok(document) => (document, None),
             Err(refusal) => {
                 let document = document::open_unverified(&envelope).map_err(|error| error.to_string())?;
@@ -166,7 +186,7 @@ impl Ground {
 }
 
 /// Reads the ledger and decides what runs.
-pub fn start(disk: Arc<dyn Disk>, ground: Ground, board: &Board, at: Now) -> Result<Started, StoreError> {
+pub fn start(disk: Arc<dyn Disk>, mut ground: Ground, board: &Board, at: Now) -> Result<Started, StoreError> {
     let (mut store, stored) = Store::open(disk, &ground.local_settings.spool.path)?;
     let found = found(&store, stored, &ground);
     let (mut machine, actions) = Machine::boot(found, at);
@@ -187,7 +207,11 @@ pub fn start(disk: Arc<dyn Disk>, ground: Ground, board: &Board, at: Now) -> Res
     }
     // What is put to use is known here; the shell needs not be told again.
     actions.retain(|action| !matches!(action, Action::Revert(_)));
-    let running = running.unwrap_or_else(|| ground.local());
+    let mut running = running.unwrap_or_else(|| ground.local());
+    if machine.run_state() != RunState::CommittedLocal {
+        ground.settle(&running.settings);
+        running.settings.settle();
+    }
     Ok(Started { machine, store, ground, running, actions })
 }
 

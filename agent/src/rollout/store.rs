@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::facts::Facts;
 use super::ledger::Ledger;
 use crate::limits::{ENVELOPE_BYTES_MAX, LEDGER_BYTES};
 use crate::record::DocumentDigest;
@@ -73,6 +74,19 @@ pub struct Store {
 pub fn has_documents(spool: &Path) -> bool {
     let Ok(names) = std::fs::read_dir(spool.join(DIRECTORY)) else { return false };
     names.filter_map(Result::ok).any(|entry| entry.file_name().to_string_lossy().ends_with(PROVEN))
+}
+
+/// The document that a ledger calls committed; nothing is written, so an agent may run. `None`: the local file alone.
+pub fn committed(spool: &Path) -> Result<Option<Facts>, StoreError> {
+    let path = spool.join(DIRECTORY).join(LEDGER);
+    match std::fs::read(&path) {
+        Ok(bytes) => match Ledger::decode(&bytes) {
+            Some(ledger) => Ok(ledger.committed.facts().cloned()),
+            None => Err(failed("reading", &path)(io::Error::other("it is damaged"))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("reading", &path)(error)),
+    }
 }
 
 impl Store {

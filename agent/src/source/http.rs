@@ -55,6 +55,7 @@ use super::tls::{Refusals, Told};
 use crate::config::settings::{ListenerTls, Network};
 use crate::limits::{HTTP_STOP_RESERVE, HTTP_TOKENS_INTERVAL, ODDITY_CHECK_INTERVAL, SOURCE_STOP_DEADLINE};
 use crate::record::{FeedId, Name, Stage};
+use crate::secrets::Reference;
 use crate::source::oddity::PeerConditions;
 use crate::spool::Appender;
 use crate::status::board::{Board, FeedCounters};
@@ -80,6 +81,8 @@ pub struct HttpSettings {
     pub accept: Vec<MediaType>,
     /// `Some`: clients must show one of its tokens.
     pub tokens_file: Option<PathBuf>,
+    /// The same lines as a secret of this gateway.
+    pub tokens_credential: Option<Reference>,
     /// Who may post; empty: everybody.
     pub peers: Vec<Network>,
     pub connections_max: usize,
@@ -100,7 +103,7 @@ impl HttpSettings {
     /// The port asks nobody in particular, so `peers` and tokens decide.
     fn open_to_all(&self) -> Option<String> {
         let open = peers::open_to_all(&self.peers, self.tls.as_ref(), self.listen)?;
-        self.tokens_file.is_none().then_some(open)
+        (self.tokens_file.is_none() && self.tokens_credential.is_none()).then_some(open)
     }
 }
 
@@ -204,7 +207,7 @@ impl HttpFeed {
 
     fn open(parts: Parts<'_>) -> Result<Self, BindError> {
         let Parts { feed, gateway, settings, message_bytes_max, appender, slots, board, ports } = parts;
-        let tokens = settings.tokens_file.as_deref().map(TokensFile::open).transpose();
+        let tokens = tokens::Lines::of(&settings).map(TokensFile::open).transpose();
         let tokens = tokens.map_err(|why| BindError::Tokens { feed: feed.clone(), why })?;
         let shared = Arc::new(Shared {
             gateway,

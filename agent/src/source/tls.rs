@@ -91,8 +91,7 @@ struct Loaded {
 #[derive(Clone, Debug)]
 struct TlsFiles {
     cert: PathBuf,
-    key: PathBuf,
-    kind: Secret,
+    key: TlsKeySource,
     client_ca: Option<PathBuf>,
     client_subjects: Vec<ClientSubject>,
 }
@@ -109,25 +108,17 @@ pub fn mark(path: &Path) -> Option<Mark> {
 }
 
 impl TlsFiles {
-    fn new(settings: ListenerTls) -> Result<Self, String> {
+    fn new(settings: ListenerTls) -> Self {
         let ListenerTls { cert, key, client_ca, client_subjects } = settings;
-        let (key, kind) = match key {
-            TlsKeySource::File(path) => (path, Secret::File),
-            TlsKeySource::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(directory) => (Path::new(&directory).join(name), Secret::Credential),
-                None => {
-                    return Err(format!(
-                        "its key is the systemd credential `{name}`, which was not handed over; add \
-                    LoadCredentialEncrypted={name} to the unit"
-                    ));
-                }
-            },
-        };
-        Ok(Self { cert, key, kind, client_ca, client_subjects })
+        Self { cert, key, client_ca, client_subjects }
     }
 
     fn marks(&self) -> Marks {
-        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten().map(|path| mark(path)).collect()
+        let key = match &self.key {
+            TlsKeySource::File(path) => vec![mark(path)],
+            TlsKeySource::Credential(secret) => secret.marks(),
+        };
+        [mark(&self.cert)].into_iter().chain(key).chain(self.client_ca.iter().map(|path| mark(path))).collect()
     }
 
     /// Reads everything anew. The error is a sentence that names the file.
@@ -138,8 +129,16 @@ impl TlsFiles {
         };
         let chain = files::certificates(&self.cert).map_err(of(&self.cert, "cert"))?;
         let not_after = certificate::not_after(&chain[0]);
-        let key = files::private_key(&self.key, self.kind).map_err(of(&self.key, "key"))?;
-        let pair = files::pair(chain, key, "`cert`").map_err(of(&self.key, "key"))?;
+        let pair = match &self.key {
+            TlsKeySource::File(path) => {
+                files::private_key(path, Secret::File).and_then(|key| files::pair(chain, key, "`cert`")).map_err(of(path, "key"))?
+            }
+            TlsKeySource::Credential(secret) => secret
+                .read()
+                .and_then(|value| files::private_key_of(&value))
+                .and_then(|key| files::pair(chain, key, "`cert`"))
+                .map_err(|why| format!("`credential` {why}"))?,
+        };
         let builder = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(OwnTime))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| format!("the TLS library refuses its own protocol versions ({error}); please report it"))?;
@@ -162,7 +161,7 @@ impl TlsFiles {
 impl Tls {
     /// Reads the files for the first time.
     pub fn open(settings: ListenerTls, feed: FeedId, board: Arc<Board>) -> Result<Arc<Self>, String> {
-        let files = TlsFiles::new(settings)?;
+        let files = TlsFiles::new(settings);
         let read_from = files.marks();
         let loaded = files.load()?;
         let tls = Self {

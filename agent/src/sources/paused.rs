@@ -132,7 +132,7 @@ impl Pauses {
 
 impl Sources {
     pub(super) fn is_paused(&self, feed: &FeedId) -> bool {
-        self.pauses.is_paused(feed)
+        self.pauses.is_paused(feed) || self.overlay.is_paused(feed)
     }
 
     pub(super) fn tell_pauses(&self) {
@@ -141,7 +141,7 @@ impl Sources {
 
     /// Stops a feed's source, or starts it again. `Ok`: what became of it, a sentence; `Err`: it is as it was.
     pub(super) async fn set_paused(&mut self, feed: &FeedId, pause: Option<Pause>) -> Result<String, String> {
-        let (is_wanted, was_paused) = (self.wanted.iter().any(|wanted| wanted.id == *feed), self.is_paused(feed));
+        let (is_wanted, was_paused) = (self.wanted.iter().any(|wanted| wanted.id == *feed), self.pauses.is_paused(feed));
         match (&pause, is_wanted, was_paused) {
             (Some(_), false, _) => return Err(format!("this gateway has no feed `{feed}` to pause; see `siteward feeds`")),
             (Some(_), true, true) => return Ok(format!("feed {feed} was paused already")),

@@ -113,6 +113,20 @@ impl SpoolKey {
         Sealer(subkey)
     }
 
+    /// Seals what the site sets locally (`secrets`); a place in this sealer is a random number, used once.
+    pub fn secrets(&self) -> Sealer {
+        let mut subkey = Zeroizing::new([0u8; KEY_BYTES]);
+        expand(&self.secret, b"siteward secrets v1", &mut *subkey);
+        Sealer(subkey)
+    }
+
+    /// The gateway's own X25519 key, to whose public half secrets are sealed (`secrets::sealed`): as old as the spool, and as lasting.
+    pub fn exchange(&self) -> Zeroizing<[u8; KEY_BYTES]> {
+        let mut key = Zeroizing::new([0u8; KEY_BYTES]);
+        expand(&self.secret, b"siteward x25519 v1", &mut *key);
+        key
+    }
+
     pub fn fingerprint(&self, feed: &FeedId, identity: &MessageIdentity, body: &[u8]) -> Fingerprint {
         let mac = Hmac::<Sha256>::new_from_slice(&*self.fingerprint).expect("HMAC takes a key of any length");
         let mut who = mac.clone();
@@ -184,7 +198,7 @@ fn read_secret_file(path: &Path) -> Result<SpoolKey, KeyError> {
     Ok(SpoolKey::from_bytes(digest.0))
 }
 
-/// Seals and opens the bodies of one segment.
+/// Seals and opens the bodies of one segment, or what is sealed like them.
 pub struct Sealer(Zeroizing<[u8; KEY_BYTES]>);
 
 impl std::fmt::Debug for Sealer {
@@ -198,6 +212,11 @@ impl std::fmt::Debug for Sealer {
 pub struct BrokenSeal;
 
 impl Sealer {
+    /// Under a key that was agreed on.
+    pub fn of(key: Zeroizing<[u8; KEY_BYTES]>) -> Self {
+        Self(key)
+    }
+
     /// Key and nonce of ChaCha20-Poly1305 for the body at this place: the first 16 of XChaCha20's 24 bytes make the key, the last 8 the nonce.
     fn parts(&self, nonce: &Nonce, offset: u64) -> (LessSafeKey, ShortNonce) {
         let key = Zeroizing::new(<[u8; KEY_BYTES]>::from(hchacha::<R20>((&*self.0).into(), (&nonce.0).into())));

@@ -133,6 +133,10 @@ conditions! {
     FeedRetired = "feed_retired", Warning;
     /// Somebody paused a feed: nothing is taken from its senders.
     FeedPaused = "feed_paused", Warning;
+    /// Somebody changed a feed on site, for a while.
+    OverrideActive = "override_active", Warning;
+    /// Endpoints or trust anchors come from a document of the recovery keys.
+    BootstrapMoved = "bootstrap_moved", Warning;
     /// Somebody sent commands that are not carried out here.
     CommandRefused = "command_refused", Warning;
     /// A document was not taken; what ran before runs.

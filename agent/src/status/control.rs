@@ -20,6 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::on_site::Peer;
 use super::question::Request;
 use super::watching::{Line, Watching};
 use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_CLIENTS, CONTROL_REQUEST_BYTES_MAX, CONTROL_TIMEOUT, WATCHERS_MAX};
@@ -91,7 +92,7 @@ impl ControlSocket {
     /// Answers until told to stop. `answer` must not block.
     pub async fn serve<F>(self, answer: F, mut stop: watch::Receiver<bool>)
     where
-        F: Fn(Request) -> Answer + Send + Sync + 'static,
+        F: Fn(Request, Peer) -> Answer + Send + Sync + 'static,
     {
         let answer = Arc::new(answer);
         let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
@@ -138,16 +139,17 @@ fn connect_now(path: &Path) -> io::Result<()> {
     socket.connect(&socket2::SockAddr::unix(path)?)
 }
 
-async fn exchange<F: Fn(Request) -> Answer>(
+async fn exchange<F: Fn(Request, Peer) -> Answer>(
     mut stream: UnixStream,
     answer: &F,
     watchers: &Semaphore,
     deadline: Duration,
 ) -> io::Result<()> {
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let peer = Peer { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()) };
     let answer = async {
         Ok::<_, io::Error>(match read_request(&mut stream).await? {
-            Ok(request) => answer(request),
+            Ok(request) => answer(request, peer),
             Err(why) => Answer::Now(error_document(why)),
         })
     };
@@ -297,7 +299,7 @@ mod tests {
         let mut socket = ControlSocket::bind(&path).unwrap();
         socket.deadline = deadline;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(socket.serve(|_| Answer::Now(r#"{"gateway":"g"}"#.to_owned()), stopped));
+        let task = tokio::spawn(socket.serve(|_, _| Answer::Now(r#"{"gateway":"g"}"#.to_owned()), stopped));
         Served { path, stop, task, _directory: directory }
     }
 

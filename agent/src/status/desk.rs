@@ -13,10 +13,12 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::board::{Board, UplinkState};
+use super::condition::Code;
 use super::control::Answer;
 use super::diagnosis::{
     DuplicateView, DuplicatesView, FeedView, FeedsView, MessageState, MessageView, MessagesView, QuarantineView, control_id_text,
 };
+use super::on_site::{OnSite, Peer};
 use super::question::{MessagesQuestion, Order, Question, Request, WatchQuestion};
 use super::snapshot::{Files, Reporter};
 use super::watching::Watching;
@@ -50,6 +52,8 @@ pub struct Desk {
     pub rollout: Option<rollout::Handle>,
     /// The owner of the uplink's certificate.
     pub renewal: Option<renewal::Handle>,
+    /// Secrets and overrides.
+    pub on_site: Arc<OnSite>,
     /// Those that are configured now.
     pub feeds: watch::Receiver<Feeds>,
 }
@@ -71,7 +75,7 @@ fn short(text: &str) -> String {
 }
 
 impl Desk {
-    pub fn answer(self: &Arc<Self>, request: Request) -> Answer {
+    pub fn answer(self: &Arc<Self>, request: Request, peer: Peer) -> Answer {
         let answer = match request {
             Request::Get(Question::Status {}) => Ok(Answer::Now(document(&self.reporter.snapshot()))),
             Request::Get(Question::Feeds { feed }) => self.feeds(feed.as_deref()).map(|view| Answer::Now(document(&view))),
@@ -88,9 +92,15 @@ impl Desk {
                 Answer::Later(Box::new(move || desk.quarantine(feed.as_ref())))
             }),
             Request::Get(Question::Watch(question)) => self.watch(question).map(Answer::Watch),
-            Request::Get(Question::Config {}) => Ok(Answer::Now(json!({ "text": &*self.board.config().text }).to_string())),
+            Request::Get(Question::Config {}) => Ok(Answer::Now(json!({ "text": self.config_text() }).to_string())),
             Request::Get(Question::ConfigHistory {}) => self.rollout(rollout::handle::Request::History),
             Request::Get(Question::ConfigTexts {}) => self.rollout(rollout::handle::Request::Texts),
+            Request::Get(Question::Secrets {}) => Ok(self.on_site.secrets()),
+            Request::Get(Question::SecretKey {}) => Ok(self.on_site.secret_key()),
+            Request::Get(Question::Overrides {}) => Ok(self.on_site.overrides()),
+            Request::Do(
+                order @ (Order::SecretSet { .. } | Order::SecretRemove { .. } | Order::OverrideSet { .. } | Order::OverrideClear { .. }),
+            ) => self.on_site.order(&order, peer).ok_or_else(|| "this is not an order for here".to_owned()),
             Request::Do(Order::ConfigApply { envelope }) => {
                 tracing::warn!(bytes = envelope.len(), "a document was handed over on site");
                 self.rollout(rollout::handle::Request::Apply { envelope })
@@ -286,6 +296,13 @@ impl Desk {
             Ok((entries, total)) => document(&QuarantineView { entries, total }),
             Err(error) => refusal(&format!("the quarantine directory cannot be read: {error}; check the disk")),
         }
+    }
+
+    /// The settings that hold, and what lies over them for a while.
+    fn config_text(&self) -> String {
+        let active = self.board.conditions().into_iter().filter(|condition| condition.code == Code::OverrideActive.as_str());
+        let notes: String = active.map(|condition| format!("\n# overridden: feed {}: {}\n", condition.subject, condition.text)).collect();
+        format!("{}{notes}", self.board.config().text)
     }
 
     fn rollout(&self, request: rollout::handle::Request) -> Result<Answer, Refusal> {

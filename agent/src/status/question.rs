@@ -16,12 +16,16 @@
 //! {"do":"config_rollback","by":"kim","why":"wrong port"}
 //! {"get":"certificates"}
 //! {"do":"certificate_renew","by":"kim","trial_s":900}              also certificate_install (chain), certificate_cancel
+//! {"do":"override_set","feed":"or-usage","port":2576,"for_s":3600,"reason":"…"}       then override_clear; {"get":"overrides"}
+//! {"do":"secret_set","name":"lab-key","sealed":"…"}                then secret_remove; {"get":"secrets"}, {"get":"secret_key"}
 //! ```
 //!
 //! `get` changes nothing; `do` changes how the agent behaves. Outside tools rely on these lines: variants and optional fields are added, never
 //! changed. What is not known is refused as a whole.
 
 use serde::{Deserialize, Serialize};
+
+use crate::overrides::Kind;
 
 /// One line of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +69,12 @@ pub enum Question {
     ConfigTexts {},
     /// How the gateway's certificate stands.
     Certificates {},
+    /// Names of the secrets set here, and when; never a value.
+    Secrets {},
+    /// The public half of the gateway's own key, to which secrets are sealed.
+    SecretKey {},
+    /// What was changed on site, for a while.
+    Overrides {},
 }
 
 /// At most one of `control_id`, `seq` and `since_ms`.
@@ -159,6 +169,39 @@ pub enum Order {
     /// Forgets key and candidate.
     CertificateCancel {
         by: String,
+    },
+    /// Sets a secret; the value comes sealed to the gateway's own key.
+    SecretSet {
+        name: String,
+        sealed: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    SecretRemove {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Changes one thing of a feed for a while: its port, its peers, or that it takes nothing.
+    OverrideSet {
+        feed: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peers: Option<Vec<String>>,
+        #[serde(default)]
+        pause: bool,
+        for_s: u64,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    OverrideClear {
+        feed: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<Kind>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
 }
 

@@ -45,6 +45,11 @@ pub fn render(s: &Snapshot) -> String {
     rows(&lane_rows(s)).into_iter().for_each(&mut line);
     line(String::new());
     rows(&feed_rows(s)).into_iter().for_each(&mut line);
+    let promised = objective_rows(s);
+    if promised.len() > 1 {
+        line(String::new());
+        rows(&promised).into_iter().for_each(&mut line);
+    }
     printable(&out)
 }
 
@@ -78,6 +83,25 @@ fn feed_rows(s: &Snapshot) -> Vec<Vec<String>> {
         row.extend(counts.map(|n| n.to_string()));
         row.push(feed.last_message_at.clone().unwrap_or_else(|| "-".to_owned()));
         rows.push(row);
+    }
+    rows
+}
+
+/// What feeds say about themselves; only those that say something.
+fn objective_rows(s: &Snapshot) -> Vec<Vec<String>> {
+    let heads = ["FEED", "OBJECTIVE", "KEPT", "OLDEST", "CRITICALITY", "CLASS", "CONTRACT", "SUNSET", "OWNER"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    for (feed, about) in s.feeds.iter().filter_map(|feed| Some((feed, feed.about.as_ref()?))) {
+        let objective = about.delivery_objective_s.map_or_else(|| "-".to_owned(), duration);
+        let oldest = feed.oldest_age_s.map_or_else(|| "-".to_owned(), duration);
+        let kept = if about.delivery_objective_s.is_some() {
+            about.objective.clone().unwrap_or_else(|| "unknown".to_owned())
+        } else {
+            "-".to_owned()
+        };
+        let words = [&about.criticality, &about.data_class, &about.contract_version, &about.sunset, &about.owner].map(or_dash);
+        rows.push([feed.id.to_string(), objective, kept, oldest].into_iter().chain(words).collect());
     }
     rows
 }
@@ -156,6 +180,31 @@ or-usage       critical  0      3       1         0         0           0       
 old (retired)  bulk      0      1       0         0         0           0        0            5         -
 ";
         assert_eq!(render(&example()), expected);
+    }
+
+    #[test]
+    fn the_table_shows_whether_objectives_are_kept() {
+        let mut snapshot = example();
+        let about = crate::status::snapshot::AboutShown {
+            owner: Some("OR desk".into()),
+            criticality: Some("high".into()),
+            delivery_objective_s: Some(900),
+            objective: Some("missed".into()),
+            data_class: Some("phi".into()),
+            contract_version: None,
+            sunset: Some("2028-06-30".into()),
+        };
+        for feed in &mut snapshot.feeds {
+            feed.about = None;
+        }
+        assert!(!render(&snapshot).contains("OBJECTIVE"), "nothing is said, nothing is shown");
+        snapshot.feeds[0].oldest_age_s = Some(1200);
+        snapshot.feeds[0].about = Some(about);
+        let id = snapshot.feeds[0].id.to_string();
+        let text = render(&snapshot);
+        let row = text.lines().last().unwrap();
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, [&id, "15 min", "missed", "20 min", "high", "phi", "-", "2028-06-30", "OR desk"], "{text}");
     }
 
     #[test]

@@ -84,10 +84,11 @@ pub(super) fn tls_files(settings: &UplinkSettings, endpoint: &Endpoint) -> Resul
         None => None,
         Some(TlsKeySource::File(path)) => Some(path.clone()),
         Some(TlsKeySource::Credential(name)) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-            Some(directory) => Some(PathBuf::from(directory).join(name)),
+            Some(directory) => Some(PathBuf::from(directory).join(name.name())),
             None => {
                 return Err(Fault::passing(format!(
-                    "{endpoint}: the key is the credential `{name}` but systemd passed none; add LoadCredential= to the unit"
+                    "{endpoint}: the key is the credential `{}` but systemd passed none; add LoadCredential= to the unit",
+                    name.name()
                 )));
             }
         },

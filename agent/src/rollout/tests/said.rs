@@ -68,6 +68,8 @@ fn around() -> Surroundings {
         gateway: feed("st-marys-gw1"),
         effective_digest: Some(DocumentDigest([0xEE; 32])),
         retired_feeds: vec![feed("new")],
+        overrides: Vec::new(),
+        secret_key: None,
         commands: Commands { challenge: "0f".repeat(16), highest_counter: 7, allowed: vec![VerbName::Checkpoint] },
         wall: Stamp { unix_ms: 1_793_491_200_000, suspect: true },
     }

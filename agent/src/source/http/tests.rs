@@ -42,6 +42,7 @@ fn settings() -> HttpSettings {
         split: HttpSplit::Whole,
         accept: Vec::new(),
         tokens_file: None,
+        tokens_credential: None,
         peers: Vec::new(),
         connections_max: 8,
         body_bytes_max: 128 * 1024,

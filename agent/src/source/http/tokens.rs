@@ -17,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 use crate::config::files::{Secret, read_secret};
 use crate::limits::HTTP_TOKENS_MAX;
 use crate::record::{Digest, FeedId, Name};
+use crate::secrets::Reference;
+use crate::source::http::HttpSettings;
 use crate::source::tls::{Mark, mark};
 use crate::status::board::Board;
 use crate::status::condition::Code;
@@ -34,8 +36,12 @@ impl std::fmt::Debug for Tokens {
 impl Tokens {
     /// The error is the end of a sentence that begins with the key's name; no hash is repeated.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let bytes = read_secret(path, Secret::File)?;
-        Self::parse(std::str::from_utf8(&bytes).map_err(|_| "names a file that is not text; write lines of name:sha256".to_owned())?)
+        Self::of(&read_secret(path, Secret::File)?)
+    }
+
+    /// The same from the bytes.
+    pub fn of(bytes: &[u8]) -> Result<Self, String> {
+        Self::parse(std::str::from_utf8(bytes).map_err(|_| "names a file that is not text; write lines of name:sha256".to_owned())?)
     }
 
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -79,25 +85,64 @@ pub fn bearer(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The tokens of one feed, with the file looked after.
+/// Where the lines stand.
+#[derive(Clone, Debug)]
+pub enum Lines {
+    File(PathBuf),
+    /// A secret of this gateway.
+    Secret(Reference),
+}
+
+impl Lines {
+    /// `None`: the feed asks for no token.
+    pub fn of(settings: &HttpSettings) -> Option<Self> {
+        let file = settings.tokens_file.clone().map(Self::File);
+        file.or_else(|| settings.tokens_credential.clone().map(Self::Secret))
+    }
+
+    fn marks(&self) -> Vec<Option<Mark>> {
+        match self {
+            Self::File(path) => vec![mark(path)],
+            Self::Secret(secret) => secret.marks(),
+        }
+    }
+
+    fn load(&self) -> Result<Tokens, String> {
+        match self {
+            Self::File(path) => Tokens::load(path),
+            Self::Secret(secret) => Tokens::of(&secret.read()?).map_err(|why| why.replacen("a file", "a secret", 1)),
+        }
+    }
+}
+
+impl std::fmt::Display for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "`tokens_file` ({})", path.display()),
+            Self::Secret(_) => f.write_str("`tokens_credential`"),
+        }
+    }
+}
+
+/// The tokens of one feed, with the file (or the secret) looked after.
 #[derive(Debug)]
 pub struct TokensFile {
-    path: PathBuf,
+    lines: Lines,
     current: Mutex<Current>,
 }
 
 #[derive(Debug)]
 struct Current {
     tokens: Arc<Tokens>,
-    read_from: Option<Mark>,
+    read_from: Vec<Option<Mark>>,
     failed: bool,
 }
 
 impl TokensFile {
-    pub fn open(path: &Path) -> Result<Self, String> {
-        let read_from = mark(path);
-        let tokens = Tokens::load(path).map_err(|why| format!("`tokens_file` ({}) {why}", path.display()))?;
-        Ok(Self { path: path.to_owned(), current: Mutex::new(Current { tokens: Arc::new(tokens), read_from, failed: false }) })
+    pub fn open(lines: Lines) -> Result<Self, String> {
+        let read_from = lines.marks();
+        let tokens = lines.load().map_err(|why| format!("{lines} {why}"))?;
+        Ok(Self { lines, current: Mutex::new(Current { tokens: Arc::new(tokens), read_from, failed: false }) })
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -116,11 +161,11 @@ impl TokensFile {
 
     /// Reads the file again if it changed. Blocks.
     pub fn look(&self, feed: &FeedId, board: &Board) {
-        let now = mark(&self.path);
+        let now = self.lines.marks();
         if self.current().read_from == now && !self.current().failed {
             return;
         }
-        let loaded = Tokens::load(&self.path);
+        let loaded = self.lines.load();
         let mut current = self.current();
         match loaded {
             Ok(tokens) => {
@@ -132,7 +177,7 @@ impl TokensFile {
             Err(why) => {
                 current.failed = true;
                 drop(current);
-                let text = format!("the changed tokens_file cannot be used, the tokens read before stay valid: it {why}");
+                let text = format!("the changed tokens cannot be used, those read before stay valid: {} {why}", self.lines);
                 board.raise(Code::FeedTokensInvalid, feed.as_str(), text);
             }
         }
@@ -184,7 +229,7 @@ mod tests {
         write(&format!("old:{TEST}\n"));
         let feed = FeedId::new("f").unwrap();
         let board = Board::new([feed.clone()]);
-        let file = TokensFile::open(&path).unwrap();
+        let file = TokensFile::open(Lines::File(path.clone())).unwrap();
         write("broken\n");
         file.look(&feed, &board);
         assert_eq!(board.conditions()[0].code, "feed_tokens_invalid");
