@@ -1,5 +1,6 @@
 //! Endpoints and trust anchors change by a document of the recovery keys, through trial, proof and rollback, and by nothing else (I6).
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use harness::link::{Link, Weather};
@@ -13,7 +14,6 @@ fn pair(directory: &Path, name: &str) -> (PathBuf, PathBuf, String) {
     let (private, public) = (directory.join(format!("{name}.key")), directory.join(format!("{name}.pub")));
     std::fs::write(&private, pair.serialize_pem()).expect("it is written");
     std::fs::write(&public, pair.public_key_pem()).expect("it is written");
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600)).expect("its mode is set");
     (private, public, pair.public_key_pem())
 }

@@ -35,7 +35,7 @@ use crate::rollout::shell::{Means, Shell};
 use crate::rollout::start::Ground;
 use crate::secrets::Vault;
 use crate::sources::paused::Pauses;
-use crate::sources::{Parts, Sources};
+use crate::sources::{Parts, Sources, SourcesHandle};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
 use crate::spool::{self, Closer, Monitor, Spool};
@@ -134,14 +134,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         message_bytes_max: settings.spool.message_bytes_max,
         told,
     };
-    let path = settings.spool.path.clone();
-    let pauses = tokio::task::spawn_blocking(move || Pauses::open(Arc::new(spool::disk::RealDisk), &path)).await;
-    let (mut sources, handle) = Sources::new(parts, pauses.map_err(|_| RunError::Panicked("reading which feeds are paused"))?);
-    sources.begin_under(overridden.overrides().clone());
-    // Every feed is bound once before READY, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
-    if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), &stopped).await {
-        tracing::error!("the feeds cannot be taken up: {error}");
-    }
+    let (sources, handle) = take_up(parts, &settings, &overridden, &stopped).await?;
     tasks.spawn(sources.run(stopped.clone()));
     let executor = Executor::of(&desk, &mail, handle.clone(), kept);
     let highest = started.machine.ledger().highest_command;
@@ -164,6 +157,23 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let stopped = shut_down(tasks, forwarder, recent, closer, deadline).await;
     drop(lock); // only now may another agent have the spool
     ended.and(stopped)
+}
+
+/// The sources, with every feed bound once, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
+async fn take_up(
+    parts: Parts,
+    settings: &Settings,
+    overridden: &Kept,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(Sources, SourcesHandle), RunError> {
+    let path = settings.spool.path.clone();
+    let pauses = tokio::task::spawn_blocking(move || Pauses::open(Arc::new(spool::disk::RealDisk), &path)).await;
+    let (mut sources, handle) = Sources::new(parts, pauses.map_err(|_| RunError::Panicked("reading which feeds are paused"))?);
+    sources.begin_under(overridden.overrides().clone());
+    if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), stopped).await {
+        tracing::error!("the feeds cannot be taken up: {error}");
+    }
+    Ok((sources, handle))
 }
 
 /// What is known before anything runs.

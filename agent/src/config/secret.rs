@@ -1,6 +1,7 @@
 //! `[[secret]]` of a document (values sealed to the gateway), and which names of the feeds they stand for.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,10 +31,10 @@ pub(super) fn read(sections: Vec<Section<'_, '_>>, f: &mut FaultList) -> Carried
             f.add(&value.place, why);
         } else if !name_fits(&name.value) {
             f.add(&name.place, "is not the name of a secret; use 1 to 64 letters, digits, - _ .");
-        } else if carried.0.contains_key(&name.value) {
-            f.add(&name.place, "is there twice; keep one");
+        } else if let Entry::Vacant(entry) = carried.0.entry(name.value) {
+            entry.insert((At { value: (), place: value.place }, value.value.as_str().into()));
         } else {
-            carried.0.insert(name.value, (At { value: (), place: value.place }, value.value.as_str().into()));
+            f.add(&name.place, "is there twice; keep one");
         }
     }
     carried

@@ -14,7 +14,7 @@ fn feeds() -> Feeds {
         ("b", "[feed.mllp]\nlisten=\"127.0.0.1:2576\""),
         ("c", "[feed.directory]\npath=\"/srv/c\"\nsplit=\"lines\""),
     ] {
-        text.push_str(&format!("[[feed]]\nid=\"{id}\"\nforward=\"raw\"\nphi=\"allowed\"\n{source}\n"));
+        text.extend([format!("[[feed]]\nid=\"{id}\"\nforward=\"raw\"\nphi=\"allowed\"\n{source}\n")]);
     }
     Arc::from(config::parse_text("/etc/t.toml".as_ref(), &text).unwrap_or_else(|faults| panic!("{faults}")).feeds)
 }

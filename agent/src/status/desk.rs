@@ -301,8 +301,8 @@ impl Desk {
     /// The settings that hold, and what lies over them for a while.
     fn config_text(&self) -> String {
         let active = self.board.conditions().into_iter().filter(|condition| condition.code == Code::OverrideActive.as_str());
-        let notes: String = active.map(|condition| format!("\n# overridden: feed {}: {}\n", condition.subject, condition.text)).collect();
-        format!("{}{notes}", self.board.config().text)
+        let notes = active.map(|condition| format!("\n# overridden: feed {}: {}\n", condition.subject, condition.text));
+        [self.board.config().text.to_string()].into_iter().chain(notes).collect::<Vec<_>>().concat()
     }
 
     fn rollout(&self, request: rollout::handle::Request) -> Result<Answer, Refusal> {
