@@ -117,7 +117,8 @@ fn a_document_names_a_secret_that_was_set_on_site() {
 fn a_document_carries_a_secret_sealed_to_this_gateway() {
     const TOKEN: &str = "synthetic-token-7f3a";
     let scene = open();
-    let lines = |token: &str| format!("lab:{}\n", Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let lines =
+        |token: &str| format!("lab:{}\n", Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat());
     let seal = |key: &str, input: &str| {
         let mut command = Command::new(harness::program("siteward-hub"));
         command.args(["secret", "seal", "--name", "lab-tokens", "--key", key]);
