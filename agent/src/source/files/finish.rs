@@ -2,7 +2,8 @@
 //!
 //! A file is moved only when the list of finished files says durably that it is done (`memory`); so a move may fail for any time, be tried again
 //! from one minute to one hour apart, and the file is never captured again (a scanner or another program may hold it open, the share may be
-//! read-only for a while). Its marker goes first: one left behind would vouch for the next file of that name.
+//! read-only for a while). Its marker goes first: one left behind would vouch for the next file of that name. What is moved is the file as it was
+//! captured and nothing else: where another one is there by then, or its writer has gone on, it is left and looked at as a new one (I1).
 //!
 //! Files that were moved are looked at for a while: one that still changes had a writer that was only pausing, and what it wrote since is not
 //! captured. That is said (`file_changed`).
@@ -27,8 +28,18 @@ use crate::status::condition::Code;
 #[derive(Debug)]
 struct Owed {
     fingerprint: FileFingerprint,
+    /// As it was captured.
+    seen: Seen,
     next: Instant,
     delay: Duration,
+}
+
+/// What became of a move.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Moved {
+    To(PathBuf),
+    /// This is there now, which is not what was to be moved.
+    Replaced(Seen),
 }
 
 /// See the module's documentation.
@@ -65,14 +76,38 @@ impl Finisher {
         Self { marker, owed: BTreeMap::new(), moved: VecDeque::new(), retention_due: None }
     }
 
-    /// A file that is done must be moved.
-    pub fn owe(&mut self, path: &Path, fingerprint: FileFingerprint) {
-        self.owed.entry(path.to_owned()).or_insert(Owed { fingerprint, next: Instant::now(), delay: limits::FILE_MOVE_RETRY.0 });
+    /// A file that is done must be moved; `seen`: as it was captured.
+    pub fn owe(&mut self, path: &Path, fingerprint: FileFingerprint, seen: Seen) {
+        let owed = Owed { fingerprint, seen, next: Instant::now(), delay: limits::FILE_MOVE_RETRY.0 };
+        self.owed.entry(path.to_owned()).or_insert(owed);
     }
 
-    /// Whether the move of this file is owed and not yet due.
-    pub fn owes(&self, path: &Path) -> bool {
-        self.owed.contains_key(path)
+    /// Whether the move of this file is owed. It is not where another one is there now.
+    pub fn owes(&mut self, path: &Path, seen: Seen, report: &mut Report) -> bool {
+        match self.owed.get(path) {
+            Some(owed) if owed.seen == seen => true,
+            Some(_) => {
+                self.forget_replaced(path, seen, report);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn forget(&mut self, path: &Path, report: &mut Report) {
+        self.owed.remove(path);
+        report.over(Code::FileStuck, path);
+    }
+
+    /// The next scan looks at what is there now. A file that has grown is told: its first records come a second time with the rest.
+    fn forget_replaced(&mut self, path: &Path, now: Seen, report: &mut Report) {
+        let has_grown = self.owed.get(path).is_some_and(|owed| owed.seen.inode == now.inode && owed.seen.size < now.size);
+        self.forget(path, report);
+        if has_grown {
+            let text = "changed after it was captured and before it was moved; what is there now is captured as a new file, so records may \
+                        come twice. Its writer pauses longer than `settle`, or does not write elsewhere and rename";
+            report.trouble(Code::FileChanged, path, text);
+        }
     }
 
     /// When the next move is due.
@@ -89,18 +124,15 @@ impl Finisher {
             if pulse.is_stopping() {
                 return;
             }
-            let fingerprint = self.owed[&path].fingerprint;
-            match self.move_to(DONE, share, pulse, &path, &fingerprint) {
-                Ok(to) => {
+            let (fingerprint, seen) = (self.owed[&path].fingerprint, self.owed[&path].seen);
+            match self.move_to(DONE, share, pulse, &path, &fingerprint, seen) {
+                Ok(Moved::To(to)) => {
                     moved_any = true;
-                    self.owed.remove(&path);
-                    report.over(Code::FileStuck, &path);
-                    self.remember(share, pulse, path, to);
+                    self.forget(&path, report);
+                    self.remember(path, to, seen);
                 }
-                Err(error) if is_gone(&error) => {
-                    self.owed.remove(&path);
-                    report.over(Code::FileStuck, &path);
-                }
+                Ok(Moved::Replaced(now)) => self.forget_replaced(&path, now, report),
+                Err(error) if is_gone(&error) => self.forget(&path, report),
                 Err(error) => {
                     let owed = self.owed.get_mut(&path).expect("it is being moved");
                     owed.next = Instant::now() + owed.delay;
@@ -115,10 +147,21 @@ impl Finisher {
         }
     }
 
-    fn move_to(&self, folder: &str, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &FileFingerprint) -> io::Result<PathBuf> {
+    fn move_to(
+        &self,
+        folder: &str,
+        share: &Share,
+        pulse: &Pulse,
+        path: &Path,
+        fingerprint: &FileFingerprint,
+        seen: Seen,
+    ) -> io::Result<Moved> {
         pulse.during("moving a file", || {
             share.make_directory(folder)?;
-            share.stat(path)?;
+            let now = share.stat(path)?.seen;
+            if now != seen {
+                return Ok(Moved::Replaced(now));
+            }
             if let Some(suffix) = &self.marker {
                 match share.remove(&marker_of(path, suffix)) {
                     Err(error) if !is_gone(&error) => return Err(error),
@@ -130,22 +173,22 @@ impl Finisher {
                 let to = name_in(folder, path, fingerprint, attempt);
                 match share.rename_new(path, &to) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = error,
-                    other => return other.map(|()| to),
+                    other => return other.map(|()| Moved::To(to)),
                 }
             }
             Err(taken)
         })
     }
 
-    fn remember(&mut self, share: &Share, pulse: &Pulse, path: PathBuf, to: PathBuf) {
-        let Ok(stat) = pulse.during("looking at a file", || share.stat(&to)) else { return };
+    /// `seen`: as it was captured, so that what was written to it since is noticed.
+    fn remember(&mut self, path: PathBuf, to: PathBuf, seen: Seen) {
         if self.moved.len() == limits::FILES_WATCHED_AFTER {
             self.moved.pop_front();
         }
-        self.moved.push_back((path, to, stat.seen));
+        self.moved.push_back((path, to, seen));
     }
 
-    /// `seen`: as it was captured.
+    /// Looks whether those that were moved are as they were captured.
     pub fn watch_moved(&mut self, share: &Share, pulse: &Pulse, report: &mut Report) {
         self.moved.retain(|(path, to, seen)| {
             let Ok(stat) = pulse.during("looking at a file", || share.stat(to)) else { return false };
@@ -158,14 +201,23 @@ impl Finisher {
     }
 
     /// Moves a file away that cannot be captured, and says beside it why.
-    pub fn refuse(&self, share: &Share, pulse: &Pulse, path: &Path, fingerprint: &FileFingerprint, reason: &str) -> io::Result<()> {
-        let to = self.move_to(FAILED, share, pulse, path, fingerprint)?;
-        let reason_file = marker_of(&to, ".reason.txt");
+    pub fn refuse(
+        &self,
+        share: &Share,
+        pulse: &Pulse,
+        path: &Path,
+        fingerprint: &FileFingerprint,
+        seen: Seen,
+        reason: &str,
+    ) -> io::Result<Moved> {
+        let moved = self.move_to(FAILED, share, pulse, path, fingerprint, seen)?;
+        let Moved::To(to) = &moved else { return Ok(moved) };
+        let reason_file = marker_of(to, ".reason.txt");
         let written = pulse.during("writing a reason", || share.write_new(&reason_file, format!("{reason}\n").as_bytes()));
         if let Err(error) = written {
             tracing::warn!("a file was moved to failed/, but its reason could not be written beside it: {error}");
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Removes from done/ and failed/ what is older or more than the feed keeps, each by itself.
@@ -230,6 +282,28 @@ mod tests {
         assert_eq!(name_in(DONE, path, &print, 2), Path::new("done/sub--a.csv.abababab.2"));
     }
 
+    /// I1: what took the name of a file that was captured stays where it is, and its marker too.
+    #[test]
+    fn a_file_that_is_not_the_captured_one_is_not_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let (share, pulse) = (Share::open(directory.path()).unwrap(), Pulse::default());
+        let feed = crate::record::FeedId::new("f").unwrap();
+        let mut report = Report::new(crate::status::board::Board::new([feed.clone()]), feed, false);
+        let mut finisher = Finisher::new(&Completion::Marker(".ok".into()));
+        let put = |name: &str, content: &str| std::fs::write(directory.path().join(name), content).unwrap();
+        put("a", "first");
+        finisher.owe(Path::new("a"), FileFingerprint([1; 32]), share.stat(Path::new("a")).unwrap().seen);
+        put("new", "second");
+        put("a.ok", "");
+        std::fs::rename(directory.path().join("new"), directory.path().join("a")).unwrap();
+        finisher.run(&share, &pulse, &mut report);
+        assert!(directory.path().join("a").exists() && directory.path().join("a.ok").exists());
+        assert!(finisher.due().is_none(), "nothing is owed of it");
+        finisher.owe(Path::new("a"), FileFingerprint([2; 32]), share.stat(Path::new("a")).unwrap().seen);
+        finisher.run(&share, &pulse, &mut report);
+        assert!(directory.path().join("done/a").exists() && !directory.path().join("a.ok").exists());
+    }
+
     #[test]
     fn done_keeps_what_it_should_and_removes_the_oldest_first() {
         let directory = tempfile::tempdir().unwrap();
@@ -257,7 +331,9 @@ mod tests {
         let mut finisher = Finisher::new(&Completion::Settled);
         for name in ["a", "b"] {
             std::fs::write(directory.path().join(name), vec![b'x'; 100]).unwrap();
-            finisher.refuse(&share, &pulse, Path::new(name), &FileFingerprint([1; 32]), "why").unwrap();
+            let seen = share.stat(Path::new(name)).unwrap().seen;
+            let moved = finisher.refuse(&share, &pulse, Path::new(name), &FileFingerprint([1; 32]), seen, "why").unwrap();
+            assert!(matches!(moved, Moved::To(_)));
             std::thread::sleep(Duration::from_millis(20));
         }
         let names = || share.list(Path::new(FAILED), 10).unwrap().len();

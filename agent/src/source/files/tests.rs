@@ -121,6 +121,24 @@ fn a_file_that_cannot_be_moved_is_never_captured_again() {
     assert!(rig.input().join(DONE).join("a.csv").exists());
 }
 
+/// I1: a move is owed of the file that was captured, not of the one that took its name since: that one is captured first.
+#[test]
+fn a_file_that_replaces_one_whose_move_is_owed_is_captured() {
+    let mut rig = Rig::new();
+    rig.put("a.csv", "h\na1\n");
+    rig.put(DONE, "in the way");
+    let mut worker = rig.worker(|_| {});
+    worker.round(&mut rig.bell).unwrap();
+    assert!(rig.condition(Code::FileStuck).is_some());
+    std::fs::remove_file(rig.input().join(DONE)).unwrap();
+    rig.put(".a.csv", "h\nb1\n");
+    std::fs::rename(rig.input().join(".a.csv"), rig.input().join("a.csv")).unwrap();
+    worker.round(&mut rig.bell).unwrap();
+    assert_eq!(rig.rows(), ["a1", "b1"]);
+    assert_eq!(std::fs::read(rig.input().join(DONE).join("a.csv")).unwrap(), b"h\nb1\n");
+    assert_eq!(rig.condition(Code::FileStuck), None);
+}
+
 #[test]
 fn what_is_left_is_known_by_what_it_is() {
     let mut rig = Rig::new();

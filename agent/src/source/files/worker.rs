@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::doorbell::Doorbell;
-use super::finish::Finisher;
+use super::finish::{Finisher, Moved};
 use super::memory::{self, Memory};
 use super::pulse::Pulse;
 use super::read::{self, Broken, Look, Reading, Sender, Subject};
@@ -221,18 +221,27 @@ impl Worker {
 
     /// Goes through the files in order. When something that waits is due.
     fn take(&mut self, share: &Share, files: &[Candidate]) -> Result<Option<Instant>, Halt> {
+        let taken = self.take_in_order(share, files);
+        // Also where the others wait, for room in the spool perhaps for days.
+        if !matches!(taken, Err(Halt::Stopping)) {
+            self.finisher.run(share, &self.pulse, &mut self.report);
+        }
+        taken
+    }
+
+    fn take_in_order(&mut self, share: &Share, files: &[Candidate]) -> Result<Option<Instant>, Halt> {
         let mut due: Option<Instant> = None;
         let mut batch: Vec<Chosen> = Vec::new();
         for file in files {
             if self.pulse.is_stopping() {
                 return Err(Halt::Stopping);
             }
-            if self.finisher.owes(&file.path) || self.is_aside(file) {
+            if self.finisher.owes(&file.path, file.stat.seen, &mut self.report) || self.is_aside(file) {
                 continue;
             }
             let glance = memory::glance(&file.path, &file.stat);
             if let Some(fingerprint) = self.memory().known_at_glance(&glance) {
-                self.finish(&file.path, fingerprint);
+                self.finish(&file.path, fingerprint, file.stat.seen);
                 continue;
             }
             match self.rule.observe(&file.path, file.stat.seen, file.marker, Instant::now()) {
@@ -252,7 +261,6 @@ impl Worker {
             }
         }
         self.capture(share, &batch)?;
-        self.finisher.run(share, &self.pulse, &mut self.report);
         Ok(due)
     }
 
@@ -280,7 +288,7 @@ impl Worker {
         let known = KnownFile { glance: memory::glance(&file.path, &file.stat), fingerprint, digest };
         if self.memory().is_done(&fingerprint) {
             self.memory().glance_again(&fingerprint, known.glance);
-            self.finish(&file.path, fingerprint);
+            self.finish(&file.path, fingerprint, file.stat.seen);
             return Ok(None);
         }
         let split = self.memory().split_of(&fingerprint);
@@ -318,14 +326,15 @@ impl Worker {
     }
 
     fn refuse(&mut self, share: &Share, file: &Candidate, fingerprint: &FileFingerprint, reason: &str) {
-        self.put_aside(file, None);
         let moved = match self.settings.done {
             DoneRule::Leave => Ok("it is left where it is"),
-            DoneRule::Move(_) => self
-                .finisher
-                .refuse(share, &self.pulse, &file.path, fingerprint, reason)
-                .map(|()| "it is in failed/ with the reason beside it"),
+            DoneRule::Move(_) => match self.finisher.refuse(share, &self.pulse, &file.path, fingerprint, file.stat.seen, reason) {
+                Ok(Moved::To(_)) => Ok("it is in failed/ with the reason beside it"),
+                Ok(Moved::Replaced(_)) => return, // it is another file by now
+                Err(error) => Err(error),
+            },
         };
+        self.put_aside(file, None);
         self.counters.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let text = match moved {
             Ok(whereabouts) => format!("was refused, nothing of it was captured: {reason}; {whereabouts}"),
@@ -423,13 +432,13 @@ impl Worker {
         self.counters.files_done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.counters.show_files(FilesView { done: self.files_done, empty: self.files_empty, last: Some(label), now: None });
         self.aside.remove(path);
-        self.finish(path, chosen.known.fingerprint);
+        self.finish(path, chosen.known.fingerprint, chosen.candidate.stat.seen);
     }
 
     /// A file that is done is moved, or left.
-    fn finish(&mut self, path: &Path, fingerprint: FileFingerprint) {
+    fn finish(&mut self, path: &Path, fingerprint: FileFingerprint, seen: Seen) {
         if let DoneRule::Move(_) = self.settings.done {
-            self.finisher.owe(path, fingerprint);
+            self.finisher.owe(path, fingerprint, seen);
         }
     }
 
