@@ -286,9 +286,18 @@ impl Worker {
                     self.committer.store(bundle);
                 }
                 Request::Landed => self.committer.go(),
-                // What stands before it in the file is in this batch or durable; what stands behind it is not sent before this is answered.
-                Request::Row { row, answer } => drop(answer.send(self.keep_row(&row))),
-                Request::Frame { feed, peer, code, bytes } => self.keep_frame(&feed, &peer, code, &bytes),
+                // It costs a sync of its own, so those before it are answered first, and those behind it are for the next turn: many of them
+                // hold up nobody's answer. What stands behind it in its file is not sent before this is answered.
+                Request::Row { row, answer } => {
+                    self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers));
+                    drop(answer.send(self.keep_row(&row)));
+                    break;
+                }
+                Request::Frame { feed, peer, code, bytes } => {
+                    self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers));
+                    self.keep_frame(&feed, &peer, code, &bytes);
+                    break;
+                }
                 Request::Renew { answer } => {
                     self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers));
                     if answer.send(self.committer.renew()).is_err() {
@@ -384,6 +393,41 @@ impl Worker {
         let item = Item { feed, record: None, code, peer, at_ms, bytes: bytes.expose() };
         if let Err(error) = self.quarantine.put(&*self.shared.disk, &self.shared.key, &item) {
             tracing::warn!(%feed, code, "unusable bytes could not be kept: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::FileFingerprint;
+    use crate::spool::tests::{Bench, feed, message};
+
+    fn row() -> Request {
+        let bytes = Payload::new(bytes::Bytes::from_static(b"row"));
+        let row = Row { feed: feed("a"), file: FileFingerprint([1; 32]), offset: 0, code: "code", origin: String::new(), bytes };
+        Request::Row { row, answer: oneshot::channel().0 }
+    }
+
+    fn frame() -> Request {
+        Request::Frame { feed: feed("a"), peer: "peer".into(), code: "code", bytes: Payload::new(bytes::Bytes::from_static(b"junk")) }
+    }
+
+    /// Junk of one sender and bad rows of one file hold up nobody's answer: those before them are answered first, and one turn takes one of them.
+    #[test]
+    fn a_turn_ends_with_the_first_thing_for_quarantine() {
+        for junk in [row, frame] {
+            let bench = Bench::new();
+            let crate::spool::Parts { committer, shared, quarantine, .. } = bench.open();
+            let (sender, requests) = mpsc::channel(8);
+            let mut worker = Worker { committer, shared, quarantine, requests };
+            let (answer, mut answered) = oneshot::channel();
+            for _ in 0..5 {
+                assert!(sender.try_send(junk()).is_ok());
+            }
+            assert!(worker.turn(Request::Append { message: message("b", "1", "body"), answer }));
+            assert!(answered.try_recv().unwrap().is_ok());
+            assert_eq!(worker.requests.len(), 4, "one of them was taken");
         }
     }
 }
