@@ -123,7 +123,8 @@ fn is_recoverable(error: &io::Error) -> bool {
 
 /// Ends what was said about a feed's directory and files: it is no longer watched, or is about to be looked at anew.
 pub fn clear_conditions(board: &Board, feed: &FeedId) {
-    for code in [Code::ShareMissing, Code::ShareHung, Code::DirectoryUnreadable, Code::FileListFailed].into_iter().chain(report::CODES) {
+    let of_directory = [Code::ShareMissing, Code::ShareHung, Code::DirectoryUnreadable, Code::FileListFailed, Code::QuarantineWriteFailed];
+    for code in of_directory.into_iter().chain(report::CODES) {
         board.clear(code, feed.as_str());
     }
 }

@@ -365,6 +365,7 @@ impl Worker {
         match &kept {
             Ok(is_new) => {
                 self.shared.board.clear(Code::QuarantineFull, row.feed.as_str());
+                self.shared.board.clear(Code::QuarantineWriteFailed, row.feed.as_str());
                 let counter = &self.shared.board.feed(&row.feed).quarantined;
                 counter.fetch_add(u64::from(*is_new), std::sync::atomic::Ordering::Relaxed);
                 let text = "rows of files were put into quarantine; read their reasons and decide";
@@ -374,7 +375,10 @@ impl Worker {
                 let text = "quarantine is full; the file waits at a row that cannot be a record until room is made";
                 self.shared.board.raise(Code::QuarantineFull, row.feed.as_str(), text);
             }
-            Err(QuarantineError::Store(_)) => {}
+            Err(QuarantineError::Store(error)) => {
+                let text = format!("{error}; what cannot be a record waits until it can be kept, and all behind it; check the disk");
+                self.shared.board.raise(Code::QuarantineWriteFailed, row.feed.as_str(), text);
+            }
         }
         kept.map(drop)
     }

@@ -61,6 +61,8 @@ conditions! {
     DedupeIncomplete = "dedupe_incomplete", Warning;
     /// Quarantine is full; the feed waits.
     QuarantineFull = "quarantine_full", Error;
+    /// Quarantine cannot be written; the feed waits.
+    QuarantineWriteFailed = "quarantine_write_failed", Error;
     /// Records are in quarantine.
     QuarantineNotEmpty = "quarantine_not_empty", Warning;
     /// The WAN, the broker or its certificate: no connection.

@@ -8,7 +8,7 @@
 //! Both read exactly as many bytes as the file had when it was found and watch its size and time of change while they do: a file that grows,
 //! shrinks, is replaced, cut or vanishes is left for another round. In the second pass records go in bundles, `FILE_BUNDLES` under way at most
 //! (I4); a bundle that is refused ends the pass, because the spool refuses everything behind it. A piece that is no record goes to quarantine,
-//! synced, before anything behind it is handed over, under a name that follows from file and place: going through the file again does not put
+//! synced, before anything behind it and the file's last record is handed over, under a name that follows from file and place: going through the file again does not put
 //! it there twice.
 
 use std::collections::VecDeque;
@@ -298,8 +298,11 @@ fn take(reading: &Reading<'_>, subject: &Subject<'_>, piece: Piece, sender: &mut
                 origin: format!("{} {row}", subject.label),
                 bytes: Payload::new(bytes),
             };
-            // Those before it must not come behind it, should quarantine be full.
-            sender.hand_over()?;
+            // Those before it must not come behind it, should quarantine be full. Not the last record: once it is stored the file counts as
+            // done, after a kill too, and the rest of it must be in quarantine by then.
+            if subject.look.last_record.is_none_or(|last| piece.index < last) {
+                sender.hand_over()?;
+            }
             sender.appender.quarantine_row(row).map_err(Broken::Quarantine)
         }
     }

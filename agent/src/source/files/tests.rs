@@ -176,6 +176,40 @@ fn a_file_with_hardly_a_good_row_is_refused_as_a_whole() {
     assert_eq!(kept, 1, "the bad row of the other file");
 }
 
+/// I1, I3: bad rows behind the last record are in quarantine before that record is stored: once it is, the file counts as done after a kill.
+#[test]
+fn the_last_record_waits_for_the_bad_rows_behind_it() {
+    let mut rig = Rig::new();
+    rig.put("a.csv", "a,b\n1,2\nonly\n3,4\nlonely\n");
+    let quarantine = rig.directory.path().join("spool/journal/quarantine");
+    let break_it = || {
+        std::fs::remove_dir_all(&quarantine).unwrap();
+        std::fs::write(&quarantine, "in the way").unwrap();
+    };
+    let mend_it = || {
+        std::fs::remove_file(&quarantine).unwrap();
+        std::fs::create_dir(&quarantine).unwrap();
+    };
+    break_it();
+    let mut worker = rig.worker(|_| {});
+    assert!(worker.round(&mut rig.bell).is_err());
+    assert_eq!(rig.rows(), ["1,2"], "those before the first bad row do not wait");
+    let told = rig.condition(Code::QuarantineWriteFailed).expect("the feed stands still, and that is said");
+    assert!(told.contains("check the disk"), "{told}");
+    mend_it();
+    worker.round(&mut rig.bell).unwrap();
+    assert_eq!(rig.rows(), ["1,2", "3,4"]);
+    assert_eq!(std::fs::read_dir(&quarantine).unwrap().count(), 2);
+    assert_eq!(rig.condition(Code::QuarantineWriteFailed), None);
+    break_it();
+    rig.put("b.csv", "a,b\n5,6\nlonely\n");
+    assert!(worker.round(&mut rig.bell).is_err());
+    assert_eq!(rig.rows().len(), 2, "the last record is not stored before the row behind it is kept");
+    mend_it();
+    worker.round(&mut rig.bell).unwrap();
+    assert_eq!(rig.rows().len(), 3);
+}
+
 /// I3: `split` changes while a file is half stored: the rest of it comes as it was begun, the next file as it is split now.
 #[test]
 fn a_file_is_finished_as_it_was_begun() {

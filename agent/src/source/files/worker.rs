@@ -137,6 +137,8 @@ impl Worker {
             }
         }
         let due = self.take(&share, &found.files)?;
+        // The file that waited for it may have been taken away.
+        self.report.directory(Code::QuarantineWriteFailed, None);
         if let DoneRule::Move(retention) = self.settings.done {
             self.finisher.watch_moved(&share, &self.pulse, &mut self.report);
             self.finisher.retain(&share, &self.pulse, retention);
