@@ -259,11 +259,13 @@ async fn keep_cadence(
     monitor: Monitor,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut begin = cadence::Begin::OfProcess;
     loop {
         let watched = expectations(&feeds.borrow_and_update());
         let (end, ends) = watch::channel(false);
         let is_watched = watched.clone();
-        let mut watching = std::pin::pin!(cadence::run(watched, spool.clone(), Arc::clone(&board), monitor.clone(), ends));
+        let mut watching = std::pin::pin!(cadence::run(watched, spool.clone(), Arc::clone(&board), monitor.clone(), begin, ends));
+        begin = cadence::Begin::Anew;
         let mut has_ended = false;
         let stops = loop {
             tokio::select! {

@@ -37,7 +37,7 @@ use jiff::Timestamp;
 
 pub use self::arrivals::Remembered;
 pub use self::calendar::{Calendar, DAY, Holidays, Minute};
-pub use self::watch::{Expectation, parse_date, read_holidays, run};
+pub use self::watch::{Begin, Expectation, parse_date, read_holidays, run};
 use crate::limits::{CADENCE_JUMP, CADENCE_MISSED_KEPT, CADENCE_START};
 
 /// What a feed expects; at least one of `every` and the calendar's `by` is there.

@@ -66,6 +66,15 @@ pub fn read_holidays(path: &Path) -> Result<BTreeSet<Date>, String> {
     Ok(dates)
 }
 
+/// When a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With the process: whatever arrived since is news.
+    OfProcess,
+    /// In place of another one, after the expectations changed: what arrived before was that one's, and is remembered.
+    Anew,
+}
+
 /// One feed under watch.
 #[derive(Debug)]
 struct Watched {
@@ -78,16 +87,20 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(expectation: Expectation, counters: Arc<FeedCounters>, remembered: Remembered) -> Self {
+    /// `arrived`: of what the counter says, so much is no news.
+    fn new(expectation: Expectation, counters: Arc<FeedCounters>, remembered: Remembered, arrived: u64) -> Self {
         let cadence = Cadence::new(expectation.expect.clone(), remembered);
-        // What arrived since the process started is news.
-        Self { expectation, counters, cadence, arrived: 0, shown: None, holidays_failed: false }
+        Self { expectation, counters, cadence, arrived, shown: None, holidays_failed: false }
+    }
+
+    fn counter(expectation: &Expectation, counters: &FeedCounters) -> u64 {
+        let counter = if expectation.is_directory { &counters.files_done } else { &counters.captured };
+        counter.load(Ordering::Relaxed)
     }
 
     /// True: a silence began or ended.
     fn turn(&mut self, now: Reading, board: &Board) -> bool {
-        let counter = if self.expectation.is_directory { &self.counters.files_done } else { &self.counters.captured };
-        let arrived = counter.load(Ordering::Relaxed);
+        let arrived = Self::counter(&self.expectation, &self.counters);
         let verdict = self.cadence.check(now, std::mem::replace(&mut self.arrived, arrived) != arrived);
         let time = |at: Option<Timestamp>| at.map(|at| clock::rfc3339(at.as_millisecond()));
         let (next, last_arrival) = (time(verdict.next), time(verdict.last_arrival));
@@ -149,17 +162,22 @@ struct Watch {
 
 impl Watch {
     /// Blocks: reads what is remembered, and asks the journal for what is newer.
-    fn open(expectations: Vec<Expectation>, spool: PathBuf, board: &Board, monitor: &Monitor) -> Self {
+    fn open(expectations: Vec<Expectation>, spool: PathBuf, board: &Board, monitor: &Monitor, begin: Begin) -> Self {
         let (known, failed) = arrivals::read(&spool);
         if let Some(error) = failed {
             tracing::warn!("what was remembered of arrivals cannot be used: {error}; the journal's newest records stand for it");
         }
         let feeds = expectations.into_iter().map(|expectation| {
+            let counters = board.feed(&expectation.feed);
+            // Before the journal is asked: what comes in between is in both.
+            let arrived = match begin {
+                Begin::OfProcess => 0,
+                Begin::Anew => Watched::counter(&expectation, &counters),
+            };
             let newest = monitor.search(&expectation.feed, &Wanted::All, u64::MAX, 1).found.first().map(|header| header.received_at_ms);
             let newest = newest.filter(|at| *at >= clock::RELEASED_AT_MS).and_then(|at| Timestamp::from_millisecond(at).ok());
             let remembered = known.get(&expectation.feed).copied().unwrap_or_default().or_newer(newest);
-            let counters = board.feed(&expectation.feed);
-            let mut watched = Watched::new(expectation, counters, remembered);
+            let mut watched = Watched::new(expectation, counters, remembered, arrived);
             watched.read_holidays();
             watched
         });
@@ -203,6 +221,7 @@ pub async fn run(
     spool: PathBuf,
     board: Arc<Board>,
     monitor: Monitor,
+    begin: Begin,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
     if expectations.is_empty() {
@@ -211,7 +230,7 @@ pub async fn run(
     let start = Instant::now();
     let opened = {
         let board = Arc::clone(&board);
-        tokio::task::spawn_blocking(move || Watch::open(expectations, spool, &board, &monitor)).await
+        tokio::task::spawn_blocking(move || Watch::open(expectations, spool, &board, &monitor, begin)).await
     };
     let Ok(mut watch) = opened else {
         return tracing::error!("what feeds are expected to bring is not watched: its start failed; the place is in the log");
@@ -254,4 +273,46 @@ async fn work(mut watch: Watch, write: bool, look: bool, start: Instant) -> Resu
         watch
     };
     tokio::task::spawn_blocking(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::KeySource;
+    use crate::limits;
+    use crate::record::Lane;
+    use crate::status::cadence::Calendar;
+
+    /// A change of what is expected is no arrival of anything; what comes after it is.
+    #[test]
+    fn what_arrived_before_the_expectations_changed_is_no_news() {
+        let directory = tempfile::tempdir().unwrap();
+        let feed = FeedId::new("lab").unwrap();
+        let board = Board::new([feed.clone()]);
+        let options = crate::spool::Options {
+            path: directory.path().join("spool"),
+            max_bytes: Some(limits::SPOOL_BYTES_MIN),
+            key: KeySource::Auto,
+            message_bytes_max: limits::MIB,
+            feeds: vec![(feed.clone(), Lane::Normal)],
+        };
+        let spool = crate::spool::open(options, &board).unwrap();
+        let zone = jiff::tz::TimeZone::UTC;
+        let calendar = Calendar { zone, days: [true; 7], holidays: Holidays::default(), by: Vec::new(), from: None, between: None };
+        let hour = std::time::Duration::from_hours(1);
+        let expect = Expect { every: Some(hour), grace: hour, calendar };
+        let expected = [Expectation { feed: feed.clone(), expect, holidays_file: None, is_directory: false }];
+        let (counters, start) = (board.feed(&feed), Instant::now());
+        let last_arrival = |watch: &mut Watch| {
+            watch.turn(reading(start), &board);
+            watch.feeds[0].cadence.remember(reading(start)).arrived
+        };
+        counters.captured.store(7, Ordering::Relaxed);
+        for (begin, is_news) in [(Begin::OfProcess, true), (Begin::Anew, false)] {
+            let mut watch = Watch::open(expected.to_vec(), directory.path().to_owned(), &board, &spool.monitor, begin);
+            assert_eq!(last_arrival(&mut watch).is_some(), is_news, "{begin:?}");
+            counters.captured.fetch_add(1, Ordering::Relaxed);
+            assert!(last_arrival(&mut watch).is_some(), "{begin:?}");
+        }
+    }
 }
