@@ -77,8 +77,9 @@ pub const FILE_MOVE_RETRY: (Duration, Duration) = (Duration::from_mins(1), Durat
 pub const FILE_NAME_ATTEMPTS: u32 = 100;
 /// Moved files that are watched for later changes.
 pub const FILES_WATCHED_AFTER: usize = 64;
-/// How often done/ is cleared up, and how long and how much it keeps by default.
+/// How often done/ is cleared up, how many names are looked at for it (as many as one scan takes are removed at once), and how long and how much it keeps by default.
 pub const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
+pub const RETENTION_NAMES_MAX: usize = 10 * FILES_PER_SCAN_MAX;
 pub const RETENTION_DAYS_DEFAULT: u32 = 30;
 pub const RETENTION_DAYS_RANGE: (u64, u64) = (0, 3650);
 pub const RETENTION_BYTES_DEFAULT: u64 = GIB;

@@ -8,7 +8,8 @@
 //! Files that were moved are looked at for a while: one that still changes had a writer that was only pausing, and what it wrote since is not
 //! captured. That is said (`file_changed`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,9 +18,9 @@ use super::pulse::Pulse;
 use super::report::Report;
 use super::scan::marker_of;
 use super::settle::{Completion, Seen};
-use super::share::{Kind, Share};
+use super::share::{Kind, Share, Stat};
 use super::{DONE, FAILED, Retention};
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::limits;
 use crate::record::FileFingerprint;
 use crate::status::condition::Code;
@@ -228,37 +229,82 @@ impl Finisher {
         }
         self.retention_due = Some(now + limits::RETENTION_INTERVAL);
         for folder in [DONE, FAILED] {
-            clear_up(folder, share, pulse, retention);
+            if !clear_up(folder, share, pulse, retention) {
+                self.retention_due = None;
+            }
         }
     }
 }
 
-fn clear_up(folder: &'static str, share: &Share, pulse: &Pulse, retention: Retention) {
-    let listed = pulse.during("looking into done/ or failed/", || share.list(Path::new(folder), limits::FILES_PER_SCAN_MAX));
-    let mut files: Vec<(i64, PathBuf, u64)> = match listed {
-        Ok(names) => names
-            .into_iter()
-            .filter(|(_, stat)| stat.kind == Kind::File)
-            .map(|(name, stat)| (stat.changed.0.max(stat.seen.modified.0), Path::new(folder).join(name), stat.seen.size))
-            .collect(),
-        Err(error) if is_gone(&error) => return,
-        Err(error) => return tracing::warn!("{folder}/ cannot be cleared up: {error}"),
-    };
-    // By name where the times are the same: a reason comes right behind its file.
-    files.sort();
-    let clock = clock::now();
-    let oldest = clock.unix_ms / 1000 - i64::from(retention.days) * 86_400;
-    let mut bytes: u64 = files.iter().map(|(_, _, size)| size).sum();
-    for (time, path, size) in files {
-        // Age is believed only while the clock is.
-        if bytes <= retention.bytes && (clock.suspect || time >= oldest) {
-            break;
-        }
-        bytes -= size;
-        if let Err(error) = pulse.during("clearing up done/ or failed/", || share.remove(&path)) {
-            tracing::warn!("a file in {folder}/ cannot be removed: {error}");
+/// What is known of done/ or failed/ when it is to be cleared up.
+#[derive(Debug, Default)]
+struct Stock {
+    /// The oldest of them; by name where the times are the same: a reason comes right behind its file.
+    oldest: BinaryHeap<(i64, OsString, u64)>,
+    /// Of all of them.
+    bytes: u64,
+    /// When something was last moved there, by the share's clock.
+    newest: i64,
+}
+
+impl Stock {
+    fn add(&mut self, name: &OsStr, stat: &Stat, most: usize) {
+        self.bytes += stat.seen.size;
+        self.newest = self.newest.max(stat.changed.0);
+        self.oldest.push((stat.changed.0.max(stat.seen.modified.0), name.to_owned(), stat.seen.size));
+        if self.oldest.len() > most {
+            self.oldest.pop();
         }
     }
+
+    /// What goes, the oldest first. Age is counted by the share's clock where that is behind ours, and believed only while ours is (I10).
+    fn surplus(self, now: WallTime, retention: Retention) -> Vec<OsString> {
+        let oldest = (now.unix_ms / 1000).min(self.newest) - i64::from(retention.days) * 86_400;
+        let is_old = |time: i64| retention.days == 0 || (!now.suspect && time < oldest);
+        let mut bytes = self.bytes;
+        let files = self.oldest.into_sorted_vec().into_iter();
+        let gone = files.take_while(|(time, _, size)| {
+            let goes = bytes > retention.bytes || is_old(*time);
+            bytes = bytes.saturating_sub(*size);
+            goes
+        });
+        gone.map(|(_, name, _)| name).collect()
+    }
+}
+
+/// False: there is more to remove.
+fn clear_up(folder: &'static str, share: &Share, pulse: &Pulse, retention: Retention) -> bool {
+    let mut stock = Stock::default();
+    let visited = pulse.during("looking into done/ or failed/", || {
+        share.visit(Path::new(folder), limits::RETENTION_NAMES_MAX, |name, stat| {
+            if stat.kind == Kind::File {
+                stock.add(name, &stat, limits::FILES_PER_SCAN_MAX);
+            }
+            !pulse.is_stopping()
+        })
+    });
+    match visited {
+        Ok(_) => {}
+        Err(error) if is_gone(&error) => return true,
+        Err(error) => {
+            tracing::warn!("{folder}/ cannot be cleared up: {error}");
+            return true;
+        }
+    }
+    let surplus = stock.surplus(clock::now(), retention);
+    let is_all = surplus.len() < limits::FILES_PER_SCAN_MAX;
+    for name in surplus {
+        if pulse.is_stopping() {
+            return true;
+        }
+        let path = Path::new(folder).join(name);
+        if let Err(error) = pulse.during("clearing up done/ or failed/", || share.remove(&path)) {
+            // With the next turn again: others may be the same, and each would cost a call.
+            tracing::warn!("a file in {folder}/ cannot be removed: {error}; it is tried again");
+            return true;
+        }
+    }
+    is_all
 }
 
 /// The sentence about a file that changed when it was captured already.
@@ -314,7 +360,7 @@ mod tests {
         }
         let (share, pulse) = (Share::open(directory.path()).unwrap(), Pulse::default());
         let names = || {
-            let mut names: Vec<_> = share.list(Path::new(DONE), 10).unwrap().into_iter().map(|(name, _)| name).collect();
+            let mut names: Vec<_> = share.list(Path::new(DONE), 10).unwrap().names.into_iter().map(|(name, _)| name).collect();
             names.sort();
             names
         };
@@ -336,7 +382,7 @@ mod tests {
             assert!(matches!(moved, Moved::To(_)));
             std::thread::sleep(Duration::from_millis(20));
         }
-        let names = || share.list(Path::new(FAILED), 10).unwrap().len();
+        let names = || share.list(Path::new(FAILED), 10).unwrap().names.len();
         finisher.retain(&share, &pulse, Retention { days: 1, bytes: 1000 });
         assert_eq!(names(), 4);
         finisher.retention_due = None;

@@ -1,7 +1,10 @@
 //! What is in a feed's directory now, in the feed's order. The scan is the truth; what inotify says only makes it come sooner.
 //!
-//! Taken: plain files whose name matches and does not begin with a dot, markers left out. `done` and `failed` at the top belong to the agent.
-//! Symbolic links and special files with a matching name are counted and refused. Bounded in names and depth (I4).
+//! Taken: plain files whose name matches and does not begin with a dot, markers left out. `done` and `failed` at the top belong to the agent, in
+//! whatever case: to many servers it is the same. Symbolic links and special files with a matching name are counted and refused.
+//!
+//! Bounded in names and depth (I4). Of a directory with more names the first ones are taken, and a folder that cannot be looked into is left out:
+//! whoever scans is told of both, and the rest goes on.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -42,6 +45,17 @@ pub struct Found {
     pub files: Vec<Candidate>,
     /// Links and special files with a matching name.
     pub refused: Vec<PathBuf>,
+    /// Folders that could not be looked into.
+    pub unreadable: Vec<(PathBuf, io::Error)>,
+    /// There are more names than one scan looks at.
+    pub is_cut: bool,
+}
+
+impl Found {
+    /// Nothing was left out.
+    pub fn is_whole(&self) -> bool {
+        self.unreadable.is_empty() && !self.is_cut
+    }
 }
 
 /// What to look for.
@@ -78,7 +92,20 @@ pub fn scan(share: &Share, wanted: &Wanted<'_>) -> io::Result<Found> {
     let mut folders = vec![(PathBuf::new(), 0)];
     let mut budget = limits::FILES_PER_SCAN_MAX;
     while let Some((folder, depth)) = folders.pop() {
-        let names = share.list(&folder, budget)?;
+        let names = match share.list(&folder, budget) {
+            Ok(listed) => {
+                found.is_cut |= !listed.is_whole;
+                listed.names
+            }
+            Err(error) if depth == 0 => return Err(error),
+            Err(error) => {
+                // Gone meanwhile is nothing to speak of.
+                if error.kind() != io::ErrorKind::NotFound {
+                    found.unreadable.push((folder, error));
+                }
+                continue;
+            }
+        };
         budget = budget.saturating_sub(names.len());
         let markers: HashMap<&OsStr, (i64, u32)> = match wanted.completion {
             Completion::Marker(suffix) => names
@@ -90,7 +117,7 @@ pub fn scan(share: &Share, wanted: &Wanted<'_>) -> io::Result<Found> {
         };
         for (name, stat) in &names {
             let path = folder.join(name);
-            let is_ours = depth == 0 && (name == DONE || name == FAILED);
+            let is_ours = depth == 0 && (name.eq_ignore_ascii_case(DONE) || name.eq_ignore_ascii_case(FAILED));
             match stat.kind {
                 Kind::Directory if wanted.subfolders && !is_ours && depth < limits::FOLDER_DEPTH_MAX && !starts_with_dot(name) => {
                     folders.push((path, depth + 1));
@@ -178,6 +205,19 @@ mod tests {
         wanted.subfolders = true;
         assert_eq!(names(root, &wanted), ["a.csv", "b9.csv", "b10.csv", "sub/c.csv", "sub/done/c.csv"]);
         assert_eq!(scan(&Share::open(root).unwrap(), &wanted).unwrap().refused, [PathBuf::from("link.csv")]);
+    }
+
+    /// A server that does not tell cases apart has them under the case somebody once wrote.
+    #[test]
+    fn the_folders_of_the_agent_are_its_own_in_any_case() {
+        let directory = tempfile::tempdir().unwrap();
+        for folder in ["Done", "FAILED"] {
+            std::fs::create_dir(directory.path().join(folder)).unwrap();
+            std::fs::write(directory.path().join(folder).join("c.csv"), "c").unwrap();
+        }
+        let patterns = [Pattern::new("*.csv").unwrap()];
+        let wanted = Wanted { patterns: &patterns, subfolders: true, order: Order::Name, completion: &Completion::Settled };
+        assert!(names(directory.path(), &wanted).is_empty());
     }
 
     #[test]

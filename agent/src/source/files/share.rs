@@ -36,6 +36,14 @@ pub struct Stat {
     pub changed: (i64, u32),
 }
 
+/// What is in a directory.
+#[derive(Debug)]
+pub struct Listed {
+    pub names: Vec<(OsString, Stat)>,
+    /// There are no others.
+    pub is_whole: bool,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Share {
@@ -101,26 +109,42 @@ impl Share {
         Ok(stat_of(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
-    /// Names in a directory below with what they are, at most `max`; what vanishes meanwhile is left out.
-    pub fn list(&self, relative: &Path, max: usize) -> io::Result<Vec<(OsString, Stat)>> {
+    /// Names in a directory below with what they are, at most `max`.
+    pub fn list(&self, relative: &Path, max: usize) -> io::Result<Listed> {
+        let mut names = Vec::new();
+        let is_whole = self.visit(relative, max, |name, stat| {
+            names.push((name.to_owned(), stat));
+            true
+        })?;
+        Ok(Listed { names, is_whole })
+    }
+
+    /// Shows the names in a directory below with what they are, at most `max` and as long as `visitor` says true; what vanishes meanwhile is left
+    /// out. False: there are more.
+    pub fn visit(&self, relative: &Path, max: usize, mut visitor: impl FnMut(&OsStr, Stat) -> bool) -> io::Result<bool> {
         let directory = self.directory(relative)?;
-        let mut found = Vec::new();
+        let mut seen = 0;
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {
                 continue;
             }
+            if seen == max {
+                return Ok(false);
+            }
             match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => found.push((name.to_owned(), stat_of(&stat))),
+                Ok(stat) => {
+                    if !visitor(name, stat_of(&stat)) {
+                        return Ok(false);
+                    }
+                }
                 Err(rustix::io::Errno::NOENT) => continue,
                 Err(error) => return Err(error.into()),
             }
-            if found.len() > max {
-                return Err(io::Error::other(format!("more than {max} names in one directory; have the source clear it up")));
-            }
+            seen += 1;
         }
-        Ok(found)
+        Ok(true)
     }
 
     /// Makes a directory at the top, unless it is there.

@@ -143,7 +143,7 @@ impl Worker {
             self.finisher.watch_moved(&share, &self.pulse, &mut self.report);
             self.finisher.retain(&share, &self.pulse, retention);
         }
-        self.forget_the_gone(&found.files);
+        self.forget_the_gone(&found);
         Ok([Some(next), due, self.finisher.due()].into_iter().flatten().min().unwrap_or(next))
     }
 
@@ -175,7 +175,7 @@ impl Worker {
         });
         match looked {
             Ok(looked) => {
-                self.report.directory(Code::DirectoryUnreadable, None);
+                self.report.directory(Code::DirectoryUnreadable, self.left_out(&looked.1));
                 self.counters.directory_read();
                 Some(looked)
             }
@@ -186,6 +186,20 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// What the scan did not look at.
+    fn left_out(&self, found: &Found) -> Option<String> {
+        if let Some((folder, error)) = found.unreadable.first() {
+            let others = found.unreadable.len() - 1;
+            let more = if others == 0 { String::new() } else { format!(" ({others} other folders likewise)") };
+            let label = self.report.label(folder);
+            return Some(format!("a folder ({label}) cannot be looked into: {error}{more}; what is in it waits, the rest is captured"));
+        }
+        let max = limits::FILES_PER_SCAN_MAX;
+        found
+            .is_cut
+            .then(|| format!("holds more than {max} names; only as many are looked at, the others wait; have the source clear it up"))
     }
 
     /// What could not be read was the share's fault as likely as not: it is not waited for once the share is back.
@@ -472,12 +486,14 @@ impl Worker {
         Ok(())
     }
 
-    fn forget_the_gone(&mut self, files: &[Candidate]) {
+    fn forget_the_gone(&mut self, found: &Found) {
         let Some(memory) = &mut self.memory else { return };
-        if memory.len() <= limits::FILES_REMEMBERED_MAX {
+        // What is left where it is and was not looked at is not gone.
+        let is_sure = found.is_whole() || self.settings.done != DoneRule::Leave;
+        if memory.len() <= limits::FILES_REMEMBERED_MAX || !is_sure {
             return;
         }
-        let present: HashSet<[u8; 16]> = files.iter().map(|file| memory::glance(&file.path, &file.stat)).collect();
+        let present: HashSet<[u8; 16]> = found.files.iter().map(|file| memory::glance(&file.path, &file.stat)).collect();
         if !memory.prune(&present) {
             let max = limits::FILES_REMEMBERED_MAX;
             let text = format!("more than {max} files that are done are still there; have them removed, or let the agent move them");
