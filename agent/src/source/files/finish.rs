@@ -370,6 +370,44 @@ mod tests {
         assert_eq!(names().len(), 1);
     }
 
+    fn stat(changed: i64, size: u64) -> Stat {
+        Stat { kind: Kind::File, seen: Seen { size, modified: (changed, 0), inode: 1 }, changed: (changed, 0) }
+    }
+
+    /// I10: a server whose clock is years behind ours makes no file old; one that is ahead keeps them for longer.
+    #[test]
+    fn age_is_counted_by_the_clock_of_the_share() {
+        const DAY: i64 = 86_400;
+        let now = WallTime { unix_ms: 1000 * 10_000 * DAY, suspect: false };
+        let retention = Retention { days: 30, bytes: limits::GIB };
+        let surplus = |share_now: i64, now: WallTime, retention: Retention| {
+            let mut stock = Stock::default();
+            for (name, days) in [("new", 0), ("some", 29), ("old", 31)] {
+                stock.add(OsStr::new(name), &stat(share_now - days * DAY, 10), 10);
+            }
+            stock.surplus(now, retention)
+        };
+        for share_now in [10_000 * DAY, 5000 * DAY] {
+            assert_eq!(surplus(share_now, now, retention), ["old"]);
+            assert!(surplus(share_now, WallTime { suspect: true, ..now }, retention).is_empty());
+        }
+        assert!(surplus(20_000 * DAY, now, retention).is_empty());
+        assert_eq!(surplus(5000 * DAY, now, Retention { days: 0, ..retention }).len(), 3, "nothing is to be kept");
+        assert_eq!(surplus(20_000 * DAY, now, Retention { bytes: 10, ..retention }), ["old", "some"]);
+    }
+
+    /// I4: however many there are, the oldest go first.
+    #[test]
+    fn of_more_files_than_are_remembered_the_oldest_go() {
+        let mut stock = Stock::default();
+        for (name, changed) in [("d", 4), ("a", 1), ("c", 3), ("b", 2)] {
+            stock.add(OsStr::new(name), &stat(changed, 10), 2);
+        }
+        assert_eq!((stock.bytes, stock.newest, stock.oldest.len()), (40, 4, 2));
+        let now = WallTime { unix_ms: 0, suspect: true };
+        assert_eq!(stock.surplus(now, Retention { days: 1, bytes: 0 }), ["a", "b"]);
+    }
+
     #[test]
     fn refused_files_go_as_those_that_are_done_with_their_reasons() {
         let directory = tempfile::tempdir().unwrap();

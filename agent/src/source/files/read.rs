@@ -37,6 +37,13 @@ pub enum Broken {
     Stopping,
 }
 
+impl Broken {
+    /// It concerns this file and no other.
+    pub fn is_of_the_file(&self) -> bool {
+        matches!(self, Self::Changed | Self::Io(_))
+    }
+}
+
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -213,6 +220,11 @@ impl<'a> Sender<'a> {
             self.wait_for_one()?;
         }
         Ok(())
+    }
+
+    /// Forgets what was not handed over of a file, the last one: it is at fault. Nothing may follow but [`Sender::finish`].
+    pub fn forget(&mut self, file: &FileFingerprint) {
+        self.bundle.retain(|message| message.origin.place().is_none_or(|place| place.fingerprint != *file));
     }
 
     /// Forgets what was not handed over and waits for the rest, whatever becomes of it.

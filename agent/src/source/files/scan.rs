@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::pattern::Pattern;
 use super::settle::Completion;
-use super::share::{Kind, Share, Stat};
+use super::share::{Kind, Listed, Share, Stat};
 use super::{DONE, FAILED};
 use crate::limits;
 
@@ -88,11 +88,15 @@ pub fn marker_of(path: &Path, suffix: &str) -> PathBuf {
 
 /// Looks through the directory.
 pub fn scan(share: &Share, wanted: &Wanted<'_>) -> io::Result<Found> {
+    scan_with(|folder, budget| share.list(folder, budget), wanted)
+}
+
+fn scan_with(list: impl Fn(&Path, usize) -> io::Result<Listed>, wanted: &Wanted<'_>) -> io::Result<Found> {
     let mut found = Found::default();
     let mut folders = vec![(PathBuf::new(), 0)];
     let mut budget = limits::FILES_PER_SCAN_MAX;
     while let Some((folder, depth)) = folders.pop() {
-        let names = match share.list(&folder, budget) {
+        let names = match list(&folder, budget) {
             Ok(listed) => {
                 found.is_cut |= !listed.is_whole;
                 listed.names
@@ -218,6 +222,41 @@ mod tests {
         let patterns = [Pattern::new("*.csv").unwrap()];
         let wanted = Wanted { patterns: &patterns, subfolders: true, order: Order::Name, completion: &Completion::Settled };
         assert!(names(directory.path(), &wanted).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_looked_into_is_left_out_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        for folder in ["gone", "locked", "open"] {
+            std::fs::create_dir(directory.path().join(folder)).unwrap();
+            std::fs::write(directory.path().join(folder).join("a"), "a").unwrap();
+        }
+        let (share, patterns) = (Share::open(directory.path()).unwrap(), [Pattern::new("*").unwrap()]);
+        let wanted = Wanted { patterns: &patterns, subfolders: true, order: Order::Name, completion: &Completion::Settled };
+        let list = |folder: &Path, budget| match folder.to_str().unwrap() {
+            "gone" => Err(io::ErrorKind::NotFound.into()),
+            "locked" => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => share.list(folder, budget),
+        };
+        let found = scan_with(list, &wanted).unwrap();
+        assert_eq!(found.files.iter().map(|file| file.path.to_str().unwrap()).collect::<Vec<_>>(), ["open/a"]);
+        assert_eq!(found.unreadable.iter().map(|(folder, _)| folder.to_str().unwrap()).collect::<Vec<_>>(), ["locked"]);
+        assert!(!found.is_whole() && !found.is_cut);
+        assert!(scan_with(|_, _| Err(io::ErrorKind::NotFound.into()), &wanted).is_err(), "the directory itself is another matter");
+    }
+
+    /// I4: of too many names the first are taken, so that a directory that is too full empties again.
+    #[test]
+    fn of_too_many_names_the_first_are_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(directory.path().join(name), name).unwrap();
+        }
+        let (share, patterns) = (Share::open(directory.path()).unwrap(), [Pattern::new("*").unwrap()]);
+        let wanted = Wanted { patterns: &patterns, subfolders: false, order: Order::Name, completion: &Completion::Settled };
+        let found = scan_with(|folder, _| share.list(folder, 2), &wanted).unwrap();
+        assert!(found.files.len() == 2 && found.is_cut && !found.is_whole());
+        assert!(scan_with(|folder, _| share.list(folder, 3), &wanted).unwrap().is_whole());
     }
 
     #[test]

@@ -276,6 +276,48 @@ fn content_that_changes_unseen_between_the_passes_is_noticed_before_the_last_rec
     assert!(rig.spool.appender.file_progress(&feed()).is_none_or(|place| !place.last));
 }
 
+/// I3: a file that changes while its batch is captured is left out with every row of it, and those behind it do not overtake those before it.
+#[test]
+fn a_file_at_fault_is_left_out_and_the_others_keep_their_order() {
+    let mut rig = Rig::new();
+    let mut worker = rig.worker(|_| {});
+    worker.round(&mut rig.bell).unwrap();
+    for name in ["a", "b", "c"] {
+        rig.put(name, &format!("h\n{name}1\n{name}2\n"));
+    }
+    let share = Share::open(&rig.input()).unwrap();
+    let mut batch = Vec::new();
+    for name in ["a", "b", "c"] {
+        let candidate = scan::Candidate { path: name.into(), stat: share.stat(Path::new(name)).unwrap(), marker: None };
+        batch.extend(worker.look(&share, &candidate).unwrap());
+    }
+    // Under the same size and time, so that it is noticed at its end.
+    let path = rig.input().join("b");
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, "h\nX1\nX2\n").unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    worker.capture(&share, &batch).unwrap();
+    assert_eq!(rig.rows(), ["a1", "a2", "c1", "c2"]);
+    worker.round(&mut rig.bell).unwrap();
+    assert_eq!(rig.rows(), ["a1", "a2", "c1", "c2", "X1", "X2"]);
+    assert!(["a", "b", "c"].iter().all(|name| rig.input().join(DONE).join(name).exists()));
+}
+
+/// I7: what a scan left out is told without the names of folders, unless they may be shown.
+#[test]
+fn what_a_scan_left_out_is_told() {
+    let rig = Rig::new();
+    let folder = |name: &str| (PathBuf::from(name), std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+    let found = scan::Found { unreadable: vec![folder("Mrs Smith"), folder("other")], ..scan::Found::default() };
+    let told = rig.worker(|_| {}).left_out(&found).unwrap();
+    assert!(!told.contains("Smith") && told.contains("(1 other folders likewise)"), "I7: {told}");
+    let told = rig.worker(|settings| settings.name_in_events = true).left_out(&found).unwrap();
+    assert!(told.contains("Mrs Smith"), "{told}");
+    let told = rig.worker(|_| {}).left_out(&scan::Found { is_cut: true, ..scan::Found::default() }).unwrap();
+    assert!(told.contains("more than 100000 names"), "{told}");
+    assert_eq!(rig.worker(|_| {}).left_out(&scan::Found::default()), None);
+}
+
 /// I3: a record that does not follow what is durable is refused, and everything behind it.
 #[test]
 fn a_record_is_stored_only_behind_the_one_before_it() {

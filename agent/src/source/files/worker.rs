@@ -10,8 +10,10 @@
 //!           batch of files: begin → capture each → all durable → end → move
 //! ```
 //!
-//! A round that meets an error of the spool ends there and is tried again; an error of one file concerns that file. Files that are not complete
+//! A round that meets an error of the spool ends there and is tried again; an error of one file concerns that file (`capture`). Files that are not complete
 //! do not hold up the others, so the order is that of the complete files of one scan.
+
+mod capture;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,24 +24,24 @@ use super::doorbell::Doorbell;
 use super::finish::{Finisher, Moved};
 use super::memory::{self, Memory};
 use super::pulse::Pulse;
-use super::read::{self, Broken, Look, Reading, Sender, Subject};
+use super::read::{self, Broken, Look, Reading};
 use super::report::Report;
 use super::scan::{self, Candidate, Found, Wanted};
 use super::settle::{Seen, SettleRule, Settled};
 use super::share::{self, Share};
 use super::trial::Outcome;
-use super::{DirectorySettings, DoneRule, is_recoverable};
+use super::{DirectorySettings, DoneRule};
 use crate::limits;
-use crate::record::{FeedId, FileFingerprint, FilePlace};
+use crate::record::{FeedId, FileFingerprint};
 use crate::source::split::{SplitLimits, SplitSettings, codes};
+use crate::spool::Appender;
 use crate::spool::filelist::KnownFile;
-use crate::spool::{AppendError, Appender, QuarantineError};
-use crate::status::board::{FeedCounters, FilesView};
+use crate::status::board::FeedCounters;
 use crate::status::condition::Code;
 
 /// A file that was looked at and is to be captured.
 #[derive(Debug)]
-struct Chosen {
+pub(super) struct Chosen {
     candidate: Candidate,
     look: Look,
     known: KnownFile,
@@ -189,7 +191,7 @@ impl Worker {
     }
 
     /// What the scan did not look at.
-    fn left_out(&self, found: &Found) -> Option<String> {
+    pub(super) fn left_out(&self, found: &Found) -> Option<String> {
         if let Some((folder, error)) = found.unreadable.first() {
             let others = found.unreadable.len() - 1;
             let more = if others == 0 { String::new() } else { format!(" ({others} other folders likewise)") };
@@ -295,7 +297,7 @@ impl Worker {
     }
 
     /// The first pass over a file; `Some` if it is to be captured.
-    fn look(&mut self, share: &Share, file: &Candidate) -> Result<Option<Chosen>, Halt> {
+    pub(super) fn look(&mut self, share: &Share, file: &Candidate) -> Result<Option<Chosen>, Halt> {
         let seen = file.stat.seen;
         let Some(mut look) = self.look_through(share, file, None)? else { return Ok(None) };
         self.report.over(Code::FileUnreadable, &file.path);
@@ -372,120 +374,6 @@ impl Worker {
         }
     }
 
-    /// Captures a batch: see `memory` for the order of things.
-    fn capture(&mut self, share: &Share, batch: &[Chosen]) -> Result<(), Halt> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let progress = self.appender.file_progress(&self.feed);
-        let files: Vec<KnownFile> = batch.iter().map(|chosen| chosen.known).collect();
-        if let Err(error) = self.memory().begin(files, progress) {
-            return Err(self.list_failed(&error));
-        }
-        let appender = self.appender.clone();
-        let mut sender = Sender::new(&appender, progress);
-        let mut outcome = Ok(());
-        let mut handed_over = 0;
-        for chosen in batch {
-            outcome = self.capture_one(share, chosen, progress, &mut sender);
-            if outcome.is_err() {
-                break;
-            }
-            handed_over += 1;
-        }
-        let outcome = outcome.and_then(|()| sender.finish());
-        sender.give_up();
-        let reached = self.appender.file_progress(&self.feed);
-        let done = if outcome.is_ok() { batch.len() } else { done_of(batch, progress, reached).min(handed_over) };
-        let left = reached.filter(|place| batch.get(done).is_some_and(|chosen| chosen.known.fingerprint == place.fingerprint));
-        if let Err(error) = self.memory().end(done, left) {
-            return Err(self.list_failed(&error));
-        }
-        for chosen in &batch[..done] {
-            self.captured(chosen);
-        }
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(broken) => {
-                let at = batch.get(handed_over);
-                let is_begun = at.is_some_and(|chosen| left.is_some_and(|place| place.fingerprint == chosen.known.fingerprint));
-                self.interrupted(at, is_begun, &broken)
-            }
-        }
-    }
-
-    fn capture_one(&self, share: &Share, chosen: &Chosen, progress: Option<FilePlace>, sender: &mut Sender<'_>) -> Result<(), Broken> {
-        let path = &chosen.candidate.path;
-        let memory = self.memory.as_ref().expect("opened at the begin of the round");
-        let (name, label) = (self.report.name(path), self.report.label(path));
-        let subject = Subject {
-            path,
-            seen: chosen.candidate.stat.seen,
-            fingerprint: chosen.known.fingerprint,
-            look: &chosen.look,
-            through: memory.stored_through(&chosen.known.fingerprint, progress),
-            name: &name,
-            label: &label,
-            repeated: chosen.repeated,
-        };
-        let size = subject.seen.size;
-        read::capture(&self.reading(chosen.split.as_ref()), share, &subject, sender, |bytes| {
-            let now = Some((label.clone(), bytes, size));
-            self.counters.show_files(FilesView { done: self.files_done, empty: self.files_empty, last: None, now });
-        })
-    }
-
-    fn captured(&mut self, chosen: &Chosen) {
-        self.files_done += 1;
-        let path = &chosen.candidate.path;
-        let label = self.report.label(path);
-        let verdict = &chosen.look.verdict;
-        tracing::debug!(feed = %self.feed, file = label, records = verdict.records, bad = verdict.bad, repeated = chosen.repeated, "captured");
-        if verdict.records == 0 {
-            self.files_empty += 1;
-            tracing::info!(feed = %self.feed, file = label, "an empty file: there is no record in it; it is done");
-        }
-        self.counters.files_done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.counters.show_files(FilesView { done: self.files_done, empty: self.files_empty, last: Some(label), now: None });
-        self.aside.remove(path);
-        self.finish(path, chosen.known.fingerprint, chosen.candidate.stat.seen);
-    }
-
-    /// A file that is done is moved, or left.
-    fn finish(&mut self, path: &Path, fingerprint: FileFingerprint, seen: Seen) {
-        if let DoneRule::Move(_) = self.settings.done {
-            self.finisher.owe(path, fingerprint, seen);
-        }
-    }
-
-    /// The batch ended early, at this file where it was the file's fault; `is_begun`: something of it is stored.
-    fn interrupted(&mut self, at: Option<&Chosen>, is_begun: bool, broken: &Broken) -> Result<(), Halt> {
-        match broken {
-            Broken::Stopping | Broken::Append(AppendError::Stopping) => return Err(Halt::Stopping),
-            Broken::Append(error) => {
-                tracing::warn!(feed = %self.feed, "a file waits: {error}");
-                return Err(Halt::Retry(limits::FILE_RETRY));
-            }
-            Broken::Quarantine(QuarantineError::Full) => return Err(Halt::Retry(limits::FILE_RETRY)),
-            Broken::Quarantine(error) => {
-                tracing::warn!(feed = %self.feed, "a file waits: {error}");
-                return Err(Halt::Retry(limits::FILE_RETRY));
-            }
-            Broken::Changed | Broken::Io(_) => {}
-        }
-        let Some(chosen) = at else { return Ok(()) };
-        if matches!(broken, Broken::Changed) || matches!(broken, Broken::Io(error) if !is_recoverable(error)) {
-            if is_begun {
-                let text =
-                    "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
-                self.report.trouble(Code::FileChanged, &chosen.candidate.path, text);
-            }
-            return Ok(());
-        }
-        self.broke(&chosen.candidate, broken);
-        Ok(())
-    }
-
     fn forget_the_gone(&mut self, found: &Found) {
         let Some(memory) = &mut self.memory else { return };
         // What is left where it is and was not looked at is not gone.
@@ -500,11 +388,4 @@ impl Worker {
             self.report.directory(Code::DirectoryUnreadable, Some(text));
         }
     }
-}
-
-/// How many files of a batch are done, from the place that was reached.
-fn done_of(batch: &[Chosen], before: Option<FilePlace>, reached: Option<FilePlace>) -> usize {
-    let Some(place) = reached.filter(|_| reached != before) else { return 0 };
-    let at = batch.iter().position(|chosen| chosen.known.fingerprint == place.fingerprint);
-    at.map_or(0, |at| at + usize::from(place.last))
 }
