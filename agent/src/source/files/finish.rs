@@ -293,18 +293,21 @@ fn clear_up(folder: &'static str, share: &Share, pulse: &Pulse, retention: Reten
     }
     let surplus = stock.surplus(clock::now(), retention);
     let is_all = surplus.len() < limits::FILES_PER_SCAN_MAX;
+    let mut failed: Option<(io::Error, u64)> = None;
     for name in surplus {
         if pulse.is_stopping() {
             return true;
         }
         let path = Path::new(folder).join(name);
-        if let Err(error) = pulse.during("clearing up done/ or failed/", || share.remove(&path)) {
-            // With the next turn again: others may be the same, and each would cost a call.
-            tracing::warn!("a file in {folder}/ cannot be removed: {error}; it is tried again");
-            return true;
+        match pulse.during("clearing up done/ or failed/", || share.remove(&path)) {
+            Err(error) if !is_gone(&error) => failed = Some((error, failed.map_or(1, |(_, count)| count + 1))),
+            _ => {}
         }
     }
-    is_all
+    if let Some((error, count)) = &failed {
+        tracing::warn!("{count} files in {folder}/ cannot be removed: {error}; they are tried again");
+    }
+    is_all || failed.is_some()
 }
 
 /// The sentence about a file that changed when it was captured already.
