@@ -2,16 +2,63 @@
 //!
 //! An enterprise authority signs files: `certs renew`, `certs csr --out FILE`, have it signed, `certs install FILE`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ask::{ask, other, print_json};
-use super::{Failure, print};
+use clap::Subcommand;
+
+use super::ask::{self, ask, other, print_json};
+use super::{ConfigFile, Failure, print};
 use crate::contract::RenewalState;
 use crate::limits::CERTIFICATE_BYTES_MAX;
 use crate::renewal::handle::View;
 use crate::status::question::{Order, Question, Request};
 use crate::status::table::printable;
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Shows which certificate is in use, and how far a renewal is
+    Show {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a new key on the box, which asks for its certificate; the one in use stays until the new one is proven
+    Renew {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// A new certificate has so long to prove itself (10s to 24h)
+        #[arg(long, value_parser = ask::duration, default_value = "15m")]
+        trial: Duration,
+    },
+    /// Prints the request (PKCS #10, PEM) that waits for its certificate
+    Csr {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Puts the certificate that was issued for the request on trial
+    Install {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The gateway's certificate and its intermediates (PEM)
+        file: PathBuf,
+    },
+    /// Forgets the key that waits and the certificate on trial
+    Cancel(ConfigFile),
+}
+
+pub fn carry_out(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::Show { config, json } => show(&config.config, json),
+        Action::Renew { config, trial } => renew(&config.config, trial),
+        Action::Csr { config, out } => csr(&config.config, out.as_deref()),
+        Action::Install { config, file } => install(&config.config, &file),
+        Action::Cancel(at) => cancel(&at.config),
+    }
+}
 
 fn who() -> String {
     let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());

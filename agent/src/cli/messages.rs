@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use super::ask::{ask, print_json};
-use super::{Failure, print};
+use clap::{Args, Subcommand};
+
+use super::ask::{self, ask, print_json};
+use super::{ConfigFile, Failure, print};
+use crate::limits;
 use crate::status::diagnosis::{DuplicateView, DuplicatesView, MessageView, MessagesView};
 use crate::status::question::{MessagesQuestion, Question, Request};
 use crate::status::table::{printable, put, rows};
@@ -39,6 +42,65 @@ pub(super) fn duplicates(file: &Path, feed: String, control_id: Option<String>, 
     }
     caveats(&mut out, view.recent_available, view.notes_dropped);
     print(&printable(&out))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Shows what became of messages: received, answered, published, acknowledged, settled; the newest first
+    Find {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        #[command(flatten)]
+        by: FindBy,
+        /// Only below this seq: goes on where an earlier answer ended
+        #[arg(long, value_name = "SEQ")]
+        before: Option<u64>,
+        /// At most so many
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::FIND_LIMIT_MAX))]
+        limit: Option<u64>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists messages that came again and were answered as the first time, the newest first
+    Duplicates {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: String,
+        /// Only those with this MSH-10
+        #[arg(long, value_name = "ID")]
+        control_id: Option<String>,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::FIND_LIMIT_MAX))]
+        limit: Option<u64>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct FindBy {
+    /// By MSH-10
+    #[arg(long, value_name = "ID")]
+    control_id: Option<String>,
+    /// By the feed's sequence number
+    #[arg(long)]
+    seq: Option<u64>,
+    /// Received since: how long ago (30m, 2h) or a time with its zone (2026-11-22T10:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = ask::since_ms)]
+    since: Option<i64>,
+}
+
+pub fn carry_out(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::Find { config, feed, by, before, limit, json } => {
+            let FindBy { control_id, seq, since } = by;
+            find(&config.config, MessagesQuestion { feed, control_id, seq, since_ms: since, before, limit }, json)
+        }
+        Action::Duplicates { config, feed, control_id, limit, json } => duplicates(&config.config, feed, control_id, limit, json),
+    }
 }
 
 fn render(view: &MessagesView) -> String {

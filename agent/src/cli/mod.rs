@@ -38,7 +38,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_FILE, Faults};
 use crate::limits;
-use crate::status::question::{MessagesQuestion, Order};
+use crate::status::question::Order;
 
 pub const EXIT_OK: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
@@ -95,7 +95,7 @@ enum Command {
     },
     /// Finds messages by their times and numbers, without content
     #[command(subcommand)]
-    Messages(MessagesAction),
+    Messages(messages::Action),
     /// Prints the structure of the next messages of a feed: segments, lengths, codes; never a value
     Sniff {
         #[command(flatten)]
@@ -114,13 +114,13 @@ enum Command {
     },
     /// Shows what was kept aside because it could not go on
     #[command(subcommand)]
-    Quarantine(QuarantineAction),
+    Quarantine(quarantine::Action),
     /// Shows what is configured and what was, and goes back
     #[command(subcommand)]
     Config(ConfigAction),
     /// Shows and renews the certificate by which the hub knows this gateway
     #[command(subcommand)]
-    Certs(CertsAction),
+    Certs(certs::Action),
     /// Sets values that the configuration names (private keys, tokens); shows names only
     #[command(subcommand)]
     Secret(secret::Action),
@@ -199,102 +199,6 @@ struct OnFeed {
 }
 
 #[derive(Debug, Subcommand)]
-enum MessagesAction {
-    /// Shows what became of messages: received, answered, published, acknowledged, settled; the newest first
-    Find {
-        #[command(flatten)]
-        config: ConfigFile,
-        #[arg(long)]
-        feed: String,
-        #[command(flatten)]
-        by: FindBy,
-        /// Only below this seq: goes on where an earlier answer ended
-        #[arg(long, value_name = "SEQ")]
-        before: Option<u64>,
-        /// At most so many
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::FIND_LIMIT_MAX))]
-        limit: Option<u64>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Lists messages that came again and were answered as the first time, the newest first
-    Duplicates {
-        #[command(flatten)]
-        config: ConfigFile,
-        #[arg(long)]
-        feed: String,
-        /// Only those with this MSH-10
-        #[arg(long, value_name = "ID")]
-        control_id: Option<String>,
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=limits::FIND_LIMIT_MAX))]
-        limit: Option<u64>,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct FindBy {
-    /// By MSH-10
-    #[arg(long, value_name = "ID")]
-    control_id: Option<String>,
-    /// By the feed's sequence number
-    #[arg(long)]
-    seq: Option<u64>,
-    /// Received since: how long ago (30m, 2h) or a time with its zone (2026-11-22T10:00:00Z)
-    #[arg(long, value_name = "TIME", value_parser = ask::since_ms)]
-    since: Option<i64>,
-}
-
-#[derive(Debug, Subcommand)]
-enum QuarantineAction {
-    /// Lists entries: time, feed, peer, code, size; no content
-    List {
-        #[command(flatten)]
-        config: ConfigFile,
-        #[arg(long)]
-        feed: Option<String>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Sends records to the hub after all, under the identity they had, and removes each when it is acknowledged
-    Release {
-        #[command(flatten)]
-        at: OnFeed,
-        #[command(flatten)]
-        range: SeqRange,
-    },
-    /// Removes records, or entries by their ids, for good
-    Drop {
-        #[command(flatten)]
-        config: ConfigFile,
-        /// Of this feed, from --first to --last
-        #[arg(long, requires_all = ["first", "last"], conflicts_with = "entries", required_unless_present = "entries")]
-        feed: Option<String>,
-        #[arg(long, value_name = "SEQ", requires = "feed")]
-        first: Option<u64>,
-        #[arg(long, value_name = "SEQ", requires = "feed")]
-        last: Option<u64>,
-        /// Why; audited and reported
-        #[arg(long, value_name = "REASON")]
-        why: String,
-        /// Ids as `quarantine list` shows them
-        entries: Vec<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-struct SeqRange {
-    /// The first seq
-    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
-    first: u64,
-    /// The last seq
-    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
-    last: u64,
-}
-
-#[derive(Debug, Subcommand)]
 enum ConfigAction {
     /// Prints the settings that hold, defaults included; no secrets
     Show(ConfigFile),
@@ -322,41 +226,6 @@ enum ConfigAction {
         #[arg(long, value_name = "REASON")]
         why: String,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum CertsAction {
-    /// Shows which certificate is in use, and how far a renewal is
-    Show {
-        #[command(flatten)]
-        config: ConfigFile,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Makes a new key on the box, which asks for its certificate; the one in use stays until the new one is proven
-    Renew {
-        #[command(flatten)]
-        config: ConfigFile,
-        /// A new certificate has so long to prove itself (10s to 24h)
-        #[arg(long, value_parser = ask::duration, default_value = "15m")]
-        trial: Duration,
-    },
-    /// Prints the request (PKCS #10, PEM) that waits for its certificate
-    Csr {
-        #[command(flatten)]
-        config: ConfigFile,
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// Puts the certificate that was issued for the request on trial
-    Install {
-        #[command(flatten)]
-        config: ConfigFile,
-        /// The gateway's certificate and its intermediates (PEM)
-        file: PathBuf,
-    },
-    /// Forgets the key that waits and the certificate on trial
-    Cancel(ConfigFile),
 }
 
 #[derive(Debug, Args)]
@@ -417,35 +286,15 @@ fn carry_out(command: Command) -> Result<(), Failure> {
                 feeds::record(&config.config, &feeds::Record { feed, script, out, time: timeout, json })
             }
         },
-        Command::Messages(MessagesAction::Find { config, feed, by, before, limit, json }) => {
-            let FindBy { control_id, seq, since } = by;
-            messages::find(&config.config, MessagesQuestion { feed, control_id, seq, since_ms: since, before, limit }, json)
-        }
-        Command::Messages(MessagesAction::Duplicates { config, feed, control_id, limit, json }) => {
-            messages::duplicates(&config.config, feed, control_id, limit, json)
-        }
+        Command::Messages(action) => messages::carry_out(action),
         Command::Sniff { config, feed, count, timeout, json } => sniff::sniff(&config.config, &feed, count, timeout, json),
-        Command::Quarantine(action) => match action {
-            QuarantineAction::List { config, feed, json } => quarantine::list(&config.config, feed, json),
-            QuarantineAction::Release { at: OnFeed { config, feed, why }, range: SeqRange { first, last } } => {
-                order(&config.config, |by| Order::ReleaseQuarantine { feed, first, last, by, why })
-            }
-            QuarantineAction::Drop { config, feed: Some(feed), first, last, why, .. } => {
-                let (first, last) = (first.unwrap_or(1), last.unwrap_or(0));
-                order(&config.config, |by| Order::DropQuarantine { feed, first, last, by, why })
-            }
-            QuarantineAction::Drop { config, why, entries, .. } => order(&config.config, |by| Order::DropEntries { entries, by, why }),
-        },
+        Command::Quarantine(action) => quarantine::carry_out(action),
         Command::Config(ConfigAction::Show(at)) => config::show(&at.config),
         Command::Config(ConfigAction::History { config, json }) => config::history(&config.config, json),
         Command::Config(ConfigAction::Diff(at)) => config::compare(&at.config),
         Command::Config(ConfigAction::Apply { config, file }) => config::apply(&config.config, &file),
         Command::Config(ConfigAction::Rollback { config, why }) => config::rollback(&config.config, &why),
-        Command::Certs(CertsAction::Show { config, json }) => certs::show(&config.config, json),
-        Command::Certs(CertsAction::Renew { config, trial }) => certs::renew(&config.config, trial),
-        Command::Certs(CertsAction::Csr { config, out }) => certs::csr(&config.config, out.as_deref()),
-        Command::Certs(CertsAction::Install { config, file }) => certs::install(&config.config, &file),
-        Command::Certs(CertsAction::Cancel(at)) => certs::cancel(&at.config),
+        Command::Certs(action) => certs::carry_out(action),
         Command::Secret(action) => secret::carry_out(action),
         Command::Override(action) => overrides::carry_out(action),
         #[cfg(feature = "demo")]

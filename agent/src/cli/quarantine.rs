@@ -2,16 +2,79 @@
 
 use std::path::Path;
 
+use clap::{Args, Subcommand};
+
 use super::ask::{ask, print_json};
-use super::{Failure, print};
+use super::{ConfigFile, Failure, OnFeed, order, print};
 use crate::spool::QuarantineListed;
 use crate::status::diagnosis::QuarantineView;
-use crate::status::question::{Question, Request};
+use crate::status::question::{Order, Question, Request};
 use crate::status::table::{bytes, printable, put, rows};
 
 pub(super) fn list(file: &Path, feed: Option<String>, json: bool) -> Result<(), Failure> {
     let view: QuarantineView = ask(file, &Request::Get(Question::Quarantine { feed }))?;
     if json { print_json(&view) } else { print(&render(&view)) }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Lists entries: time, feed, peer, code, size; no content
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        feed: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sends records to the hub after all, under the identity they had, and removes each when it is acknowledged
+    Release {
+        #[command(flatten)]
+        at: OnFeed,
+        #[command(flatten)]
+        range: SeqRange,
+    },
+    /// Removes records, or entries by their ids, for good
+    Drop {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Of this feed, from --first to --last
+        #[arg(long, requires_all = ["first", "last"], conflicts_with = "entries", required_unless_present = "entries")]
+        feed: Option<String>,
+        #[arg(long, value_name = "SEQ", requires = "feed")]
+        first: Option<u64>,
+        #[arg(long, value_name = "SEQ", requires = "feed")]
+        last: Option<u64>,
+        /// Why; audited and reported
+        #[arg(long, value_name = "REASON")]
+        why: String,
+        /// Ids as `quarantine list` shows them
+        entries: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct SeqRange {
+    /// The first seq
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    first: u64,
+    /// The last seq
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    last: u64,
+}
+
+pub fn carry_out(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::List { config, feed, json } => list(&config.config, feed, json),
+        Action::Release { at: OnFeed { config, feed, why }, range: SeqRange { first, last } } => {
+            order(&config.config, |by| Order::ReleaseQuarantine { feed, first, last, by, why })
+        }
+        Action::Drop { config, feed: Some(feed), first, last, why, .. } => {
+            let (first, last) = (first.unwrap_or(1), last.unwrap_or(0));
+            order(&config.config, |by| Order::DropQuarantine { feed, first, last, by, why })
+        }
+        Action::Drop { config, why, entries, .. } => order(&config.config, |by| Order::DropEntries { entries, by, why }),
+    }
 }
 
 fn render(view: &QuarantineView) -> String {

@@ -8,15 +8,27 @@
 //! A retired feed is sent as before, in the character set and lane it had last, and has the condition `feed_retired` until all of it is settled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::feed::FeedStart;
-use super::shell::{FeedFacts, Shell};
+use super::shell::Shell;
 use crate::record::{FeedId, Lane, Record};
 use crate::source::charset;
 use crate::spool::FeedInfo;
+use crate::status::board::FeedCounters;
 use crate::status::condition::Code;
 use crate::uplink::Outgoing;
+
+/// What the shell knows of a feed; same index as in the core.
+#[derive(Debug)]
+pub(super) struct FeedFacts {
+    pub id: FeedId,
+    pub lane: Lane,
+    pub charset: charset::Rule,
+    pub retired: bool,
+    pub counters: Arc<FeedCounters>,
+}
 
 impl Shell {
     /// Brings the feeds in line with the journal and the configuration.

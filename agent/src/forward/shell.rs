@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::Feeds;
 use super::core::{Control, Core, Effect, Next, Offer, Rules, Seen};
 use super::feed::Becomes;
+use super::feeds::FeedFacts;
 use super::mail::{Errand, PostOffice};
 use super::mailbox::Letter;
 use super::publish::Publisher;
@@ -23,23 +24,12 @@ use crate::config::settings::Settings;
 use crate::contract::topic::Kind;
 use crate::contract::{Outcome, Receipt};
 use crate::limits::{CONDITIONS_TOLD_INTERVAL, EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
-use crate::record::{FeedId, Lane, Record};
-use crate::source::charset;
+use crate::record::Record;
 use crate::spool::recent::Note;
 use crate::spool::{Item, QuarantineError, Reader};
-use crate::status::board::{Board, FeedCounters};
+use crate::status::board::Board;
 use crate::status::condition::Code;
 use crate::uplink::{AckReason, NotTaken, Outgoing, Uplink, UplinkEvent, UplinkIdentity};
-
-/// What the shell knows of a feed; same index as in the core.
-#[derive(Debug)]
-pub(super) struct FeedFacts {
-    pub id: FeedId,
-    pub lane: Lane,
-    pub charset: charset::Rule,
-    pub retired: bool,
-    pub counters: Arc<FeedCounters>,
-}
 
 #[derive(Debug)]
 pub(super) struct Shell {

@@ -224,7 +224,7 @@ impl<'a> Sender<'a> {
 
     /// Forgets what was not handed over of a file, the last one: it is at fault. Nothing may follow but [`Sender::finish`].
     pub fn forget(&mut self, file: &FileFingerprint) {
-        self.bundle.retain(|message| message.origin.place().is_none_or(|place| place.fingerprint != *file));
+        self.bundle.retain(|run| run.file() != *file);
     }
 
     /// Forgets what was not handed over and waits for the rest, whatever becomes of it.
