@@ -8,6 +8,8 @@
 //! A file is at fault when it changes, vanishes or cannot be read: nothing more of it is handed over, and the complete ones keep their order. An
 //! error of the spool is no file's fault and ends the round: it would refuse what is behind as well.
 
+use std::path::Path;
+
 use super::{Chosen, Halt, Worker};
 use crate::limits;
 use crate::record::{FileFingerprint, FilePlace};
@@ -19,7 +21,6 @@ use crate::spool::filelist::KnownFile;
 use crate::spool::{AppendError, QuarantineError};
 use crate::status::board::FilesView;
 use crate::status::condition::Code;
-use std::path::Path;
 
 impl Worker {
     /// Captures a batch: see `memory` for the order of things.
