@@ -20,7 +20,7 @@ pub(super) enum Action {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
-        set: Set,
+        wanted: Wanted,
     },
     /// Lists the overrides that hold
     List {
@@ -43,7 +43,7 @@ pub(super) enum Action {
 
 /// One thing of a feed.
 #[derive(Debug, Args)]
-pub(super) struct Set {
+pub(super) struct Wanted {
     #[arg(long)]
     feed: String,
     #[command(flatten)]
@@ -82,14 +82,14 @@ struct Listed {
 
 pub(super) fn carry_out(action: Action) -> Result<(), Failure> {
     match action {
-        Action::Set { config, set } => self::set(&config.config, set),
+        Action::Set { config, wanted } => set(&config.config, wanted),
         Action::List { config, json } => list(&config.config, json),
         Action::Clear { config, feed, only } => clear(&config.config, feed, only),
     }
 }
 
-fn set(file: &Path, set: Set) -> Result<(), Failure> {
-    let Set { feed, change, time, reason } = set;
+fn set(file: &Path, wanted: Wanted) -> Result<(), Failure> {
+    let Wanted { feed, change, time, reason } = wanted;
     let Change { port, peers, pause } = change;
     let order = Order::OverrideSet { feed, port, peers, pause, for_s: time.as_secs(), reason, by: by() };
     let done: Done = ask(file, &Request::Do(order))?;

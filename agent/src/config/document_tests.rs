@@ -359,6 +359,7 @@ fn anchors_are_read_from_files_and_told_by_entry_when_they_cannot_be() {
 fn naming_a_secret(directory: &Path, more: &str) -> (BootstrapText, String) {
     std::fs::create_dir_all(directory.join("spool")).unwrap();
     std::fs::write(directory.join("spool-key"), [7; 32]).unwrap();
+    std::fs::set_permissions(directory.join("spool-key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let (spool, key) = (directory.join("spool"), directory.join("spool-key"));
     let own = format!("[spool]\npath = {spool:?}\nkey = {key:?}\n[uplink]\nallow_plaintext = true\nendpoints = [\"mqtt://hub\"]\n");
     let text = LOCAL.split("[uplink]").next().unwrap().to_owned() + &own;
@@ -379,9 +380,9 @@ fn a_secret_is_named_and_looked_up_and_one_that_is_missing_is_told() {
         effective(&own, Some(&document), look, None)
     };
     let told = try_it("", Files::Checked).unwrap_err();
-    let expected = "feed[0].http.tokens_credential: feed `or-usage` names the secret `lab`, which this gateway does not have; \
+    let expected = "document-42.toml:13: feed[0].http.tokens_credential: of feed `or-usage` names the secret `lab`, which this gateway does not have; \
                     set it there: siteward secret set lab";
-    assert_eq!(told.to_string(), format!("document-42.toml:13: {}", expected.replacen("feed `or", "of feed `or", 1)));
+    assert_eq!(told.to_string(), expected);
     assert!(try_it("", Files::OnSite).is_ok() && try_it("", Files::NotChecked).is_ok(), "from a desk it cannot be known");
     let (own, _) = naming_a_secret(directory.path(), "");
     let settings = parse_text(&own.file, &own.text).unwrap();

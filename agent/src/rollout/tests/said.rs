@@ -96,6 +96,8 @@ fn the_report_says_what_runs_and_why_the_last_one_does_not() {
         },
         "effective_digest": "ee".repeat(32),
         "retired_feeds": ["new"],
+        "overrides": [],
+        "secret_key": null,
         "commands": { "challenge": "0f".repeat(16), "highest_counter": 7, "allowed": ["checkpoint"] },
         "time": "2026-11-01T00:00:00.000Z",
         "clock_suspect": true
