@@ -211,6 +211,8 @@ fn a_key_gives_the_same_answer_after_a_restart() {
         let again = post(&device(1, 10));
         assert_eq!((again.status, &again.body), (202, &first.body));
         assert_eq!(post(&device(2, 10)).status, 422);
+        let more = feed.post("application/fhir+ndjson", Some("order-4711"), format!("{0}\n{0}\n{0}\n", device(3, 10)).as_bytes());
+        assert_eq!(more.expect("an answer").status, 422);
     }
     assert_eq!(gateway.site.feed_status("fhir")["head"].as_u64().or(gateway.site.feed_status("fhir")["queued"].as_u64()), Some(1));
     gateway.site.stop();

@@ -77,7 +77,8 @@ pub struct HttpOrigin {
     pub peer: String,
     /// Of the record: as posted, or of one line or entry of it.
     pub media_type: String,
-    /// SHA-256 over the request as a whole: what one idempotency key stands for. Not stored.
+    /// SHA-256 over the request as a whole, with its key and its client: what one idempotency key stands for; of no other request, where there is no
+    /// key. Not stored.
     pub request: [u8; 32],
 }
 

@@ -12,7 +12,8 @@
 //! Records of files come in runs and take the same way, but the next flush of them is computed while one is written: see `flight`.
 //!
 //! The outcome is per segment file, not per batch: a lane that cannot be written does not fail the others. A duplicate of a record in the same
-//! flush waits for that record's outcome. Where the segments of a lane begin and end is in `lane`. [`Committer`] is synchronous and has no thread; `queue` wraps it in one.
+//! flush waits for that record's outcome. The messages of one HTTP request are stored in order or not at all: behind one that was refused, or failed,
+//! no later one of its batch is stored, or a repetition would come behind it (I3). Where the segments of a lane begin and end is in `lane`. [`Committer`] is synchronous and has no thread; `queue` wraps it in one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -48,7 +49,12 @@ pub struct Committer {
     pub(super) ahead: Option<(Lane, Scratch)>,
     /// Feeds that are to move to another lane and cannot yet (see `configure`).
     pub(super) moves: BTreeMap<FeedId, Lane>,
+    /// HTTP requests of this batch of which a message was not stored.
+    broken: HashSet<RequestKey>,
 }
+
+/// One HTTP request.
+type RequestKey = (FeedId, [u8; 32]);
 
 /// One message of a flush, between `put` and the sync.
 struct Pending {
@@ -86,6 +92,8 @@ pub(super) struct Scratch {
     identities: HashSet<(FeedId, [u8; 16])>,
     /// Batch slot of a duplicate, and the pending record it repeats.
     repeats: Vec<(usize, usize)>,
+    /// HTTP requests that wait for this flush.
+    requests: HashSet<RequestKey>,
 }
 
 impl Scratch {
@@ -123,12 +131,13 @@ impl Committer {
         let lanes = last.map(LaneWriter::new);
         let (hand, nonces) = (Hand::Own(None), Nonces::default());
         let buffers = Buffers::default();
-        Self { shared, lanes, state, nonces, hand, buffers, flight: None, ahead: None, moves: BTreeMap::new() }
+        Self { shared, lanes, state, nonces, hand, buffers, flight: None, ahead: None, moves: BTreeMap::new(), broken: HashSet::new() }
     }
 
     /// Commits a batch: one answer per message, in order. `Ok` only after the sync of the file that holds the record.
     pub fn commit(&mut self, mut batch: Vec<Message>) -> Vec<Answer> {
         self.carry_out_moves();
+        self.broken.clear();
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
         let mut lanes: [Vec<usize>; 3] = Default::default();
         for (slot, message) in batch.iter().enumerate() {
@@ -164,6 +173,7 @@ impl Committer {
             let in_flush = fingerprint.and_then(|print| scratch.seen.get(&(message.feed.clone(), print)).copied());
             if let Some(found) = in_flush.filter(|_| !self.takes_resends(&message.feed)) {
                 scratch.repeats.push((slot, found));
+                scratch.requests.extend(request_of(message));
                 continue;
             }
             let known = match (in_flush, fingerprint) {
@@ -180,7 +190,7 @@ impl Committer {
                 },
             };
             if let Err(error) = check_identity(message, fingerprint, known, &scratch) {
-                answers[slot] = Some(Err(error));
+                self.refuse(slot, message, error, answers);
                 continue;
             }
             let bytes = record_bytes_max(message.reply.len(), message.body.len());
@@ -191,9 +201,13 @@ impl Committer {
             if !self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
                 self.flush(lane, std::mem::take(&mut scratch), answers);
                 if let Err(error) = self.roll(lane, bytes) {
-                    answers[slot] = Some(Err(error));
+                    self.refuse(slot, message, error, answers);
                     continue;
                 }
+            }
+            if let Err(error) = self.check_request(message) {
+                self.refuse(slot, message, error, answers);
+                continue;
             }
             self.put(lane, slot, message, fingerprint, known, &mut scratch);
             // It is encoded; a large one is not held twice until the disk is done.
@@ -202,8 +216,25 @@ impl Committer {
         self.flush(lane, scratch, answers);
     }
 
+    /// Refuses a message, and with it what comes behind it in its request.
+    fn refuse(&mut self, slot: usize, message: &Message, error: AppendError, answers: &mut [Option<Answer>]) {
+        self.broken.extend(request_of(message));
+        answers[slot] = Some(Err(error));
+    }
+
     fn look_up(&self, feed: &FeedId, print: &Fingerprint) -> Known {
         state::lock(&self.state).look_up(feed, print, &self.shared)
+    }
+
+    /// A record of an HTTP request is stored only behind the one before it: where that one was refused, this one is, or a repetition would be out of
+    /// order.
+    fn check_request(&self, message: &Message) -> Result<(), AppendError> {
+        match request_of(message) {
+            Some(request) if self.broken.contains(&request) => {
+                Err(AppendError::Store("what comes before it in its request was not stored".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Only asked about messages that were seen before.
@@ -260,6 +291,7 @@ impl Committer {
         if let Some(print) = print {
             scratch.seen.insert((feed.clone(), print), scratch.pending.len());
         }
+        scratch.requests.extend(request_of(message));
         let received_at_ms = message.received_at_ms;
         let (reply, resend_of) = (message.reply.clone(), known.resend_of);
         scratch.pending.push(Pending { slot, feed, mark, reply, fingerprint: print, received_at_ms, resend_of });
@@ -292,6 +324,7 @@ impl Committer {
                 self.shared.board.raise(Code::SpoolWriteFailed, lane.as_str(), text.clone());
                 self.give_up(lane);
                 let error = AppendError::Store(text);
+                self.broken.extend(scratch.requests);
                 for slot in scratch.pending.iter().map(|pending| pending.slot).chain(scratch.repeats.iter().map(|(slot, _)| *slot)) {
                     answers[slot] = Some(Err(error.clone()));
                 }
@@ -431,6 +464,13 @@ pub(super) fn stored_origin(origin: &Origin) -> OriginV1 {
             peer: cut(&http.peer, limits::HTTP_PEER_CHARS_MAX),
             media_type: cut(&http.media_type, limits::MEDIA_TYPE_BYTES_MAX),
         },
+    }
+}
+
+fn request_of(message: &Message) -> Option<RequestKey> {
+    match &message.origin {
+        Origin::Http(http) => Some((message.feed.clone(), http.request)),
+        Origin::Peer(_) | Origin::File(_) => None,
     }
 }
 

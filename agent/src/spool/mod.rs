@@ -46,6 +46,8 @@ mod reader;
 mod rebuild;
 pub mod recent;
 mod recovery;
+#[cfg(test)]
+mod request_tests;
 pub mod resends;
 mod rows;
 mod scan;

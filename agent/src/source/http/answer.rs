@@ -36,7 +36,10 @@ pub(super) enum Refusal {
     MediaType(Unsupported),
     Encoding,
     Key,
-    KeyReused,
+    /// So many of its records are durable all the same: the first of them came when its key was forgotten.
+    KeyReused {
+        durable: u64,
+    },
     Unusable(Unusable),
     TooLarge {
         limit: u64,
@@ -66,7 +69,7 @@ impl Refusal {
             Self::Method => 405,
             Self::Timeout => 408,
             Self::MediaType(_) | Self::Encoding => 415,
-            Self::KeyReused => 422,
+            Self::KeyReused { .. } => 422,
             Self::Busy => 429,
             Self::StoreFailed { .. } | Self::QuarantineFull { .. } | Self::Stopping => 503,
         }
@@ -89,7 +92,7 @@ impl Refusal {
             Self::UnknownFeed => "not-found",
             Self::Method | Self::MediaType(_) | Self::Encoding => "not-supported",
             Self::Key => "value",
-            Self::KeyReused => "duplicate",
+            Self::KeyReused { .. } => "duplicate",
             Self::Unusable(Unusable::TooManyRecords | Unusable::TooManyBad) | Self::TooLarge { .. } => "too-costly",
             Self::Unusable(_) => "structure",
             Self::Timeout | Self::Lost => "timeout",
@@ -110,7 +113,12 @@ impl Refusal {
             Self::MediaType(Unsupported::Other) => "this media type is not taken by this feed".to_owned(),
             Self::Encoding => "a Content-Encoding is not taken; post the bytes as they are".to_owned(),
             Self::Key => "Idempotency-Key must be one text of 1 to 160 visible characters".to_owned(),
-            Self::KeyReused => "this Idempotency-Key was used for another request; nothing was stored".to_owned(),
+            Self::KeyReused { durable: 0 } => {
+                "this Idempotency-Key was used for another request; no record of this one was stored".to_owned()
+            }
+            Self::KeyReused { durable } => {
+                format!("this Idempotency-Key was used for another request; {durable} records of this one are stored, the others are not")
+            }
             Self::Unusable(unusable) => self::unusable(*unusable),
             Self::TooLarge { limit } => format!("the body is larger than {limit} bytes; nothing was stored, send less at once"),
             Self::Timeout => "the body did not come in time; nothing was stored".to_owned(),
@@ -158,7 +166,7 @@ pub(super) fn body(is_fhir: bool, outcome: &Result<Stored, Refusal>) -> Vec<u8> 
 impl Refusal {
     fn durable(&self) -> u64 {
         match self {
-            Self::StoreFailed { durable, .. } | Self::QuarantineFull { durable } => *durable,
+            Self::KeyReused { durable } | Self::StoreFailed { durable, .. } | Self::QuarantineFull { durable } => *durable,
             _ => 0,
         }
     }
@@ -200,7 +208,9 @@ mod tests {
         for refusal in [Refusal::Busy, Refusal::StoreFailed { durable: 2, full: true }, Refusal::Stopping] {
             assert!(refusal.retry_after().is_some() && [429, 503].contains(&refusal.status()), "{refusal:?}");
         }
-        for refusal in [Refusal::KeyReused, Refusal::NotAuthorized, Refusal::Unusable(Unusable::Empty), Refusal::TooLarge { limit: 1 }] {
+        for refusal in
+            [Refusal::KeyReused { durable: 0 }, Refusal::NotAuthorized, Refusal::Unusable(Unusable::Empty), Refusal::TooLarge { limit: 1 }]
+        {
             assert!(refusal.retry_after().is_none() && refusal.status() < 500, "{refusal:?}");
         }
         let half = text(true, &Err(Refusal::StoreFailed { durable: 2, full: true }));

@@ -298,7 +298,7 @@ fn oddity(refusal: &Refusal) -> Option<Oddity> {
         Refusal::MediaType(_) | Refusal::Encoding => Some(Oddity::MediaTypeRefused),
         Refusal::Unusable(parts::Unusable::TooManyRecords) | Refusal::TooLarge { .. } => Some(Oddity::BodyOverLimit),
         Refusal::Unusable(_) | Refusal::Key | Refusal::Method => Some(Oddity::BodyUnusable),
-        Refusal::KeyReused => Some(Oddity::KeyReused),
+        Refusal::KeyReused { .. } => Some(Oddity::KeyReused),
         Refusal::Timeout => Some(Oddity::BodyTimeout),
         Refusal::Busy => Some(Oddity::TooBusy),
         Refusal::StoreFailed { .. } | Refusal::QuarantineFull { .. } => Some(Oddity::StoreRefused),

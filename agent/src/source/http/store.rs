@@ -30,25 +30,22 @@ pub(super) struct Posted<'a> {
 }
 
 impl Posted<'_> {
-    /// What its key stands for.
+    /// Which request it is: the same again under its key; without one, a new one every time.
     fn digest(&self) -> [u8; 32] {
-        Sha256::new().chain_update(self.media_type.essence()).chain_update([0]).chain_update(self.body).finalize().into()
-    }
-
-    /// Keeps what is unusable from being put away twice under one key.
-    fn fingerprint(&self, request: [u8; 32]) -> FileFingerprint {
-        let mut salt = [0; 32];
+        let mut hash = Sha256::new().chain_update(self.client).chain_update([0]);
         match self.key {
-            Some(key) => {
-                let hash = Sha256::new().chain_update(self.client).chain_update([0]).chain_update(key).chain_update([0]);
-                salt = hash.chain_update(request).finalize().into();
+            Some(key) => hash.update(key),
+            None => {
+                let mut salt = [0; 32];
+                getrandom::fill(&mut salt).expect("the kernel gives random numbers once it has started");
+                hash.update(salt);
             }
-            None => getrandom::fill(&mut salt).expect("the kernel gives random numbers once it has started"),
         }
-        FileFingerprint(salt)
+        hash.chain_update([0]).chain_update(self.media_type.essence()).chain_update([0]).chain_update(self.body).finalize().into()
     }
 
-    /// Of its `number`th part; the first has the key alone, as most requests hold one.
+    /// Of its `number`th record; the first has the key alone, as most requests hold one. Every request that holds a record holds a first one, which
+    /// is how another request under a key is told.
     fn identity(&self, number: u64) -> Option<MessageIdentity> {
         let key = self.key?;
         let (application, control_id) = match number {
@@ -75,9 +72,11 @@ struct Progress {
 pub(super) async fn store(shared: &Shared, posted: &Posted<'_>) -> Result<Stored, Refusal> {
     let limits = SplitLimits::new(shared.message_bytes_max);
     let request = posted.digest();
-    let fingerprint = posted.fingerprint(request);
+    // Keeps what is unusable from being put away twice under one key.
+    let fingerprint = FileFingerprint(request);
     let media_type = posted.kind.of_records().unwrap_or(posted.media_type.essence());
     let mut progress = Progress::default();
+    let mut number = 0;
     for piece in Parts::new(posted.kind, posted.body, limits) {
         match piece.kind {
             PieceKind::Record(bytes) => {
@@ -85,10 +84,11 @@ pub(super) async fn store(shared: &Shared, posted: &Posted<'_>) -> Result<Stored
                     progress.append(shared).await?;
                 }
                 let now = clock::now();
+                number += 1;
                 progress.bundle_bytes += bytes.len();
                 progress.bundle.push(Message {
                     feed: shared.feed.clone(),
-                    identity: posted.identity(piece.index),
+                    identity: posted.identity(number),
                     body: Payload::new(bytes),
                     reply: Payload::new(Bytes::new()),
                     origin: Origin::Http(HttpOrigin { peer: posted.peer.to_owned(), media_type: media_type.to_owned(), request }),
@@ -147,7 +147,7 @@ impl Progress {
     fn refused(&self, shared: &Shared, error: &AppendError) -> Refusal {
         let durable = self.records;
         match error {
-            AppendError::IdentityReused => Refusal::KeyReused,
+            AppendError::IdentityReused => Refusal::KeyReused { durable },
             AppendError::Stopping if durable == 0 => Refusal::Stopping,
             AppendError::TooLarge { .. } => Refusal::TooLarge { limit: shared.message_bytes_max },
             AppendError::Full(_) => Refusal::StoreFailed { durable, full: true },

@@ -206,8 +206,27 @@ async fn a_key_stands_for_one_request_also_after_a_restart() {
     let records = bench.records("a");
     assert_eq!(records.len(), 5, "three of the key, two without");
     let keys: Vec<&[u8]> = records.iter().map(|record| &record.control_id[..]).collect();
-    assert_eq!(keys[..4], [&b"k-1"[..], b"k-1#2", b"k-1#4", b""]);
+    assert_eq!(keys[..4], [&b"k-1"[..], b"k-1#2", b"k-1#3", b""]);
     assert_eq!(bench.spool.monitor.quarantined(None, 10).unwrap().1, 1, "the unusable line once");
+}
+
+/// I8: of another request under a key no record is stored, however many more it holds and wherever its first record stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_request_under_a_key_leaves_nothing() {
+    let mut bench = Bench::new();
+    let running = bench.start("a", settings());
+    let keyed = format!("{NDJSON}Idempotency-Key: k\r\n");
+    assert_eq!(send(running.addr, &post("/feeds/a", &keyed, "1\n")).await.0, 202);
+    for body in ["1\n2\n3\n", "bad\n2\n3\n", "4\n"] {
+        let (status, text) = send(running.addr, &post("/feeds/a", &keyed, body)).await;
+        assert!(status == 422 && text.contains("\"durable\":0") && text.contains("no record of this one was stored"), "{status} {text}");
+    }
+    // Under another key the same body is taken.
+    let other = format!("{NDJSON}Idempotency-Key: k2\r\n");
+    assert_eq!(send(running.addr, &post("/feeds/a", &other, "1\n2\n3\n")).await.0, 202);
+    running.stop().await;
+    let bodies: Vec<Vec<u8>> = bench.records("a").iter().map(|record| record.body.expose().to_vec()).collect();
+    assert_eq!(bodies, [b"1", b"1", b"2", b"3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
