@@ -416,6 +416,9 @@ const _: () = {
     assert!(CONTROL_ID_ECHO_BYTES_MAX >= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_ECHO_BYTES_MAX + 6 * REPLY_COPIED_BYTES_MAX + 512 < REPLY_BYTES_MAX);
     assert!(SOURCE_STOP_DEADLINE.as_secs() < STOP_DEADLINE.as_secs());
+    assert!(SOURCE_STOP_DEADLINE.as_secs() < HTTP_RELEASE.as_secs());
+    // What goes, what changes together, what is put back, what is handed over; and the end of what has gone.
+    assert!(4 * HTTP_RELEASE.as_secs() + LISTENER_RELEASE.as_secs() + STOP_SOURCES.as_secs() < APPLY_DEADLINE.as_secs());
     assert!(UNFRAMED_SILENCE.as_secs() <= FRAME_TIMEOUT_RANGE.0.as_secs());
     assert!(UNCONFIRMED_PER_FEED as u64 > CHECKPOINT_RECORDS * 2);
     assert!(IN_FLIGHT_RANGE.1 <= UNCONFIRMED_PER_FEED);

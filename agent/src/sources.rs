@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   apply(feeds)   spool learns what comes (old and new may be appended to) → desk and forwarder are told
-//!                → what is gone stops, what changed is replaced, what is new starts            listeners.rs, running.rs
+//!                → what is gone stops, what changed is replaced, what is new starts            together.rs, listeners.rs, http.rs, running.rs
 //!                → what is gone has answered its last message → spool retires it, it drains
 //! ```
 //!
@@ -10,7 +10,8 @@
 //! 2. A feed that cannot become what it should goes on as it was; the fault is returned, raised as a condition, and the change is tried again
 //!    every [`LISTENER_RETRY`](limits::LISTENER_RETRY) until it succeeds or something else is applied. Going back is another `apply`.
 //! 3. Removed feeds are retired only when their connections have ended: a message under way is answered, not refused.
-//! 4. One change at a time: requests wait. Stopping interrupts none of the steps but cuts the waiting.
+//! 4. A source that has ended without being told to is started again, and `listener_down` until then.
+//! 5. One change at a time: requests wait. Stopping interrupts none of the steps but cuts the waiting.
 //!
 //! A feed's records keep their order in all of this, because the spool numbers them, not the sources. Where two sources of one feed overlap (the
 //! last connections of an old listener and the first of its successor), that is what two connections to one listener are.
@@ -21,6 +22,9 @@ pub mod paused;
 mod running;
 #[cfg(test)]
 mod tests;
+mod together;
+#[cfg(test)]
+mod together_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -216,7 +220,7 @@ impl Sources {
             tokio::select! {
                 biased;
                 () = is_stopped(&mut stop) => break,
-                Some(_ended) = self.tasks.join_next() => {} // its panic is in the log
+                Some(_ended) = self.tasks.join_next() => self.drop_ended(), // its panic is in the log
                 Some(request) = self.requests.recv() => match request {
                     // Who asked may be gone; what was asked is done all the same.
                     Request::Apply { feeds, answer } => drop(answer.send(self.apply(feeds, &stopping).await)),
@@ -303,62 +307,44 @@ impl Sources {
     async fn stop_unwanted(&mut self) -> Vec<oneshot::Receiver<()>> {
         let gone: Vec<FeedId> =
             self.running.keys().filter(|id| self.is_paused(id) || !self.wanted.iter().any(|wanted| wanted.id == **id)).cloned().collect();
-        let mut ends = Vec::new();
-        for id in gone {
-            if let Some(source) = self.running.remove(&id) {
-                ends.push(Self::release(source).await.1);
-            }
+        self.let_go(&gone).await.into_iter().map(|(_, ended)| ended).collect()
+    }
+
+    /// A source whose task has ended, though nobody told it to, runs no more: what is wanted of it is started again with the next look.
+    fn drop_ended(&mut self) {
+        let has_ended = |source: &mut Source| matches!(source.ended.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let ended: Vec<FeedId> = self.running.iter_mut().filter_map(|(id, source)| has_ended(source).then(|| id.clone())).collect();
+        for id in ended {
+            self.running.remove(&id);
+            let reason = "the feed's source has ended by a defect of the agent; its place is in the log";
+            self.fault(id.clone(), "feed", reason.to_owned());
+            self.faulty.insert(id);
         }
-        ends
     }
 
     /// Brings what runs in line with what is wanted, as far as it can be; says where it cannot. `again`: nothing new was asked for, so nothing that
     /// runs is interrupted only to see whether it works this time.
     async fn reconcile(&mut self, again: bool) -> Vec<FeedFault> {
-        let (mut listeners, mut posted) = (Vec::new(), Vec::new());
-        self.release_other_kinds().await;
+        self.drop_ended();
+        let (mut changed, mut leaving) = (Vec::new(), Vec::new());
         for feed in self.wanted.iter().filter(|feed| !self.is_paused(&feed.id)).cloned().collect::<Vec<_>>() {
-            if let Some(source) = self.running.get_mut(&feed.id)
-                && source.settings.source == feed.source
-            {
-                source.settings = feed;
-                continue;
-            }
-            match &feed.source {
-                SourceSettings::Mllp(_) => listeners.push(feed),
-                SourceSettings::Directory(_) => self.replace_directory(feed),
-                SourceSettings::Http(_) => posted.push(feed),
+            match self.running.get_mut(&feed.id) {
+                Some(source) if source.settings.source == feed.source => source.settings = feed,
+                _ if matches!(feed.source, SourceSettings::Directory(_)) => leaving.extend(self.replace_directory(feed)),
+                _ => changed.push(feed),
             }
         }
-        let mut faults = self.change_listeners(listeners, again).await;
-        for feed in posted {
-            faults.extend(self.replace_http(feed, again).await);
+        for source in leaving {
+            drop(Self::release(source).await.1); // its connections leave by themselves
         }
+        self.close_unused_ports();
+        let faults = self.change(changed, again).await;
         let faulty: BTreeSet<FeedId> = faults.iter().map(|fault| fault.feed.clone()).collect();
         for mended in self.faulty.difference(&faulty) {
             self.parts.board.clear(Code::ListenerDown, mended.as_str());
         }
         self.faulty = faulty;
         faults
-    }
-
-    /// Feeds whose kind of source changes: what they hold, another kind may need.
-    async fn release_other_kinds(&mut self) {
-        let kind = |feed: &FeedSettings| std::mem::discriminant(&feed.source);
-        let other: Vec<FeedId> = self
-            .wanted
-            .iter()
-            .filter_map(|feed| {
-                let running = self.running.get(&feed.id)?;
-                (kind(&running.settings) != kind(feed)).then(|| feed.id.clone())
-            })
-            .collect();
-        for id in other {
-            self.touch(&id);
-            if let Some(source) = self.running.remove(&id) {
-                drop(Self::release(source).await.1); // its connections leave by themselves
-            }
-        }
     }
 
     /// A feed is about to be started or replaced.
@@ -391,13 +377,16 @@ impl Sources {
         evidence
     }
 
-    /// Starts a directory feed, behind the one that runs (its thread ends at a durable place, and the new one begins only then).
-    fn replace_directory(&mut self, feed: FeedSettings) {
+    /// Starts a directory feed, behind the one that runs (its thread ends at a durable place, and the new one begins only then). Returns what it
+    /// replaces, told to stop.
+    fn replace_directory(&mut self, feed: FeedSettings) -> Option<Source> {
         self.touch(&feed.id);
-        if let Some(old) = self.running.remove(&feed.id) {
-            old.stop.send_replace(true); // nobody waits for it but the new one's thread
+        let old = self.running.remove(&feed.id);
+        if let Some(old) = &old {
+            old.stop.send_replace(true);
         }
         self.start_directory(feed);
+        old
     }
 }
 

@@ -27,6 +27,8 @@ pub const HTTP_LINGER: Duration = Duration::from_secs(2);
 pub const HTTP_LINGER_BYTES: u64 = 64 * MIB;
 /// Of `SOURCE_STOP_DEADLINE`, what closing the port may take when its requests are answered.
 pub const HTTP_STOP_RESERVE: Duration = Duration::from_secs(2);
+/// An HTTP feed that is to let go of its port does so within this: it answers what it has under way, at most `SOURCE_STOP_DEADLINE`, and leaves.
+pub const HTTP_RELEASE: Duration = Duration::from_secs(12);
 /// Longest idempotency key, and longest media type in `accept`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 160;
 pub const MEDIA_TYPE_BYTES_MAX: usize = 100;

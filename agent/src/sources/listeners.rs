@@ -20,7 +20,7 @@ use super::running::{Running, Source};
 use super::{FeedFault, Sources};
 use crate::config::collide;
 use crate::config::settings::{FeedSettings, SourceSettings};
-use crate::limits::LISTENER_RELEASE;
+use crate::limits::{HTTP_RELEASE, LISTENER_RELEASE};
 use crate::record::FeedId;
 use crate::source::mllp::{BindError, MllpListener};
 use crate::source::port::Port;
@@ -41,7 +41,7 @@ pub(super) fn address(feed: &FeedSettings) -> Option<SocketAddr> {
     }
 }
 
-fn key_of(error: &BindError) -> &'static str {
+pub(super) fn key_of(error: &BindError) -> &'static str {
     match error {
         BindError::Port { .. } => "feed.mllp.listen",
         BindError::Tls { .. } | BindError::Tokens { .. } => "feed.mllp.tls",
@@ -63,24 +63,15 @@ impl Sources {
             let reason = format!("feed `{holder}` still listens there, because it could not be changed either");
             faults.push(self.fault(one.feed.id, "feed.mllp.listen", reason));
         }
-        let mut old = Vec::new();
         for one in &ready {
             self.touch(&one.feed.id);
-            if let Some(source) = self.running.remove(&one.feed.id) {
-                old.push(Self::release(source).await.0);
-            }
         }
-        // A feed that is gone may still hold a port that one of these needs.
-        let held = |listen: &SocketAddr, sources: &Self| sources.running.values().any(|source| address(&source.settings) == Some(*listen));
-        let unused: Vec<SocketAddr> = self.ports.keys().filter(|listen| !held(listen, self)).copied().collect();
-        for listen in unused {
-            self.ports.remove(&listen);
-        }
+        let old = self.let_go(&ready.iter().map(|one| one.feed.id.clone()).collect::<Vec<_>>()).await;
         for Ready { feed, listen, made } in ready {
             if let Some((port, listener)) = made {
                 self.start_listener(feed, port, listener);
             } else {
-                let before = old.iter().find(|before| before.id == feed.id).cloned();
+                let before = old.iter().map(|(before, _)| before).find(|before| before.id == feed.id).cloned();
                 faults.extend(self.open_late(feed, listen, before));
             }
         }
@@ -130,7 +121,7 @@ impl Sources {
         stop.send_replace(true);
         let is_free = match kind {
             Running::Mllp { accepted_no_more } => timeout(LISTENER_RELEASE, accepted_no_more).await.is_ok(),
-            Running::Http => timeout(LISTENER_RELEASE, &mut ended).await.is_ok(),
+            Running::Http => timeout(HTTP_RELEASE, &mut ended).await.is_ok(),
             Running::Directory => true,
         };
         if !is_free {
@@ -149,17 +140,12 @@ impl Sources {
             Err(error) => error,
         };
         if let Some(before) = before {
-            let opened = address(&before).map(|listen| self.open(&before, listen));
-            match opened {
-                Some(Ok((port, listener))) => self.start_listener(before, port, listener),
-                Some(Err(error)) => tracing::error!(feed = %before.id, "its former port cannot be opened either: {}", error.in_full()),
-                None => self.start_directory(before),
-            }
+            self.put_back(&before);
         }
         Some(self.told(&feed, &error))
     }
 
-    fn open(&self, feed: &FeedSettings, listen: SocketAddr) -> Result<(Arc<Port>, MllpListener), BindError> {
+    pub(super) fn open(&self, feed: &FeedSettings, listen: SocketAddr) -> Result<(Arc<Port>, MllpListener), BindError> {
         let port = Port::open(&feed.id, listen)?;
         let SourceSettings::Mllp(settings) = &feed.source else { unreachable!("only listeners have an address") };
         let listener = self.listening(feed.id.clone(), settings.clone()).on(&port)?;

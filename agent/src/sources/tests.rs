@@ -9,21 +9,22 @@ use crate::config;
 use crate::spool::{self, Spool};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Rig {
-    directory: tempfile::TempDir,
-    sources: Sources,
-    board: Arc<Board>,
+pub(super) struct Rig {
+    pub(super) directory: tempfile::TempDir,
+    pub(super) sources: Sources,
+    pub(super) board: Arc<Board>,
     spool: Spool,
     stop: (watch::Sender<bool>, watch::Receiver<bool>),
 }
 
-fn port() -> u16 {
+pub(super) fn port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// `id=host:port` with an optional further line of `[feed.mllp]` behind a blank; `id=/directory` for a directory feed.
+/// `id=host:port` with an optional further line of `[feed.mllp]` behind a blank; `id=/directory` for a directory feed; `id=http:port` with an optional
+/// further line of `[feed.http]` behind a blank.
 fn feeds(written: &[&str]) -> Feeds {
     let mut text = "[gateway]\nsite=\"s\"\nid=\"g\"\ntimezone=\"UTC\"\n[spool]\npath=\"/nowhere\"\n[uplink]\nendpoints=[\"mqtt://h:1\"]\n\
                     allow_plaintext=true\n"
@@ -32,7 +33,12 @@ fn feeds(written: &[&str]) -> Feeds {
         let (id, rest) = feed.split_once('=').unwrap();
         text.extend(Some(format!("[[feed]]\nid=\"{id}\"\nstage=\"live\"\nforward=\"raw\"\nphi=\"allowed\"\n")));
         if rest.starts_with('/') {
-            text.extend(Some(format!("[feed.directory]\npath=\"{rest}\"\nsplit=\"lines\"\nscan=\"1s\"\nrequire_mount=false\n")));
+            text.extend(Some(format!(
+                "[feed.directory]\npath=\"{rest}\"\nsplit=\"lines\"\nscan=\"1s\"\nsettle=\"1s\"\nrequire_mount=false\n"
+            )));
+        } else if let Some(rest) = rest.strip_prefix("http:") {
+            let (port, more) = rest.split_once(' ').unwrap_or((rest, ""));
+            text.extend(Some(format!("[feed.http]\nlisten=\"127.0.0.1:{port}\"\n{more}\n")));
         } else {
             let (listen, more) = rest.split_once(' ').unwrap_or((rest, ""));
             text.extend(Some(format!("[feed.mllp]\nlisten=\"{listen}\"\n{more}\n")));
@@ -42,7 +48,7 @@ fn feeds(written: &[&str]) -> Feeds {
 }
 
 impl Rig {
-    async fn new(written: &[&str]) -> Self {
+    pub(super) async fn new(written: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let board = Board::new([]);
         let first = feeds(written);
@@ -70,27 +76,27 @@ impl Rig {
         rig
     }
 
-    async fn apply(&mut self, written: &[&str]) -> Vec<FeedFault> {
+    pub(super) async fn apply(&mut self, written: &[&str]) -> Vec<FeedFault> {
         self.sources.apply(feeds(written), &self.stop.1).await.unwrap()
     }
 
-    fn conditions(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn conditions(&self) -> Vec<(&'static str, String)> {
         self.board.conditions().into_iter().filter(|c| c.code == "listener_down").map(|c| (c.code, c.subject)).collect()
     }
 
-    fn head(&self, feed: &str) -> u64 {
+    pub(super) fn head(&self, feed: &str) -> u64 {
         self.spool.reader.head(&FeedId::new(feed).unwrap()).seq
     }
 }
 
-fn connect(port: u16) -> TcpStream {
+pub(super) fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// Sends a message and takes its answer, off the runtime.
-async fn exchange(mut stream: TcpStream, id: &str) -> TcpStream {
+pub(super) async fn exchange(mut stream: TcpStream, id: &str) -> TcpStream {
     let id = id.to_owned();
     tokio::task::spawn_blocking(move || {
         write!(stream, "\x0BMSH|^~\\&|A|B|C|D|||ADT^A01|{id}|P|2.3\r\x1C\r").unwrap();

@@ -335,6 +335,18 @@ async fn told(stop: &mut watch::Receiver<Option<Instant>>) {
 
 #[cfg(test)]
 impl HttpPorts {
+    /// Every port's task ends, as by a defect.
+    pub(crate) fn end_all(&self) {
+        for port in self.open().values() {
+            port.stop.send_replace(Some(Instant::now()));
+        }
+    }
+
+    /// Requests of a feed that are under way.
+    pub(crate) fn requests(&self, name: &str) -> usize {
+        self.feed(name).map_or(0, |feed| feed.under_way.borrow().requests)
+    }
+
     /// A feed that has joined any port.
     pub(super) fn feed(&self, name: &str) -> Option<Arc<Shared>> {
         self.open().values().find_map(|port| port.feed(name))
