@@ -7,18 +7,20 @@ use super::drive;
 use super::facts::{Facts, Memory, Offer, Verdict};
 use super::machine::{Action, Input, Machine, Standpoint};
 use super::shell::Shell;
-use super::start::{facts, now};
+use super::start::{Ground, facts, now};
 use crate::clock;
 use crate::config::document::{self, Document};
 use crate::config::refusal::Refusal;
 use crate::config::settings::EndpointOrigin;
 use crate::config::{Files, diff};
 
-/// Whether a refusal is remembered: not what says nothing about the document, and what may be otherwise another time is judged again.
-fn memory(refusal: &Refusal) -> Memory {
+/// Whether a refusal is remembered: not what says nothing about the document, and what may be otherwise another time is judged again. A document
+/// that is good but for the files it names may be good when they are there.
+pub(super) fn memory(ground: &Ground, document: &Document, refusal: &Refusal) -> Memory {
     match refusal {
         Refusal::OtherGateway { .. } | Refusal::OldRevision { .. } => Memory::Forget,
         Refusal::NotYet { .. } | Refusal::AgentTooOld { .. } => Memory::Again,
+        Refusal::Invalid(_) if ground.effective(document, Files::NotChecked).is_ok() => Memory::Again,
         _ => Memory::Final,
     }
 }
@@ -80,7 +82,8 @@ impl Shell {
         match judged {
             Ok(wanted) => self.offer_of(facts(document), Verdict::Good, Some(&wanted.settings)),
             Err(refusal) => {
-                let verdict = Verdict::Refused { code: refusal.code().to_owned(), why: refusal.to_string(), memory: memory(&refusal) };
+                let memory = memory(&self.ground, document, &refusal);
+                let verdict = Verdict::Refused { code: refusal.code().to_owned(), why: refusal.to_string(), memory };
                 self.offer_of(facts(document), verdict, None)
             }
         }

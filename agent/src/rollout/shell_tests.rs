@@ -335,6 +335,30 @@ async fn a_document_after_a_reload_is_merged_with_the_local_file_of_the_start() 
     assert_eq!(wanted.settings.uplink.endpoints[0].port, 1, "as at the start");
 }
 
+/// What is missing on the gateway may be there another time: the same document is judged again when it comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_names_a_missing_file_is_judged_again() {
+    let mut rig = Rig::new().await;
+    let made = rcgen::generate_simple_self_signed(["siteward.test".to_owned()]).unwrap();
+    let (cert, key) = (rig.directory.path().join("cert.pem"), rig.directory.path().join("key.pem"));
+    let tls = format!("{}[feed.mllp.tls]\ncert = \"{}\"\nkey = \"{}\"\n", rig.own_feed(), cert.display(), key.display());
+    let envelope = signed(1, 1, &tls);
+    rig.take_in(&envelope).await;
+    let tried = |rig: &Rig| rig.shell.machine.tried().map(|tried| (tried.state, tried.code.clone()));
+    assert_eq!(tried(&rig), Some(("refused", "invalid".to_owned())));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    rig.take_in(&envelope).await;
+    assert_eq!(rig.shell.machine.run_state(), RunState::Trial, "{:?}", tried(&rig));
+    // What is wrong in the document itself stays wrong.
+    rig.go_back().await;
+    let wrong = rig.own_feed().replace("raw", "cooked");
+    let document = document::open(&signed(2, 1, &wrong), &rig.shell.ground.anchors).unwrap();
+    let refusal = rig.shell.ground.effective(&document, Files::Checked).unwrap_err();
+    assert_eq!(super::super::intake::memory(&rig.shell.ground, &document, &refusal), super::super::facts::Memory::Final);
+}
+
 /// A disk on which documents cannot be read for some time.
 #[derive(Debug)]
 struct Flaky(AtomicU32);
