@@ -40,7 +40,7 @@ use crate::config::settings::{Endpoint, RenewSettings};
 use crate::config::show;
 use crate::forward::mail::{Inbound, Letter, Mail};
 use crate::limits::ROLLOUT_TICK;
-use crate::record::DocumentDigest;
+use crate::record::{DocumentDigest, FeedId};
 use crate::reload::Reload;
 use crate::sources::SourcesHandle;
 use crate::spool::Monitor;
@@ -82,6 +82,8 @@ pub struct Shell {
     local: report::Local,
     /// What is to run and does not yet.
     pub(super) owed: Option<Owed>,
+    /// Feeds that drain, as last reported.
+    retired_told: Vec<FeedId>,
     /// Whoever asked for the rollback that is under way.
     waiting: Option<Asked>,
     todo: Vec<Action>,
@@ -109,6 +111,7 @@ impl Shell {
             quarantine: QuarantineWatch::default(),
             proof: Proof::default(),
             owed: None,
+            retired_told: Vec::new(),
             waiting: None,
             todo: actions,
             machine,
@@ -200,7 +203,16 @@ impl Shell {
             }
             self.evidence(uplink).await;
         }
+        if self.retired() != self.retired_told {
+            self.report(); // one has sent its last record, or come back
+        }
         self.quarantine.look(now(self.start).mono_ms, &self.running.settings.feeds, &self.board);
+    }
+
+    /// Feeds that are not configured any more and still drain.
+    fn retired(&self) -> Vec<FeedId> {
+        let retired = self.monitor.view().feeds.into_iter().filter(|feed| feed.retired && feed.settled_seq < feed.last_seq);
+        retired.map(|feed| feed.id).collect()
     }
 
     fn has_to_prove(&self) -> bool {
@@ -344,11 +356,11 @@ impl Shell {
         self.tell_renewal();
         let at = now(self.start);
         self.quarantine.follow(&self.machine, at.mono_ms, &self.running.settings.feeds, &self.board);
-        let retired = self.monitor.view().feeds.into_iter().filter(|feed| feed.retired && feed.settled_seq < feed.last_seq);
+        let retired = self.retired();
         let around = Surroundings {
             gateway: self.ground.identity.gateway.clone(),
             effective_digest: Some(DocumentDigest::of(text.as_bytes())),
-            retired_feeds: retired.map(|feed| feed.id).collect(),
+            retired_feeds: retired.clone(),
             overrides: self.local.overrides.borrow_and_update().clone(),
             secret_key: self.local.secret_key.clone(),
             commands: report::Commands::of(&self.orders.desk, self.machine.ledger().highest_command),
@@ -357,7 +369,10 @@ impl Shell {
         let Some(reported) = report::reported(&self.machine, around) else { return };
         let payload = serde_json::to_vec(&reported).expect("plain values");
         match self.mail.post(Letter::Reported(payload.into())) {
-            Ok(answer) => self.proof.posted(answer),
+            Ok(answer) => {
+                self.proof.posted(answer);
+                self.retired_told = retired;
+            }
             Err(error) => {
                 self.proof.not_posted();
                 tracing::warn!("the state of the configuration could not be handed to the uplink: {error}");

@@ -79,6 +79,7 @@ struct Rig {
     office: PostOffice,
     handle: Handle,
     board: Arc<Board>,
+    spool: (spool::Appender, spool::Reader),
     _rest: (spool::Closer, spool::Lock, watch::Sender<bool>),
 }
 
@@ -97,11 +98,11 @@ impl Rig {
             feeds: feeds.iter().map(|feed| (feed.id.clone(), feed.lane)).collect(),
         };
         let opened = Arc::clone(&board);
-        let Spool { appender, closer, monitor, kept, resends, lock, .. } =
+        let Spool { appender, reader, closer, monitor, kept, resends, lock, .. } =
             tokio::task::spawn_blocking(move || spool::open(options, &opened).unwrap()).await.unwrap();
         let parts = Parts {
             gateway: crate::record::Name::new("gw1").unwrap(),
-            appender,
+            appender: appender.clone(),
             board: Arc::clone(&board),
             message_bytes_max: crate::limits::MIB,
             told: watch::channel(Arc::from([])).0,
@@ -121,7 +122,7 @@ impl Rig {
         let local = report::Local { overrides: watch::channel(Vec::new()).1, secret_key: None };
         let means = Means { sources: source_handle, mail, board: Arc::clone(&board), monitor, asked, hangup, orders, renew, local };
         let shell = Shell::new(started, means, Instant::now());
-        Self { directory, own, shell, office, handle, board, _rest: (closer, lock, stop) }
+        Self { directory, own, shell, office, handle, board, spool: (appender, reader), _rest: (closer, lock, stop) }
     }
 
     fn own_feed(&self) -> String {
@@ -163,6 +164,16 @@ impl Rig {
             Errand::Post(id, Letter::Reported(_)) => Some(id),
             _ => None,
         })
+    }
+
+    /// The feeds that drain, as reported last since.
+    async fn retired_reported(&mut self) -> Option<Vec<String>> {
+        let reported = self.errands().await.into_iter().rev().find_map(|errand| match errand {
+            Errand::Post(_, Letter::Reported(payload)) => Some(payload),
+            _ => None,
+        });
+        let reported: serde_json::Value = serde_json::from_slice(&reported?).unwrap();
+        Some(reported["retired_feeds"].as_array().unwrap().iter().map(|feed| feed.as_str().unwrap().to_owned()).collect())
     }
 
     /// The forwarder takes no more.
@@ -333,6 +344,38 @@ async fn a_document_after_a_reload_is_merged_with_the_local_file_of_the_start() 
     let document = document::open(&signed(1, 1, &rig.own_feed()), &rig.shell.ground.anchors).unwrap();
     let wanted = rig.shell.ground.effective(&document, Files::NotChecked).unwrap();
     assert_eq!(wanted.settings.uplink.endpoints[0].port, 1, "as at the start");
+}
+
+/// The retained state names the feeds that drain for as long as they do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retired_feed_is_reported_until_it_has_drained() {
+    let mut rig = Rig::new().await;
+    let gone = crate::record::FeedId::new("gone").unwrap();
+    rig.commit(&signed(1, 1, &format!("{}{}", rig.own_feed(), feed("gone", port())))).await;
+    rig.spool.0.append(message(&gone)).await.unwrap();
+    rig.commit(&signed(2, 1, &rig.own_feed())).await;
+    rig.shell.tick().await;
+    assert_eq!(rig.retired_reported().await, Some(vec!["gone".to_owned()]));
+    rig.shell.tick().await;
+    assert_eq!(rig.retired_reported().await, None, "nothing new");
+    let head = rig.spool.1.head(&gone);
+    tokio::task::block_in_place(|| rig.spool.1.settle(&gone, crate::contract::Mark { seq: head.seq, chain: head.chain }));
+    rig.shell.tick().await;
+    assert_eq!(rig.retired_reported().await, Some(vec![]));
+}
+
+fn message(feed: &crate::record::FeedId) -> crate::record::Message {
+    crate::record::Message {
+        feed: feed.clone(),
+        identity: None,
+        body: crate::record::Payload::new(Bytes::from_static(b"x")),
+        reply: crate::record::Payload::new(Bytes::new()),
+        origin: crate::record::Origin::Peer("127.0.0.1:1".into()),
+        received_at_ms: 1_793_491_200_000,
+        clock_suspect: false,
+        stage: crate::record::Stage::Live,
+        batch_mismatch: false,
+    }
 }
 
 /// What is missing on the gateway may be there another time: the same document is judged again when it comes again.
