@@ -29,7 +29,7 @@ use crate::spool::recent::Note;
 use crate::spool::{Item, QuarantineError, Reader};
 use crate::status::board::Board;
 use crate::status::condition::Code;
-use crate::uplink::{AckReason, NotTaken, Outgoing, Uplink, UplinkEvent, UplinkIdentity};
+use crate::uplink::{self, AckReason, NotTaken, Outgoing, Uplink, UplinkEvent, UplinkIdentity};
 
 #[derive(Debug)]
 pub(super) struct Shell {
@@ -82,7 +82,7 @@ impl Shell {
             will: publisher.will(),
             subscriptions: vec![publisher.topics().receipt()],
             optional: vec![publisher.topics().desired(), publisher.topics().command(), publisher.topics().certificate_issued()],
-            directory: settings.spool.path.join("run"),
+            directory: uplink::sockets(std::env::var_os("RUNTIME_DIRECTORY").as_deref(), &settings.spool.path),
         };
         let now = Instant::now();
         let mut shell = Self {

@@ -45,8 +45,9 @@ pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,6 +159,13 @@ pub struct UplinkIdentity {
     pub optional: Vec<String>,
     /// For the bridge's sockets; made 0700. Its path should be short (a socket's name has about 100 bytes).
     pub directory: PathBuf,
+}
+
+/// Where the uplink's sockets are: beside the spool only where the service gave us no place of its own (the first, of several), so that what is
+/// stored still leaves a box whose disk takes no more writes.
+pub fn sockets(given: Option<&OsStr>, spool: &Path) -> PathBuf {
+    let first = given.and_then(|given| std::env::split_paths(given).next()).filter(|first| first.is_absolute());
+    first.map_or_else(|| spool.join("run"), |first| first.join("uplink"))
 }
 
 /// Every time the uplink keeps; tests shorten them.

@@ -8,7 +8,7 @@ use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, Subscr
 use super::broker::Broker;
 use super::{Site, connected, timing};
 use crate::status::board::UplinkState;
-use crate::uplink::{AckReason, NotTaken, Timing, UplinkEvent};
+use crate::uplink::{AckReason, NotTaken, Timing, UplinkEvent, sockets};
 
 #[tokio::test]
 async fn a_connection_asks_for_what_the_design_says() {
@@ -148,4 +148,15 @@ async fn a_keep_alive_of_zero_from_the_broker_does_not_spin() {
         assert_eq!(site.acked().await.0, token);
     }
     assert!(client.line.pings <= 2, "{} pings", client.line.pings);
+}
+
+/// A disk that takes no more writes must not keep what it holds: a socket's name is not made on it where the service has a better place.
+#[test]
+fn sockets_are_in_the_runtime_directory_where_there_is_one() {
+    let at = |given: Option<&str>| sockets(given.map(std::ffi::OsStr::new), std::path::Path::new("/var/lib/siteward"));
+    assert_eq!(at(Some("/run/siteward")), std::path::Path::new("/run/siteward/uplink"));
+    assert_eq!(at(Some("/run/siteward:/run/other")), std::path::Path::new("/run/siteward/uplink"));
+    for none in [None, Some(""), Some("relative")] {
+        assert_eq!(at(none), std::path::Path::new("/var/lib/siteward/run"));
+    }
 }
