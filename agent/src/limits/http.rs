@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CONTROL_ID_BYTES_MAX, DEDUPE_IDS_PER_FEED, KIB, MIB, NAME_BYTES_MAX, RECORD_HEADER_BYTES_MAX};
+use super::{CONTROL_ID_BYTES_MAX, DEDUPE_IDS_PER_FEED, DEDUPE_IDS_TOTAL, FEEDS_MAX, KIB, MIB, NAME_BYTES_MAX, RECORD_HEADER_BYTES_MAX};
 
 /// Largest body of a request that holds many records; a slot for large messages is taken while it is read and stored.
 pub const HTTP_BODY_BYTES_MAX_DEFAULT: u64 = 16 * MIB;
@@ -41,11 +41,14 @@ pub const HTTP_TOKENS_MAX: usize = 256;
 pub const HTTP_TOKENS_INTERVAL: Duration = Duration::from_secs(2);
 /// More parts of one body than this that are no records: the body is refused as a whole.
 pub const HTTP_BAD_PARTS_MAX: u64 = 1000;
-/// Records of one body; all of them fit into the dedupe window.
+/// Records of one body; and of one under an idempotency key: all of them stay in the dedupe window, however many feeds share it and are busy.
 pub const HTTP_RECORDS_MAX: u64 = 50_000;
+pub const HTTP_KEYED_RECORDS_MAX: u64 = 1_800;
 
 const _: () = {
-    assert!(2 * HTTP_RECORDS_MAX <= DEDUPE_IDS_PER_FEED);
+    assert!(2 * HTTP_KEYED_RECORDS_MAX <= DEDUPE_IDS_PER_FEED && HTTP_KEYED_RECORDS_MAX <= HTTP_RECORDS_MAX);
+    // A feed gives ids away only when it has most of all, and keeps 7/8 of a limit that was 8/9 of them or more (`spool/window`).
+    assert!(HTTP_KEYED_RECORDS_MAX as usize * FEEDS_MAX * 9 / 7 <= DEDUPE_IDS_TOTAL);
     assert!(IDEMPOTENCY_KEY_BYTES_MAX + 8 <= CONTROL_ID_BYTES_MAX);
     assert!(CONTROL_ID_BYTES_MAX + NAME_BYTES_MAX + 4 * HTTP_PEER_CHARS_MAX + MEDIA_TYPE_BYTES_MAX + 512 < RECORD_HEADER_BYTES_MAX);
 };

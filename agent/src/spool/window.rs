@@ -176,6 +176,26 @@ mod tests {
         assert!((2800..=3000).all(|n| ["a", "b", "c"].iter().all(|f| window.find(&feed(f), &print(n, n)).message == Some(n))));
     }
 
+    /// I8: however many feeds are busy, each remembers what one idempotency key may stand for.
+    #[test]
+    fn every_feed_remembers_the_records_of_a_request() {
+        let mut window = Window::default();
+        let feeds: Vec<FeedId> = (0..limits::FEEDS_MAX).map(|n| feed(&format!("f{n}"))).collect();
+        let most = limits::HTTP_KEYED_RECORDS_MAX;
+        // By turns, and then each one by itself.
+        let turns = (1..=3000).flat_map(|n| feeds.iter().map(move |feed| (feed, n)));
+        let runs = feeds.iter().flat_map(|feed| (3001..=6000).map(move |n| (feed, n)));
+        for (feed, n) in turns.chain(runs) {
+            window.insert(feed, &print(n, n), n);
+            if n > 2 * most && n % 500 == 0 {
+                assert!((n - most + 1..=n).all(|n| window.find(feed, &print(n, n)).message == Some(n)), "{feed} {n}");
+            }
+        }
+        for feed in &feeds {
+            assert!((6001 - most..=6000).all(|n| window.find(feed, &print(n, n)).message == Some(n)), "{feed}");
+        }
+    }
+
     #[test]
     fn lost_records_are_forgotten() {
         let mut window = Window::default();

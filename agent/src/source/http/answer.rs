@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::media::Unsupported;
 use super::parts::Unusable;
-use crate::limits::{HTTP_RECORDS_MAX, HTTP_RETRY_BUSY, HTTP_RETRY_STOPPING, HTTP_RETRY_STORE};
+use crate::limits::{HTTP_KEYED_RECORDS_MAX, HTTP_RECORDS_MAX, HTTP_RETRY_BUSY, HTTP_RETRY_STOPPING, HTTP_RETRY_STORE};
 use crate::source::split::codes;
 
 /// What was stored.
@@ -61,7 +61,7 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn status(&self) -> u16 {
         match self {
-            Self::TooLarge { .. } | Self::Unusable(Unusable::TooManyRecords) => 413,
+            Self::TooLarge { .. } | Self::Unusable(Unusable::TooManyRecords | Unusable::TooManyForKey) => 413,
             Self::Key | Self::Lost | Self::Unusable(_) => 400,
             Self::NotAuthorized => 401,
             Self::NotYours | Self::PeerRefused => 403,
@@ -93,7 +93,9 @@ impl Refusal {
             Self::Method | Self::MediaType(_) | Self::Encoding => "not-supported",
             Self::Key => "value",
             Self::KeyReused { .. } => "duplicate",
-            Self::Unusable(Unusable::TooManyRecords | Unusable::TooManyBad) | Self::TooLarge { .. } => "too-costly",
+            Self::Unusable(Unusable::TooManyRecords | Unusable::TooManyForKey | Unusable::TooManyBad) | Self::TooLarge { .. } => {
+                "too-costly"
+            }
             Self::Unusable(_) => "structure",
             Self::Timeout | Self::Lost => "timeout",
             Self::Busy => "throttled",
@@ -145,6 +147,9 @@ fn unusable(unusable: Unusable) -> String {
         Unusable::Empty => "the body is empty".to_owned(),
         Unusable::OtherResource => "the resource is not of the type in the path; nothing was stored".to_owned(),
         Unusable::TooManyRecords => format!("the body holds more than {HTTP_RECORDS_MAX} records; nothing was stored, send less at once"),
+        Unusable::TooManyForKey => format!(
+            "the body holds more than {HTTP_KEYED_RECORDS_MAX} records, the most under one Idempotency-Key; nothing was stored, send less at once"
+        ),
         Unusable::TooManyBad => "too many parts of the body are unusable; nothing was stored".to_owned(),
         Unusable::Code(code) => format!("{}; nothing was stored ({code})", codes::meaning(code)),
     }

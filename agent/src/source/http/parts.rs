@@ -27,6 +27,8 @@ pub(super) enum Unusable {
     /// The resource is not of the type that the path names.
     OtherResource,
     TooManyRecords,
+    /// For one idempotency key.
+    TooManyForKey,
     TooManyBad,
 }
 

@@ -33,7 +33,7 @@ use super::port::Port;
 use super::store::{self, Posted};
 use super::{Shared, parts, tokens};
 use crate::clock;
-use crate::limits::SPLIT_BAD_BYTES_MAX;
+use crate::limits::{HTTP_KEYED_RECORDS_MAX, SPLIT_BAD_BYTES_MAX};
 use crate::record::{FeedId, Payload};
 use crate::source::mllp::registry::Registration;
 use crate::source::oddity::Oddity;
@@ -243,7 +243,12 @@ async fn whole(
     key: Option<&str>,
     body: &Bytes,
 ) -> Result<Stored, Refusal> {
-    if let Err(unusable) = parts::look(kind, body, target.resource, SplitLimits::new(feed.message_bytes_max)) {
+    let look = parts::look(kind, body, target.resource, SplitLimits::new(feed.message_bytes_max));
+    let usable = look.and_then(|look| match key {
+        Some(_) if look.records > HTTP_KEYED_RECORDS_MAX => Err(parts::Unusable::TooManyForKey),
+        _ => Ok(()),
+    });
+    if let Err(unusable) = usable {
         if !body.is_empty() {
             // A copy, so that the queue does not keep the whole body alive.
             let head = Payload::new(Bytes::copy_from_slice(&body[..body.len().min(SPLIT_BAD_BYTES_MAX)]));
@@ -296,7 +301,9 @@ fn oddity(refusal: &Refusal) -> Option<Oddity> {
         Refusal::NotAuthorized | Refusal::NotYours => Some(Oddity::TokenRefused),
         Refusal::PeerRefused => Some(Oddity::PeerRefused),
         Refusal::MediaType(_) | Refusal::Encoding => Some(Oddity::MediaTypeRefused),
-        Refusal::Unusable(parts::Unusable::TooManyRecords) | Refusal::TooLarge { .. } => Some(Oddity::BodyOverLimit),
+        Refusal::Unusable(parts::Unusable::TooManyRecords | parts::Unusable::TooManyForKey) | Refusal::TooLarge { .. } => {
+            Some(Oddity::BodyOverLimit)
+        }
         Refusal::Unusable(_) | Refusal::Key | Refusal::Method => Some(Oddity::BodyUnusable),
         Refusal::KeyReused { .. } => Some(Oddity::KeyReused),
         Refusal::Timeout => Some(Oddity::BodyTimeout),

@@ -33,13 +33,12 @@ impl Posted<'_> {
     /// Which request it is: the same again under its key; without one, a new one every time.
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new().chain_update(self.client).chain_update([0]);
-        match self.key {
-            Some(key) => hash.update(key),
-            None => {
-                let mut salt = [0; 32];
-                getrandom::fill(&mut salt).expect("the kernel gives random numbers once it has started");
-                hash.update(salt);
-            }
+        if let Some(key) = self.key {
+            hash.update(key);
+        } else {
+            let mut salt = [0; 32];
+            getrandom::fill(&mut salt).expect("the kernel gives random numbers once it has started");
+            hash.update(salt);
         }
         hash.chain_update([0]).chain_update(self.media_type.essence()).chain_update([0]).chain_update(self.body).finalize().into()
     }

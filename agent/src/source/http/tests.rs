@@ -229,6 +229,23 @@ async fn another_request_under_a_key_leaves_nothing() {
     assert_eq!(bodies, [b"1", b"1", b"2", b"3"]);
 }
 
+/// I8: under a key nothing is taken of which the beginning could be forgotten before the end is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_stands_for_no_more_records_than_are_remembered() {
+    let mut bench = Bench::new();
+    let running = bench.start("a", settings());
+    let keyed = |key: &str| format!("{NDJSON}Idempotency-Key: {key}\r\n");
+    let most = crate::limits::HTTP_KEYED_RECORDS_MAX as usize;
+    let (status, text) = send(running.addr, &post("/feeds/a", &keyed("k"), &"1\n".repeat(most + 1))).await;
+    assert!(status == 413 && text.contains("under one Idempotency-Key"), "{status} {text}");
+    for _ in 0..2 {
+        assert_eq!(send(running.addr, &post("/feeds/a", &keyed("l"), &"1\n".repeat(most))).await.0, 202);
+    }
+    assert_eq!(send(running.addr, &post("/feeds/a", NDJSON, &"1\n".repeat(most + 1))).await.0, 202);
+    running.stop().await;
+    assert_eq!(bench.records("a").len(), 2 * most + 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_those_who_prove_who_they_are_learn_which_feeds_there_are() {
     let bench = Bench::new();
