@@ -12,7 +12,7 @@ use super::running::{Running, Source};
 use super::together::excludes;
 use super::{FeedFault, Sources};
 use crate::config::settings::{FeedSettings, HttpSettings, SourceSettings};
-use crate::source::http::tokens::TokensFile;
+use crate::source::http::tokens::{Lines, TokensFile};
 use crate::source::http::{self, HttpFeed};
 use crate::source::port::BindError;
 use crate::source::tls::Tls;
@@ -55,12 +55,12 @@ impl Sources {
     /// Nothing but its port can keep it from running.
     pub(super) fn can_be_read(&self, feed: &FeedSettings) -> bool {
         let (tls, tokens) = match &feed.source {
-            SourceSettings::Http(settings) => (settings.tls.as_ref(), settings.tokens_file.as_deref()),
+            SourceSettings::Http(settings) => (settings.tls.as_ref(), Lines::of(settings)),
             SourceSettings::Mllp(settings) => (settings.tls.as_ref(), None),
             SourceSettings::Directory(_) => (None, None),
         };
         tls.is_none_or(|tls| Tls::open(tls.clone(), feed.id.clone(), Arc::clone(&self.parts.board)).is_ok())
-            && tokens.is_none_or(|file| TokensFile::open(file).is_ok())
+            && tokens.is_none_or(|lines| TokensFile::open(lines).is_ok())
     }
 
     pub(super) fn join(&self, feed: &FeedSettings, settings: &HttpSettings) -> Result<HttpFeed, BindError> {
