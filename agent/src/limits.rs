@@ -288,6 +288,8 @@ pub const HUB_RUNS_MAX: usize = 1024;
 /// Incarnations of one feed in the account; of those that are complete and continued, the newest are kept.
 pub const HUB_INCARNATIONS_MAX: usize = 128;
 pub const HUB_CLOSED_INCARNATIONS_MAX: usize = 16;
+/// Names of older ones, each with its end, kept per feed; more than a gateway tells of at a connection (`LINEAGE_MAX`).
+pub const HUB_CLOSED_NAMES_MAX: usize = 256;
 /// Ranges named in one receipt, lowest first.
 pub const HUB_MISSING_RANGES_MAX: usize = 256;
 /// Different records under one seq of a feed (forks, conflicts) that the chain index can hold.
@@ -327,6 +329,7 @@ const _: () = {
     assert!(HUB_LINE_BYTES_MAX > HUB_PACKET_BYTES_MAX as u64 / 3 * 4 + MIB);
     assert!(HUB_BATCH_MAX <= HUB_RECEIVE_MAX as usize);
     assert!(HUB_INCARNATIONS_MAX > LINEAGE_MAX + HUB_CLOSED_INCARNATIONS_MAX);
+    assert!(HUB_CLOSED_NAMES_MAX > 2 * LINEAGE_MAX);
     assert!(HUB_ITEMS_MAX.is_multiple_of(64));
 };
 

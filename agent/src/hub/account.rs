@@ -15,13 +15,16 @@
 //! 4. Forks (I8): any incarnation with records that is not on the line of a later one, and records of a predecessor beyond the point a
 //!    successor follows. Each pair is reported once, with exact ranges; nothing is discarded, identities differ by incarnation. An incarnation
 //!    without records is superseded silently.
-//! 5. Bounds: complete and continued incarnations are forgotten but for the newest; duplicates of theirs are still recognised by the index.
+//! 5. Bounds: complete and continued incarnations are closed but for the newest: only their name and their end are kept. A gateway tells its whole
+//!    lineage at every connection, and an acknowledgement that got lost brings old records again; up to its end that says nothing new of a closed one.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use super::stretch::Stretch;
 use crate::contract::Mark;
-use crate::limits::{HUB_CLOSED_INCARNATIONS_MAX, HUB_INCARNATIONS_MAX, HUB_MISSING_RANGES_MAX};
+use crate::limits::{HUB_CLOSED_INCARNATIONS_MAX, HUB_CLOSED_NAMES_MAX, HUB_INCARNATIONS_MAX, HUB_MISSING_RANGES_MAX};
 use crate::record::{Chain, Digest, Incarnation, Link, Position};
 
 /// Something somebody should know about a feed.
@@ -69,6 +72,9 @@ pub struct Account {
     confirmed: Option<Position>,
     /// In the order they were met.
     stretches: Vec<Stretch>,
+    /// Complete, continued, and not among the stretches any more: with their last seq, the oldest first.
+    #[serde(default)]
+    closed: VecDeque<(Incarnation, u64)>,
 }
 
 /// What a receipt says.
@@ -96,7 +102,7 @@ impl Account {
     /// Whether everything of an incarnation through `seq` is accounted for.
     pub fn is_through(&self, incarnation: Incarnation, seq: u64) -> bool {
         let through = self.find(incarnation).and_then(|at| self.stretches[at].progress.through());
-        through.is_some_and(|mark| mark.seq >= seq)
+        self.is_closed(incarnation, seq) || through.is_some_and(|mark| mark.seq >= seq)
     }
 
     /// First contact: nothing through `settled` can come again. Whose seq that is, the caller knows at best from the checkpoint.
@@ -109,6 +115,9 @@ impl Account {
 
     /// A record is here (or is kept back at the gateway, and its digest and chain are).
     pub fn record(&mut self, incarnation: Incarnation, seq: u64, digest: &Digest, chain: Chain) -> Vec<Report> {
+        if self.is_closed(incarnation, seq) {
+            return Vec::new();
+        }
         let at = self.at(incarnation);
         let stretch = &mut self.stretches[at];
         let begins = stretch.received(seq, seq);
@@ -118,6 +127,9 @@ impl Account {
 
     /// `first..=last` will never come.
     pub fn gap(&mut self, incarnation: Incarnation, first: u64, last: u64, chain: Chain) -> Vec<Report> {
+        if self.is_closed(incarnation, last) {
+            return Vec::new();
+        }
         let at = self.at(incarnation);
         let stretch = &mut self.stretches[at];
         let begins = stretch.received(first, last);
@@ -127,11 +139,14 @@ impl Account {
 
     /// Whether the link of an incarnation is known: [`Account::open`] learns nothing new from it.
     pub fn is_told(&self, incarnation: Incarnation) -> bool {
-        self.find(incarnation).is_some_and(|at| self.stretches[at].told.is_some())
+        self.is_closed(incarnation, 0) || self.find(incarnation).is_some_and(|at| self.stretches[at].told.is_some())
     }
 
     /// An open checkpoint. `followed`: what the index knows of the point it follows.
     pub fn open(&mut self, link: Link, settled: Mark, followed: Followed) -> Vec<Report> {
+        if self.is_closed(link.incarnation, 0) {
+            return Vec::new();
+        }
         let at = self.at(link.incarnation);
         self.stretches[at].settled = Some(settled);
         if let Some(told) = self.stretches[at].told {
@@ -160,6 +175,9 @@ impl Account {
 
     /// A checkpoint with a durable head.
     pub fn head(&mut self, head: Head) -> Vec<Report> {
+        if self.is_closed(head.incarnation, head.mark.seq) {
+            return Vec::new();
+        }
         let at = self.at(head.incarnation);
         let mut reports = self.attach();
         let stretch = &mut self.stretches[at];
@@ -410,8 +428,15 @@ impl Account {
 
     /// Keeps the table bounded: what is complete and continued goes first, then what never had a record, then the oldest.
     fn forget(&mut self) {
-        let closed: Vec<usize> = (0..self.stretches.len()).filter(|&at| self.is_closed(at)).collect();
-        let mut drop: Vec<usize> = closed.iter().copied().take(closed.len().saturating_sub(HUB_CLOSED_INCARNATIONS_MAX)).collect();
+        let over: Vec<usize> = (0..self.stretches.len()).filter(|&at| self.is_over(at)).collect();
+        let mut drop: Vec<usize> = over.iter().copied().take(over.len().saturating_sub(HUB_CLOSED_INCARNATIONS_MAX)).collect();
+        for &at in &drop {
+            let stretch = &self.stretches[at];
+            let (name, last) = (stretch.incarnation, stretch.progress.through().map_or(0, |mark| mark.seq));
+            self.closed.retain(|(closed, _)| *closed != name);
+            self.closed.push_back((name, last));
+        }
+        self.closed.drain(..self.closed.len().saturating_sub(HUB_CLOSED_NAMES_MAX));
         let mut over = (self.stretches.len() - drop.len()).saturating_sub(HUB_INCARNATIONS_MAX);
         let newest = self.stretches.len().saturating_sub(1);
         for empty in [true, false] {
@@ -427,7 +452,12 @@ impl Account {
         }
     }
 
-    fn is_closed(&self, at: usize) -> bool {
+    /// Nothing new can be said of it up to `seq`.
+    fn is_closed(&self, incarnation: Incarnation, seq: u64) -> bool {
+        self.closed.iter().any(|(closed, last)| *closed == incarnation && seq <= *last) && self.find(incarnation).is_none()
+    }
+
+    fn is_over(&self, at: usize) -> bool {
         let stretch = &self.stretches[at];
         stretch.attached
             && stretch.progress.is_whole()

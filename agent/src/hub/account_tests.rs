@@ -241,3 +241,39 @@ fn old_incarnations_are_forgotten() {
     assert_eq!(feed.reports, []);
     const { assert!(HUB_CLOSED_INCARNATIONS_MAX < HUB_INCARNATIONS_MAX) };
 }
+
+/// I8: a gateway tells its whole lineage at every connection, and sends again what was not confirmed to it; what the account has closed and forgotten
+/// is neither a fork nor missing then, and a record beyond its end is still found out.
+#[test]
+fn what_was_closed_and_forgotten_is_no_fork_when_it_comes_again() {
+    let mut feed = Feed::new(GENESIS);
+    let mut lineage: Vec<Link> = Vec::new();
+    let mut ends = vec![position(0, GENESIS)];
+    for incarnation in 1..=60_u16 {
+        let end = *ends.last().unwrap();
+        lineage.push(Link { incarnation: name(incarnation), follows: Some(end).filter(|p| p.seq > 0) });
+        for link in &lineage {
+            feed.reports.extend(feed.account.open(*link, GENESIS, Followed::Same));
+        }
+        let from = Mark { seq: end.seq, chain: end.chain };
+        feed.records(incarnation, from, end.seq + 1, end.seq + 2);
+        ends.push(position(incarnation, after(from, incarnation, end.seq + 2)));
+        // What an acknowledgement that got lost brings again, of long ago.
+        if let Some(old) = incarnation.checked_sub(25).filter(|old| *old > 0) {
+            let before = ends[usize::from(old) - 1];
+            feed.records(old, Mark { seq: before.seq, chain: before.chain }, before.seq + 1, before.seq + 2);
+        }
+        let end = *ends.last().unwrap();
+        feed.head(incarnation, Mark { seq: end.seq, chain: end.chain }, GENESIS);
+        assert_eq!(feed.receipt(incarnation), (end.seq, name(incarnation), vec![]));
+        assert_eq!(feed.reports, [], "incarnation {incarnation}");
+    }
+    let (before, end) = (ends[4], ends[5]);
+    let from = after(Mark { seq: before.seq, chain: before.chain }, 5, end.seq);
+    feed.records(5, from, end.seq + 1, end.seq + 1);
+    for link in &lineage {
+        feed.reports.extend(feed.account.open(*link, GENESIS, Followed::Same));
+    }
+    let is_told = |report: &Report| matches!(report, Report::Fork { incarnation, other, .. } if [*incarnation, *other].contains(&name(5)));
+    assert!(!feed.reports.is_empty() && feed.reports.iter().all(is_told), "{:?}", feed.reports);
+}
