@@ -71,6 +71,8 @@ pub(super) struct Worker {
     pub finisher: Finisher,
     pub memory: Option<Memory>,
     aside: HashMap<PathBuf, Aside>,
+    /// Half captured, then not as they were any more, or not readable: the next scan tells whether they changed or their share was failing.
+    suspected: Vec<(PathBuf, Seen)>,
     files_done: u64,
     files_empty: u64,
 }
@@ -106,6 +108,7 @@ impl Worker {
             finisher,
             memory: None,
             aside: HashMap::new(),
+            suspected: Vec::new(),
             files_done: 0,
             files_empty: 0,
         }
@@ -132,6 +135,13 @@ impl Worker {
         self.rule.retain(|path| there.contains_key(path));
         self.aside.retain(|path, _| there.contains_key(path.as_path()));
         self.report.retain(|path| there.contains_key(path) || found.refused.iter().any(|refused| refused == path));
+        for (path, seen) in std::mem::take(&mut self.suspected) {
+            if there.get(path.as_path()).is_none_or(|file| file.stat.seen != seen) {
+                let text =
+                    "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
+                self.report.trouble(Code::FileChanged, &path, text);
+            }
+        }
         for path in &found.refused {
             if !self.report.has(Code::FileRefused, path) {
                 let text = "is a symbolic link or a special file, which are never followed; put the file itself into the directory";

@@ -20,7 +20,6 @@ use crate::source::files::{DoneRule, is_recoverable};
 use crate::spool::filelist::KnownFile;
 use crate::spool::{AppendError, QuarantineError};
 use crate::status::board::FilesView;
-use crate::status::condition::Code;
 
 impl Worker {
     /// Captures a batch: see `memory` for the order of things.
@@ -137,9 +136,7 @@ impl Worker {
         let Some(chosen) = at else { return Ok(()) };
         if matches!(broken, Broken::Changed) || matches!(broken, Broken::Io(error) if !is_recoverable(error)) {
             if is_begun {
-                let text =
-                    "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
-                self.report.trouble(Code::FileChanged, &chosen.candidate.path, text);
+                self.suspected.push((chosen.candidate.path.clone(), chosen.candidate.stat.seen));
             }
             return Ok(());
         }
