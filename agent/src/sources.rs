@@ -339,6 +339,7 @@ impl Sources {
         }
         self.close_unused_ports();
         let faults = self.change(changed, again).await;
+        self.close_idle_ports();
         let faulty: BTreeSet<FeedId> = faults.iter().map(|fault| fault.feed.clone()).collect();
         for mended in self.faulty.difference(&faulty) {
             self.parts.board.clear(Code::ListenerDown, mended.as_str());

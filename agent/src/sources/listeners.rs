@@ -146,10 +146,10 @@ impl Sources {
     }
 
     pub(super) fn open(&self, feed: &FeedSettings, listen: SocketAddr) -> Result<(Arc<Port>, MllpListener), BindError> {
-        let port = Port::open(&feed.id, listen)?;
+        let port = self.ports.get(&listen).map_or_else(|| Port::open(&feed.id, listen).map(Arc::new), |open| Ok(Arc::clone(open)))?;
         let SourceSettings::Mllp(settings) = &feed.source else { unreachable!("only listeners have an address") };
         let listener = self.listening(feed.id.clone(), settings.clone()).on(&port)?;
-        Ok((Arc::new(port), listener))
+        Ok((port, listener))
     }
 
     fn told(&self, feed: &FeedSettings, error: &BindError) -> FeedFault {

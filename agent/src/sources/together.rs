@@ -153,8 +153,17 @@ impl Sources {
         gone
     }
 
-    /// A feed that is gone may still hold a port that another one needs.
+    /// A feed that is gone may still hold a port that another one needs. One that is wanted at this very address takes it over as it is.
     pub(super) fn close_unused_ports(&mut self) {
+        let mut taken_over: Vec<SocketAddr> = Vec::new();
+        taken_over.extend(self.wanted.iter().filter(|feed| !self.is_paused(&feed.id)).filter_map(listeners::address));
+        let (ports, running) = (&mut self.ports, &self.running);
+        let is_held = |port: &SocketAddr| running.values().any(|source| listeners::address(&source.settings) == Some(*port));
+        ports.retain(|port, _| taken_over.contains(port) || is_held(port));
+    }
+
+    /// Nobody accepts from it: whoever connects is to see that.
+    pub(super) fn close_idle_ports(&mut self) {
         let (ports, running) = (&mut self.ports, &self.running);
         ports.retain(|port, _| running.values().any(|source| listeners::address(&source.settings) == Some(*port)));
     }
