@@ -193,7 +193,7 @@ impl Finisher {
     pub fn watch_moved(&mut self, share: &Share, pulse: &Pulse, report: &mut Report) {
         self.moved.retain(|(path, to, seen)| {
             let Ok(stat) = pulse.during("looking at a file", || share.stat(to)) else { return false };
-            if stat.seen == *seen {
+            if stat.seen.is_as_written(*seen) {
                 return true;
             }
             report.trouble(Code::FileChanged, path, changed_after(seen.size, stat.seen.size));
@@ -351,6 +351,34 @@ mod tests {
         finisher.owe(Path::new("a"), FileFingerprint([2; 32]), share.stat(Path::new("a")).unwrap().seen);
         finisher.run(&share, &pulse, &mut report);
         assert!(directory.path().join("done/a").exists() && !directory.path().join("a.ok").exists());
+    }
+
+    /// A moved file is watched for late writers; that a share numbers files anew is no writer.
+    #[test]
+    fn a_moved_file_that_is_written_to_is_told_and_one_with_another_inode_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (share, pulse) = (Share::open(directory.path()).unwrap(), Pulse::default());
+        let feed = crate::record::FeedId::new("f").unwrap();
+        let mut report = Report::new(crate::status::board::Board::new([feed.clone()]), feed, false);
+        let mut finisher = Finisher::new(&Completion::Settled);
+        let (path, moved) = (Path::new("a"), directory.path().join("done/a"));
+        std::fs::write(directory.path().join("a"), "first").unwrap();
+        let seen = share.stat(path).unwrap().seen;
+        finisher.owe(path, FileFingerprint([1; 32]), seen);
+        finisher.run(&share, &pulse, &mut report);
+
+        let modified = std::fs::metadata(&moved).unwrap().modified().unwrap();
+        let renumbered = directory.path().join("renumbered");
+        std::fs::write(&renumbered, "first").unwrap();
+        std::fs::File::options().write(true).open(&renumbered).unwrap().set_modified(modified).unwrap();
+        std::fs::rename(&renumbered, &moved).unwrap();
+        assert_ne!(share.stat(Path::new("done/a")).unwrap().seen.inode, seen.inode);
+        finisher.watch_moved(&share, &pulse, &mut report);
+        assert!(!report.has(Code::FileChanged, path));
+
+        std::fs::write(&moved, "first and more").unwrap();
+        finisher.watch_moved(&share, &pulse, &mut report);
+        assert!(report.has(Code::FileChanged, path));
     }
 
     #[test]

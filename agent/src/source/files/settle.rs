@@ -23,6 +23,14 @@ pub struct Seen {
     pub inode: u64,
 }
 
+impl Seen {
+    /// Whether nobody wrote to it in between, whatever its inode is called now: clients of shares may number files anew when they are renamed,
+    /// or when their server was away.
+    pub fn is_as_written(self, before: Self) -> bool {
+        (self.size, self.modified) == (before.size, before.modified)
+    }
+}
+
 /// What makes a file complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completion {

@@ -136,7 +136,7 @@ impl Worker {
         self.aside.retain(|path, _| there.contains_key(path.as_path()));
         self.report.retain(|path| there.contains_key(path) || found.refused.iter().any(|refused| refused == path));
         for (path, seen) in std::mem::take(&mut self.suspected) {
-            if there.get(path.as_path()).is_none_or(|file| file.stat.seen != seen) {
+            if there.get(path.as_path()).is_none_or(|file| !file.stat.seen.is_as_written(seen)) {
                 let text =
                     "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
                 self.report.trouble(Code::FileChanged, &path, text);
