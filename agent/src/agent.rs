@@ -107,7 +107,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
     let told = forwarder.feeds();
     let mut mail = forwarder.take_mail().expect("nobody else takes it");
     let (spool_monitor, rollout_monitor) = (monitor.clone(), monitor.clone());
-    let (rollout, asked) = rollout::Handle::new();
+    let (rollout, asked) = rollout::handle::open();
     let (renew, wanted) = watch::channel(None);
     let (keeper, renewal) = renewer(&settings, credentials, &mut mail, wanted, &board);
     let vault = Arc::new(Vault::new(&settings.spool, started.ground.credentials.as_deref()));
@@ -226,7 +226,7 @@ fn renewer(
     wanted: watch::Receiver<Option<RenewSettings>>,
     board: &Arc<Board>,
 ) -> (Keeper, renewal::Handle) {
-    let (handle, asked) = renewal::Handle::new();
+    let (handle, asked) = renewal::handle::open();
     let keeper = Keeper::new(renewal::keeper::Means {
         site: settings.gateway.site.clone(),
         gateway: settings.gateway.id.clone(),

@@ -1,6 +1,5 @@
-//! The way from the control socket to the keeper of the overrides: a bounded channel of requests, each with its own place for one answer.
+//! What the control socket can ask of the keeper of the overrides (see `status::inquiry`), and how they look to people and programs.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use super::{Change, Kind, Override};
 use crate::clock;
 use crate::limits::{OVERRIDE_ANSWER_TIMEOUT, OVERRIDE_REQUESTS_MAX};
 use crate::record::FeedId;
+use crate::status::inquiry;
 
 /// What can be asked of the keeper.
 #[derive(Clone, Debug)]
@@ -70,42 +70,15 @@ impl From<&Override> for View {
     }
 }
 
-/// A request with the place for its answer.
-#[derive(Debug)]
-pub struct Asked {
-    pub request: Request,
-    answer: SyncSender<Result<Response, String>>,
-}
+pub type Asked = inquiry::Asked<Request, Response>;
+pub type Handle = inquiry::Handle<Request, Response>;
 
-impl Asked {
-    pub fn answer(self, answer: Result<Response, String>) {
-        // Fails only where the asker has gone.
-        let _ = self.answer.try_send(answer);
-    }
-}
-
-/// The asking end; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    requests: mpsc::Sender<Asked>,
-}
-
-impl Handle {
-    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
-        let (requests, asked) = mpsc::channel(OVERRIDE_REQUESTS_MAX);
-        (Self { requests }, asked)
-    }
-
-    /// Asks and waits, at most [`OVERRIDE_ANSWER_TIMEOUT`]. Blocking.
-    pub fn ask(&self, request: Request) -> Result<Response, String> {
-        let (answer, answered): (_, Receiver<_>) = sync_channel(1);
-        self.requests.try_send(Asked { request, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => "the overrides are being worked on and others wait already; ask again".to_owned(),
-            mpsc::error::TrySendError::Closed(_) => "the agent is stopping; ask again when it runs".to_owned(),
-        })?;
-        match answered.recv_timeout(OVERRIDE_ANSWER_TIMEOUT) {
-            Ok(answer) => answer,
-            Err(_) => Err("no answer came in time; what became of it is in `siteward override list`".to_owned()),
-        }
-    }
+/// How the keeper is asked.
+pub fn open() -> (Handle, mpsc::Receiver<Asked>) {
+    Handle::new(inquiry::Terms {
+        waiting_max: OVERRIDE_REQUESTS_MAX,
+        patience: OVERRIDE_ANSWER_TIMEOUT,
+        busy: "the overrides are being worked on and others wait already; ask again",
+        late: "no answer came in time; what became of it is in `siteward override list`",
+    })
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::handle::{Asked, Handle, Request, Response, View};
+use super::handle::{self, Asked, Handle, Request, Response, View};
 use super::store::Store;
 use super::{Change, Kind, Override, Overrides, fits, in_the_way};
 use crate::clock;
@@ -63,7 +63,7 @@ pub struct Kept {
 impl Kept {
     pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> (Self, Handle) {
         let store = Store { disk, spool: spool.to_owned() };
-        let (handle, asked) = Handle::new();
+        let (handle, asked) = handle::open();
         (Self { overrides: block_in_place(|| store.read()), store, asked }, handle)
     }
 

@@ -1,6 +1,5 @@
-//! The way from the control socket to the keeper: a bounded channel of requests, each with its own place for one answer.
+//! What the control socket can ask of the keeper of the certificate (see `status::inquiry`), and how it stands.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::contract::{CertificateOutcome, RenewalState};
 use crate::limits::{RENEWAL_ASKED_MAX, ROLLOUT_ANSWER_TIMEOUT};
+use crate::status::inquiry;
 
 /// What can be asked of the keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,40 +44,15 @@ pub struct View {
     pub done: Option<String>,
 }
 
-/// A request with the place for its answer.
-#[derive(Debug)]
-pub struct Asked {
-    pub request: Request,
-    answer: SyncSender<Result<View, String>>,
-}
+pub type Asked = inquiry::Asked<Request, View>;
+pub type Handle = inquiry::Handle<Request, View>;
 
-impl Asked {
-    pub fn answer(self, answer: Result<View, String>) {
-        // Fails only where the asker has gone.
-        let _ = self.answer.try_send(answer);
-    }
-}
-
-/// The asking end; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    requests: mpsc::Sender<Asked>,
-}
-
-impl Handle {
-    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
-        let (requests, asked) = mpsc::channel(RENEWAL_ASKED_MAX);
-        (Self { requests }, asked)
-    }
-
-    /// Asks and waits for a bounded time. Blocking.
-    pub fn ask(&self, request: Request) -> Result<View, String> {
-        let (answer, answered) = sync_channel(1);
-        self.requests.try_send(Asked { request, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => "others ask about certificates already; ask again".to_owned(),
-            mpsc::error::TrySendError::Closed(_) => "the agent is stopping; ask again when it runs".to_owned(),
-        })?;
-        let late = |_| "no answer came in time; is the disk of the spool slow? Look at `siteward certs show`".to_owned();
-        answered.recv_timeout(ROLLOUT_ANSWER_TIMEOUT).map_err(late)?
-    }
+/// How the keeper is asked.
+pub fn open() -> (Handle, mpsc::Receiver<Asked>) {
+    Handle::new(inquiry::Terms {
+        waiting_max: RENEWAL_ASKED_MAX,
+        patience: ROLLOUT_ANSWER_TIMEOUT,
+        busy: "others ask about certificates already; ask again",
+        late: "no answer came in time; is the disk of the spool slow? Look at `siteward certs show`",
+    })
 }

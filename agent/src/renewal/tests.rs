@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::handle::{Handle, Request};
+use super::handle::{self, Handle, Request};
 use super::keeper::{Keeper, Means};
 use super::memory::Memory;
 use super::trial::{Trial, Verdict};
@@ -105,7 +105,7 @@ impl Bench {
         let credentials = credentials(spool.path());
         let (mut mail, office) = office(some_settings(), credentials.identities());
         let (renew, wanted) = watch::channel(None);
-        let (handle, asked): (Handle, mpsc::Receiver<_>) = Handle::new();
+        let (handle, asked) = handle::open();
         let board = Board::new([]);
         let (stop, stopped) = watch::channel(false);
         let means = Means {

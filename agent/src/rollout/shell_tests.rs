@@ -16,7 +16,7 @@ use crate::config::trust::{self, Anchor, Anchors};
 use crate::config::{self, Files, document};
 use crate::forward::mail::{Errand, PostOffice, mail};
 use crate::rollout::executor::Executor;
-use crate::rollout::handle::Handle;
+use crate::rollout::handle::{self, Handle};
 use crate::rollout::start;
 use crate::sources::paused::Pauses;
 use crate::sources::{Parts, Sources};
@@ -114,7 +114,7 @@ impl Rig {
         tokio::spawn(sources.run(stopped));
         let uplink = started.ground.local_settings.uplink.clone();
         let (mail, office) = mail(uplink, Identities::default());
-        let (handle, asked) = Handle::new();
+        let (handle, asked) = handle::open();
         let hangup = signal(SignalKind::hangup()).unwrap();
         let (renew, _) = watch::channel(None);
         let executor = Executor::bare(&mail, source_handle.clone(), &board, (monitor.clone(), kept, resends));

@@ -16,6 +16,7 @@ pub mod control;
 pub mod desk;
 pub mod diagnosis;
 pub mod gauge;
+pub mod inquiry;
 pub mod on_site;
 pub mod question;
 pub mod snapshot;
