@@ -1,0 +1,79 @@
+//! `siteward-hub`: the hub side, for central IT.
+
+mod certs;
+mod command;
+mod config;
+
+mod keys;
+mod reach;
+mod receive;
+mod secret;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Receives, verifies and accounts for what gateways send.
+#[derive(Debug, Parser)]
+#[command(name = "siteward-hub", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive events from a broker into a file of JSON lines; verify, deduplicate, confirm.
+    Receive(receive::Receive),
+    /// Make keys that sign documents.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Check, sign and publish configuration documents.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Sign commands for one gateway, send them, and wait for what became of them.
+    #[command(name = "command", subcommand)]
+    Order(command::Commands),
+    /// Fetch requests for certificates and send what was issued.
+    #[command(subcommand)]
+    Certs(certs::Certs),
+    /// Seal secrets for one gateway.
+    #[command(subcommand)]
+    Secret(secret::Secret),
+    /// Print the version.
+    Version,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("SITEWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    match cli.command {
+        Command::Receive(args) => receive::carry_out(args),
+        Command::Keys(command) => told(keys::carry_out(command)),
+        Command::Config(command) => config::carry_out(command),
+        Command::Order(command) => command::carry_out(command),
+        Command::Certs(command) => told(certs::carry_out(command)),
+        Command::Secret(command) => told(secret::carry_out(command)),
+        Command::Version => {
+            println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))
+}
+
+/// The end of a command: a failure goes to stderr.
+fn told(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("siteward-hub: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

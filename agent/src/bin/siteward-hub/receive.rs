@@ -1,0 +1,79 @@
+//! `siteward-hub receive`: takes what the gateways send, until a signal or until nothing comes any more.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use siteward::hub::receive::{self, Options};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::reach::Broker;
+
+#[derive(Debug, clap::Args)]
+pub struct Receive {
+    #[command(flatten)]
+    broker: Broker,
+    /// Where events go; the ledger and the index are kept beside it. It holds message content.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Name of our session at the broker; it must be the same at every start.
+    #[arg(long, value_name = "ID", default_value = "siteward-hub")]
+    client_id: String,
+    /// Stop when nothing arrived for so many seconds, and print how every feed stands.
+    #[arg(long, value_name = "SECONDS")]
+    once_idle: Option<u64>,
+}
+
+pub fn carry_out(args: Receive) -> ExitCode {
+    let endpoint = args.broker.endpoint.clone();
+    let tls = match args.broker.tls() {
+        Ok(tls) => tls,
+        Err(why) => {
+            eprintln!("siteward-hub: {why}");
+            return ExitCode::from(78);
+        }
+    };
+    let print = args.once_idle.is_some();
+    let once_idle = args.once_idle.map(Duration::from_secs);
+    let options = Options { endpoint, tls, out: args.out, client_id: args.client_id, once_idle };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("siteward-hub: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(until_signal(options)) {
+        Ok(summary) => {
+            for feed in &summary {
+                tracing::info!(feed = %feed.key, through = feed.through_seq, events = feed.tally.events, missing = ?feed.missing, "feed");
+                if print {
+                    println!("{}", serde_json::to_string(feed).expect("a summary is plain data"));
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("siteward-hub: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn until_signal(options: Options) -> Result<Vec<siteward::hub::desk::Summary>, String> {
+    let (stop, stopped) = watch::channel(false);
+    let caught = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
+    let waiting = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody left to tell means that it has ended already.
+        let _ = stop.send(true);
+    });
+    let received = receive::receive(options, None, stopped).await.map_err(|error| receive::explain(&error));
+    waiting.abort();
+    received
+}
