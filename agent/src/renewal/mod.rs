@@ -18,7 +18,7 @@
 //!    which the old certificate goes on (`uplink::credentials`, at most some short reconnects), and is not tried twice; the key stays, so that
 //!    the right one can still come.
 //! 3. **Proof** is a publish that the broker acknowledged over a connection with the candidate (`trial`). Time counts only while the broker is
-//!    reached with the certificate from before: an outage proves nothing against the candidate.
+//!    reached with the certificate from before: an outage proves nothing against the candidate, and uses up none of its time.
 //! 4. Everything is told: `certificate/request`, the conditions `certificate_pending` and `certificate_refused`, an audit letter.
 //!
 //! One task, [`keeper::Keeper`], owns it. Everything on disk goes through [`crate::uplink::credentials::Credentials`].

@@ -40,18 +40,23 @@ fn only_an_acknowledged_publish_over_the_candidate_proves_it() {
     assert_eq!(trial.judge(Some(&new), Some(&new), start), Verdict::Promote);
 }
 
-/// An outage says nothing against a certificate.
+/// An outage says nothing against a certificate, however long it is and wherever the rotation comes back first.
 #[test]
-fn time_counts_from_the_first_connection_with_the_old_certificate() {
+fn only_time_over_the_old_certificate_counts_and_an_outage_uses_up_none() {
     let identity = ClientIdentity { cert: "c".into(), key: "c".into(), is_candidate: true };
     let (start, time) = (Instant::now(), Duration::from_mins(15));
     let mut trial = Trial::new(identity.clone(), time);
-    let later = start + 10 * time;
-    assert_eq!(trial.judge(None, None, later), Verdict::Wait);
-    assert_eq!(trial.judge(Some(&hub()), Some(&hub()), later), Verdict::Wait);
-    assert_eq!(trial.judge(None, None, later + time), Verdict::Wait);
-    assert_eq!(trial.judge(Some(&hub().with_identity(identity)), None, later + time), Verdict::Wait);
-    assert_eq!(trial.judge(Some(&hub()), Some(&hub()), later + time), Verdict::GiveUp);
+    let (old, new) = (hub(), hub().with_identity(identity));
+    let at = |minutes: u64| start + Duration::from_mins(minutes);
+    assert_eq!(trial.judge(None, None, at(150)), Verdict::Wait);
+    assert_eq!(trial.judge(Some(&old), Some(&old), at(151)), Verdict::Wait);
+    assert_eq!(trial.judge(Some(&old), Some(&old), at(161)), Verdict::Wait, "ten minutes are spent");
+    assert_eq!(trial.judge(None, None, at(162)), Verdict::Wait);
+    assert_eq!(trial.judge(Some(&old), Some(&old), at(900)), Verdict::Wait, "back on an old endpoint after an outage of hours");
+    assert_eq!(trial.judge(Some(&new), None, at(901)), Verdict::Wait);
+    assert_eq!(trial.judge(Some(&old), Some(&old), at(902)), Verdict::Wait);
+    assert_eq!(trial.judge(Some(&old), Some(&old), at(906)), Verdict::Wait, "fourteen");
+    assert_eq!(trial.judge(Some(&old), Some(&old), at(907)), Verdict::GiveUp);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! A candidate on trial. Pure.
 //!
 //! ```text
-//!   no connection ──► wait          over the old certificate ──► the deadline counts ──► passed: give up
+//!   no connection ──► wait          over the old certificate ──► that time is added up ──► as much as was given: give up
 //!   over the candidate ──► wait ──► acknowledged: promote
 //! ```
+//!
+//! Only time between two judgements that both found a connection with the old certificate counts. A broker that is away for days costs the
+//! candidate nothing, and back on an old connection (the rotation may come there first) it has what was left of its time before.
 
 use std::time::Duration;
 
@@ -15,8 +18,10 @@ use crate::config::settings::{ClientIdentity, Endpoint};
 pub struct Trial {
     identity: ClientIdentity,
     time: Duration,
-    /// Counts from the first connection without the candidate.
-    until: Option<Instant>,
+    /// How long there was a connection without the candidate.
+    spent: Duration,
+    /// The judgement before, where it found such a connection.
+    last: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +33,7 @@ pub enum Verdict {
 
 impl Trial {
     pub fn new(identity: ClientIdentity, time: Duration) -> Self {
-        Self { identity, time, until: None }
+        Self { identity, time, spent: Duration::ZERO, last: None }
     }
 
     pub fn identity(&self) -> &ClientIdentity {
@@ -49,9 +54,12 @@ impl Trial {
             return Verdict::Promote;
         }
         if link.is_none() || self.is_over(link) {
+            self.last = None;
             return Verdict::Wait;
         }
-        let until = *self.until.get_or_insert(now + self.time);
-        if now < until { Verdict::Wait } else { Verdict::GiveUp }
+        if let Some(last) = self.last.replace(now) {
+            self.spent = self.spent.saturating_add(now.saturating_duration_since(last));
+        }
+        if self.spent < self.time { Verdict::Wait } else { Verdict::GiveUp }
     }
 }
