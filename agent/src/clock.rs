@@ -2,7 +2,7 @@
 //!
 //! Correctness never depends on it (I10): order and expiry come from sequence numbers, counters and `Instant`. What is read here ends up in
 //! timestamps for people, together with the word whether they can be believed. A clock that stands before this release was made is
-//! `suspect`: boxes without a battery boot in 1970. So is one that nobody keeps right and that the hub contradicts.
+//! `suspect`: boxes without a battery boot in 1970. So is one that nobody keeps right and that the hub, or its certificate, contradicts.
 //!
 //! Certificates have dates, and a gateway must neither lose its hub to a wrong clock nor take an expired certificate by a right one: for them
 //! there is a time source of our own (`own`, pure), and one rule for every check (`dates`). The agent tends it ([`tend`], [`look`]); a tool that
@@ -36,7 +36,7 @@ pub struct WallTime {
 }
 
 static OWN: Mutex<Own> = Mutex::new(Own::UNTENDED);
-/// The hub contradicts the system's clock; kept apart, because every message asks.
+/// The hub, or its certificate, contradicts the system's clock; kept apart, because every message asks.
 static CONTRADICTED: AtomicBool = AtomicBool::new(false);
 
 fn own() -> MutexGuard<'static, Own> {
@@ -71,7 +71,7 @@ pub fn look(file: &Path) -> Option<i64> {
     let mut own = own();
     own.synchronised(synchronised);
     let (system, now) = (system_ms(), Instant::now());
-    CONTRADICTED.store(own.contradicted(system, now).is_some(), Ordering::Relaxed);
+    CONTRADICTED.store(own.suspect(system, now), Ordering::Relaxed);
     own.due_for_keeping(now)
 }
 

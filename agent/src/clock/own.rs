@@ -9,7 +9,8 @@
 //!    that it is not earlier; two that came some seconds apart, and whose times lie as far apart, were not kept. The last such pair counts,
 //!    advanced by the monotonic clock. Only receipts count that prove themselves by our chain, over a verified connection (`forward`).
 //! 2. **Kept right**: a file says so (systemd-timesyncd makes it, or whatever the site has).
-//! 3. **Contradicted**: nobody keeps the clock right, and it differs from the hub's. Then it is suspect for everything.
+//! 3. **Suspect** for everything: nobody keeps the clock right, and it differs from the hub's; or the hub's certificate was taken although by this
+//!    clock its dates do not fit. Clock or certificate is wrong then, such a hub confirms no time, and a record must not vouch for its own.
 //! 4. Before the first word of the hub in this run there is the last one of an earlier run: certain to be past, and a better guess than a clock
 //!    that stands in 1970 or by which a certificate has ended.
 
@@ -95,6 +96,11 @@ impl Own {
     pub fn contradicted(&self, system: i64, now: Instant) -> Option<i64> {
         let contradicts = !self.synchronised && self.agrees(system, now) == Some(false);
         self.confirmed(now).filter(|_| contradicts)
+    }
+
+    /// What is written down by the system's clock must say that it may be wrong.
+    pub fn suspect(&self, system: i64, now: Instant) -> bool {
+        self.contradicted(system, now).is_some() || self.hub_forgiven && !self.believed(system, now)
     }
 
     /// The time to check a certificate at, and another one where its dates do not fit by that.
@@ -243,6 +249,22 @@ mod tests {
         own.sender_forgiven(start);
         assert!(own.doubt(NOW, later).unwrap().contains("a sender's certificate"));
         assert_eq!(own.doubt(NOW, start + LISTENER_DOUBT), None);
+    }
+
+    /// I10: a new box, ten years ahead: nobody keeps its clock, the hub's certificate has ended by it, and such a hub confirms nothing.
+    #[test]
+    fn a_clock_by_which_the_hubs_certificate_had_to_be_forgiven_is_suspect_until_it_is_believed() {
+        let (start, ahead) = (Instant::now(), NOW + 3650 * DAY);
+        let mut own = tended(None);
+        assert!(!own.suspect(ahead, start), "nothing speaks against it yet");
+        own.hub_checked(true);
+        let later = confirm(&mut own, NOW, start);
+        assert!(own.contradicted(ahead, later).is_none() && own.suspect(ahead, later));
+        own.synchronised(true);
+        assert!(!own.suspect(ahead, later), "what keeps the clock right knows better");
+        own.synchronised(false);
+        own.hub_checked(false);
+        assert!(!own.suspect(ahead, later));
     }
 
     #[test]
