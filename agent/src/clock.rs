@@ -57,6 +57,13 @@ pub fn now() -> WallTime {
     WallTime { unix_ms, suspect: unix_ms < RELEASED_AT_MS || CONTRADICTED.load(Ordering::Relaxed) }
 }
 
+/// The system's clock (milliseconds since 1970) where somebody vouches for it, by the rule for the dates of certificates; `None`: refuse nobody
+/// for dates. What only tells of an end goes by [`now`]: a certificate that has ended may be the very reason why nobody vouches.
+pub fn believed_now() -> Option<i64> {
+    let system = system_ms();
+    own().believed(system, Instant::now()).then_some(system)
+}
+
 /// From here on [`look`] is called now and then. `file` is there while somebody keeps the system's clock right; `memory` is where the time that
 /// the hub confirmed last is kept. Blocking.
 pub fn tend(file: &Path, memory: &Path) {

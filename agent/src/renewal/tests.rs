@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::handle::{self, Handle, Request};
-use super::keeper::{Keeper, Means};
+use super::keeper::{Keeper, Means, has_not_ended};
 use super::memory::Memory;
 use super::trial::{Trial, Verdict};
+use crate::clock::RELEASED_AT_MS;
 use crate::config::settings::{ClientIdentity, Endpoint, RenewSettings};
 use crate::contract::{CertificateState, RenewalState};
 use crate::der::{Der, SEQUENCE, take};
@@ -57,6 +58,16 @@ fn only_time_over_the_old_certificate_counts_and_an_outage_uses_up_none() {
     assert_eq!(trial.judge(Some(&old), Some(&old), at(902)), Verdict::Wait);
     assert_eq!(trial.judge(Some(&old), Some(&old), at(906)), Verdict::Wait, "fourteen");
     assert_eq!(trial.judge(Some(&old), Some(&old), at(907)), Verdict::GiveUp);
+}
+
+/// I10: ten years ahead, and nobody vouches for the clock.
+#[test]
+fn only_a_clock_that_is_believed_refuses_a_certificate_that_has_ended() {
+    let end = RELEASED_AT_MS / 1000;
+    assert!(has_not_ended(Some(end), None).is_ok());
+    assert!(has_not_ended(Some(end), Some(RELEASED_AT_MS - 1)).is_ok());
+    let told = has_not_ended(Some(end), Some(RELEASED_AT_MS)).unwrap_err().to_string();
+    assert!(told.contains("at 2026-11-01"), "{told}");
 }
 
 #[test]
