@@ -48,6 +48,8 @@ pub struct Keeper {
     /// Somebody asked once: from then on the retained request says how things stand.
     is_told: bool,
     trial: Option<Trial>,
+    /// The candidate is proven and could not be made the current one yet: what was said of it.
+    unpromoted: Option<String>,
     link: watch::Receiver<Option<Endpoint>>,
     proven: watch::Receiver<Option<Endpoint>>,
     /// The document's wish could not be written down.
@@ -67,7 +69,7 @@ impl Keeper {
         let memory = remembered.map(|bytes| Memory::read(&bytes)).unwrap_or_default();
         let trial = means.credentials.candidate().map(|identity| Trial::new(identity, memory.trial()));
         let (link, proven) = (means.post.link(), means.post.proven());
-        Self { means, memory, is_told, trial, link, proven, again_at: None, refused_at: None }
+        Self { means, memory, is_told, trial, unpromoted: None, link, proven, again_at: None, refused_at: None }
     }
 
     /// Until told to stop.
@@ -129,15 +131,16 @@ impl Keeper {
 
     /// Makes a new key and asks with it. A candidate on trial is forgotten.
     fn renew(&mut self, request: Option<&str>, trial: std::time::Duration) -> Result<(), CredentialError> {
-        self.means.credentials.make_key()?;
+        if let Err(why) = self.means.credentials.make_key() {
+            self.miss_candidate();
+            return Err(why);
+        }
+        self.end_trial();
         let mut memory = self.memory.clone();
         memory.asked(request, trial);
         memory.last = None;
         self.means.credentials.remember(&memory.bytes())?;
         (self.memory, self.refused_at, self.is_told) = (memory, None, true);
-        if self.trial.take().is_some() {
-            self.follow();
-        }
         tracing::info!(request, "a new key was made and asks for its certificate");
         self.tell();
         Ok(())
@@ -180,6 +183,9 @@ impl Keeper {
     // ---- a certificate on trial ----
 
     fn judge(&mut self) {
+        if self.unpromoted.is_some() {
+            return self.promote(); // proven is proven, wherever the connection is now
+        }
         let Some(trial) = &mut self.trial else { return };
         let link = self.link.borrow().clone();
         let proven = self.proven.borrow().clone();
@@ -191,11 +197,22 @@ impl Keeper {
     }
 
     fn promote(&mut self) {
-        if let Err(why) = self.means.credentials.promote() {
-            return tracing::error!("the new certificate works, and could not be made the current one; it is tried again: {why}");
+        match self.means.credentials.promote() {
+            Ok(_) => self.end_trial(),
+            Err(CredentialError::NoCandidate) => {
+                tracing::error!("the certificate on trial is not on the disk any more; the one from before stays in use");
+                self.end_trial();
+                return self.tell();
+            }
+            Err(why) => {
+                let why = told(&why);
+                if self.unpromoted.as_ref() != Some(&why) {
+                    tracing::error!("the new certificate works, and could not be made the current one; it is tried again: {why}");
+                }
+                self.unpromoted = Some(why);
+                return;
+            }
         }
-        self.trial = None;
-        self.follow();
         let ends = self.means.credentials.current_end().map(|end| format!(", until {}", clock::rfc3339(end * 1000))).unwrap_or_default();
         self.conclude(true, AGENT, format!("the new certificate was proven by an acknowledged publish and is in use{ends}"));
     }
@@ -216,6 +233,22 @@ impl Keeper {
         }
         self.follow();
         self.conclude(false, AGENT, why);
+    }
+
+    /// Nothing is on trial any more.
+    fn end_trial(&mut self) {
+        self.unpromoted = None;
+        if self.trial.take().is_some() {
+            self.follow();
+        }
+    }
+
+    /// Files could be changed in part only; a candidate that went with it is not on trial any more.
+    fn miss_candidate(&mut self) {
+        if self.trial.is_some() && self.unpromoted.is_none() && self.means.credentials.candidate().is_none() {
+            self.end_trial();
+            self.tell();
+        }
     }
 
     /// The uplink goes on with the certificates that lie there.
@@ -342,10 +375,11 @@ impl Keeper {
     }
 
     fn cancel(&mut self) -> Result<(), CredentialError> {
-        self.means.credentials.cancel()?;
-        if self.trial.take().is_some() {
-            self.follow();
+        if let Err(why) = self.means.credentials.cancel() {
+            self.miss_candidate();
+            return Err(why);
         }
+        self.end_trial();
         self.memory.last = None;
         self.remember();
         self.tell();

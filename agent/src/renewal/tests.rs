@@ -21,7 +21,8 @@ use crate::contract::{CertificateState, RenewalState};
 use crate::der::{Der, SEQUENCE, take};
 use crate::forward::mail::{Letter, Office, office};
 use crate::record::Name;
-use crate::spool::disk::RealDisk;
+use crate::spool::disk::{Disk, RealDisk};
+use crate::spool::faulty::{Call, Faulty};
 use crate::status::board::Board;
 use crate::uplink::credentials::{Credentials, Identities};
 use crate::uplink::scripted::some_settings;
@@ -108,6 +109,12 @@ impl PublicKeyData for Point {
     }
 }
 
+async fn wait_until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 fn credentials(spool: &Path) -> Credentials {
     Credentials::open(Arc::new(RealDisk), spool)
 }
@@ -118,7 +125,11 @@ impl Bench {
     }
 
     fn on(spool: tempfile::TempDir) -> Self {
-        let credentials = credentials(spool.path());
+        Self::with(spool, Arc::new(RealDisk))
+    }
+
+    fn with(spool: tempfile::TempDir, disk: Arc<dyn Disk>) -> Self {
+        let credentials = Credentials::open(disk, spool.path());
         let (mut mail, office) = office(some_settings(), credentials.identities());
         let (renew, wanted) = watch::channel(None);
         let (handle, asked) = handle::open();
@@ -209,6 +220,43 @@ async fn a_document_asks_once_and_a_proven_certificate_is_promoted() {
     assert_eq!(bench.show().await.csr, None);
     bench.ask("2026-12");
     assert_eq!(bench.told().await.request.as_deref(), Some("2026-12"));
+}
+
+/// What failed once behind the rename is done a second later, and told as what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_failed_behind_its_rename_ends_as_taken_wherever_the_connection_is_by_then() {
+    let disk = Arc::new(Faulty::default());
+    let mut bench = Bench::with(tempfile::tempdir().unwrap(), Arc::clone(&disk) as Arc<dyn Disk>);
+    bench.ask("a");
+    let csr = bench.told().await.csr.unwrap();
+    bench.office.certificate(&Bytes::from(bench.sign(&csr)));
+    assert_eq!(bench.told().await.state, RenewalState::Trial);
+    disk.fail(&[Call::SyncDir]);
+    let candidate = bench.identities().candidate.unwrap();
+    bench.office.stands(hub().with_identity(candidate));
+    wait_until(|| bench.identities().current.is_some()).await;
+    bench.office.stands(hub());
+    let done = bench.told().await;
+    assert_eq!((done.state, done.last.map(|last| last.taken)), (RenewalState::Idle, Some(true)));
+    assert_eq!(bench.codes(), [""; 0]);
+}
+
+/// The candidate went with its key, and the rest failed: nothing is on trial, and that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_failed_half_way_leaves_no_trial_without_a_candidate() {
+    let disk = Arc::new(Faulty::default());
+    let mut bench = Bench::with(tempfile::tempdir().unwrap(), Arc::clone(&disk) as Arc<dyn Disk>);
+    bench.ask("a");
+    let csr = bench.told().await.csr.unwrap();
+    bench.office.certificate(&Bytes::from(bench.sign(&csr)));
+    assert_eq!(bench.told().await.state, RenewalState::Trial);
+    disk.fail(&[Call::Create]);
+    let handle = bench.handle.clone();
+    let again = Request::Renew { by: "kim".to_owned(), trial: Duration::from_secs(10) };
+    let refused = tokio::task::spawn_blocking(move || handle.ask(again)).await.unwrap().unwrap_err();
+    assert!(refused.contains("cannot be written"), "{refused}");
+    assert_eq!(bench.told().await.state, RenewalState::Requested, "the key from before waits on");
+    assert_eq!(bench.show().await.state, RenewalState::Requested);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,8 @@ mod configure;
 mod configure_tests;
 mod delta;
 pub mod disk;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod filelist;
 mod flight;
 pub mod format;

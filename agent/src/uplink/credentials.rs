@@ -94,10 +94,13 @@ impl Credentials {
 
     /// A crash behind the rename of a promotion leaves the key, which waits for nothing any more.
     fn finish_promotion(&self) -> Result<(), CredentialError> {
-        match (self.read(CANDIDATE_KEY)?, self.read(CURRENT)?) {
-            (Some(key), Some(current)) if current.starts_with(&key) => self.remove(CANDIDATE_KEY),
-            _ => Ok(()),
-        }
+        if self.has_replaced()? { self.remove(CANDIDATE_KEY) } else { Ok(()) }
+    }
+
+    /// Whether the certificate for the key that waits is the current one already.
+    fn has_replaced(&self) -> Result<bool, CredentialError> {
+        let (key, current) = (self.read(CANDIDATE_KEY)?, self.read(CURRENT)?);
+        Ok(matches!((key, current), (Some(key), Some(current)) if current.starts_with(&key)))
     }
 
     /// A new key. An earlier candidate is forgotten.
@@ -150,14 +153,20 @@ impl Credentials {
         CertificateDer::pem_slice_iter(&bytes).flatten().filter_map(|der| certificate::not_after(&der)).min()
     }
 
-    /// The candidate was proven: it is the gateway's certificate from here on.
+    /// The candidate was proven: it is the gateway's certificate from here on. Asked again after an error it goes on behind what was done.
     pub fn promote(&self) -> Result<ClientIdentity, CredentialError> {
-        if self.candidate().is_none() {
+        if self.read(CANDIDATE)?.is_some() {
+            self.rename(CANDIDATE, CURRENT)?;
+        } else if self.has_replaced()? {
+            self.disk.sync_dir(&self.directory).map_err(self.failed(CURRENT))?;
+        } else {
             return Err(CredentialError::NoCandidate);
         }
-        self.rename(CANDIDATE, CURRENT)?;
-        self.remove(CANDIDATE_KEY)?;
-        Ok(self.identity(CURRENT))
+        match self.remove(CANDIDATE_KEY) {
+            Err(why) if self.is_waiting() => Err(why),
+            // Gone is gone: should a crash bring it back, the next start removes it again.
+            _ => Ok(self.identity(CURRENT)),
+        }
     }
 
     /// The candidate was not proven: the old one stays alone, the key waits for another.

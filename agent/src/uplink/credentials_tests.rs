@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::settings::Endpoint;
 use crate::spool::disk::RealDisk;
+use crate::spool::faulty::{Call, Faulty};
 use crate::uplink::scripted::some_settings;
 
 fn credentials() -> (Credentials, TempDir) {
@@ -87,6 +88,27 @@ fn a_promotion_that_a_crash_cut_short_is_finished_at_the_next_start() {
     credentials.make_key().unwrap();
     let credentials = Credentials::open(Arc::new(RealDisk), spool.path());
     assert!(credentials.request("s.gw1").unwrap().is_some(), "another key is none of that promotion's");
+}
+
+/// The rename came through, and what follows it did not: asked again, a promotion is finished, and a start is not needed.
+#[test]
+fn a_promotion_that_failed_behind_its_rename_is_finished_when_it_is_asked_for_again() {
+    let failures: [&[Call]; 4] = [&[Call::Rename], &[Call::SyncDir, Call::SyncDir], &[Call::Remove], &[Call::SyncDir, Call::Remove]];
+    for calls in failures {
+        let spool = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Faulty::default());
+        let credentials = Credentials::open(Arc::clone(&disk) as Arc<dyn Disk>, spool.path());
+        credentials.make_key().unwrap();
+        let chain = certificate(&candidate_key(&credentials));
+        credentials.install(&chain).unwrap();
+        disk.fail(calls);
+        for _ in calls {
+            assert!(matches!(credentials.promote(), Err(CredentialError::File { .. })), "{calls:?}");
+        }
+        let current = credentials.promote().unwrap();
+        assert_eq!(credentials.identities(), Identities { candidate: None, current: Some(current) });
+        assert!(credentials.holds(&chain_of(&chain).unwrap()[0]) && !credentials.is_waiting(), "{calls:?}");
+    }
 }
 
 #[test]
