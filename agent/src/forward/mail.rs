@@ -348,6 +348,11 @@ impl Office {
         }
     }
 
+    /// The next errand, whatever it is.
+    pub async fn errand(&mut self) -> Errand {
+        self.0.errand().await.expect("somebody gives one")
+    }
+
     pub fn certificate(&self, payload: &Bytes) {
         assert!(self.0.certificate(payload));
     }

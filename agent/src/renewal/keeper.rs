@@ -55,6 +55,9 @@ pub struct Keeper {
     /// The document's wish could not be written down.
     again_at: Option<Instant>,
     refused_at: Option<Instant>,
+    /// The uplink had no room for it: which certificates to go on with; how things stand.
+    owes_identities: bool,
+    owes_state: bool,
 }
 
 /// Where a certificate came from.
@@ -69,7 +72,8 @@ impl Keeper {
         let memory = remembered.map(|bytes| Memory::read(&bytes)).unwrap_or_default();
         let trial = means.credentials.candidate().map(|identity| Trial::new(identity, memory.trial()));
         let (link, proven) = (means.post.link(), means.post.proven());
-        Self { means, memory, is_told, trial, unpromoted: None, link, proven, again_at: None, refused_at: None }
+        let (again_at, refused_at, unpromoted) = (None, None, None);
+        Self { means, memory, is_told, trial, unpromoted, link, proven, again_at, refused_at, owes_identities: false, owes_state: false }
     }
 
     /// Until told to stop.
@@ -82,7 +86,7 @@ impl Keeper {
             self.wanted();
         });
         loop {
-            let waits = self.trial.is_some() || self.again_at.is_some();
+            let waits = self.trial.is_some() || self.again_at.is_some() || self.owes_identities || self.owes_state;
             tokio::select! {
                 biased;
                 _ended = stop.wait_for(|stop| *stop) => return,
@@ -102,13 +106,21 @@ impl Keeper {
                     wants = changed.is_ok();
                     block_in_place(|| self.wanted());
                 }
-                _ = tick.tick(), if waits => block_in_place(|| {
-                    self.judge();
-                    if self.again_at.is_some_and(|at| at <= Instant::now()) {
-                        self.wanted();
-                    }
-                }),
+                _ = tick.tick(), if waits => block_in_place(|| self.tick()),
             }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.judge();
+        if self.again_at.is_some_and(|at| at <= Instant::now()) {
+            self.wanted();
+        }
+        if self.owes_identities {
+            self.follow();
+        }
+        if self.owes_state {
+            self.tell();
         }
     }
 
@@ -252,10 +264,12 @@ impl Keeper {
     }
 
     /// The uplink goes on with the certificates that lie there.
-    fn follow(&self) {
-        if let Err(error) = self.means.post.use_identities(self.means.credentials.identities()) {
-            tracing::error!("the uplink could not be told of the certificates; it learns of them at the next start: {error}");
+    fn follow(&mut self) {
+        let told = self.means.post.use_identities(self.means.credentials.identities());
+        if let (Err(error), false) = (&told, self.owes_identities) {
+            tracing::warn!("the uplink could not be told which certificates to go on with, it is told again every second: {error}");
         }
+        self.owes_identities = told.is_err();
     }
 
     // ---- what is told ----
@@ -301,7 +315,7 @@ impl Keeper {
     }
 
     /// Conditions, and the retained request. Nothing is published while nobody ever asked.
-    fn tell(&self) {
+    fn tell(&mut self) {
         let csr = self.csr();
         let state = self.state(csr.as_deref());
         let board = &self.means.board;
@@ -334,7 +348,11 @@ impl Keeper {
             time: clock::rfc3339(now.unix_ms),
             clock_suspect: now.suspect,
         };
-        self.post(Letter::Certificate(serde_json::to_vec(&told).expect("plain values").into()));
+        let posted = self.means.post.post(Letter::Certificate(serde_json::to_vec(&told).expect("plain values").into()));
+        if let (Err(error), false) = (&posted, self.owes_state) {
+            tracing::warn!("how the renewal stands could not be handed to the uplink, it is tried again every second: {error}");
+        }
+        self.owes_state = posted.is_err();
     }
 
     fn audit(&self, who: &str, what: &str, subject: &str, reason: &str) {
@@ -342,13 +360,9 @@ impl Keeper {
         let (who, what, subject, reason) = (who.to_owned(), what.to_owned(), subject.to_owned(), reason.to_owned());
         let (gateway, time) = (self.means.gateway.clone(), clock::rfc3339(now.unix_ms));
         let audit = Audit { schema: 1, gateway, who, what, subject, reason, time, clock_suspect: now.suspect };
-        self.post(Letter::Audit(serde_json::to_vec(&audit).expect("plain values").into()));
-    }
-
-    fn post(&self, letter: Letter) {
         // The broker's answer is of no use here; the mailbox repeats what it has to.
-        if let Err(error) = self.means.post.post(letter) {
-            tracing::warn!("news of the certificate could not be handed to the uplink: {error}");
+        if let Err(error) = self.means.post.post(Letter::Audit(serde_json::to_vec(&audit).expect("plain values").into())) {
+            tracing::warn!("an audit record of the certificate could not be handed to the uplink: {error}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::clock::RELEASED_AT_MS;
 use crate::config::settings::{ClientIdentity, Endpoint, RenewSettings};
 use crate::contract::{CertificateState, RenewalState};
 use crate::der::{Der, SEQUENCE, take};
-use crate::forward::mail::{Letter, Office, office};
+use crate::forward::mail::{Errand, Letter, Office, Post, office};
 use crate::record::Name;
 use crate::spool::disk::{Disk, RealDisk};
 use crate::spool::faulty::{Call, Faulty};
@@ -92,6 +92,7 @@ struct Bench {
     renew: watch::Sender<Option<RenewSettings>>,
     handle: Handle,
     stop: watch::Sender<bool>,
+    post: Post,
     task: tokio::task::JoinHandle<()>,
     authority: Issuer<'static, KeyPair>,
 }
@@ -135,6 +136,7 @@ impl Bench {
         let (handle, asked) = handle::open();
         let board = Board::new([]);
         let (stop, stopped) = watch::channel(false);
+        let post = mail.way_out();
         let means = Means {
             site: Name::new("s").unwrap(),
             gateway: Name::new("gw1").unwrap(),
@@ -148,7 +150,7 @@ impl Bench {
         };
         let task = tokio::spawn(Keeper::new(means).run(stopped));
         let authority = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
-        Self { spool, office, board, renew, handle, stop, task, authority }
+        Self { spool, office, board, renew, handle, stop, post, task, authority }
     }
 
     /// The same spool under a new keeper.
@@ -181,6 +183,11 @@ impl Bench {
 
     fn identities(&self) -> Identities {
         credentials(self.spool.path()).identities()
+    }
+
+    /// Without opening the files as a start does, which would finish a promotion.
+    fn has_current(&self) -> bool {
+        self.spool.path().join("tls/current.pem").exists()
     }
 
     fn codes(&self) -> Vec<&'static str> {
@@ -234,11 +241,38 @@ async fn a_promotion_that_failed_behind_its_rename_ends_as_taken_wherever_the_co
     disk.fail(&[Call::SyncDir]);
     let candidate = bench.identities().candidate.unwrap();
     bench.office.stands(hub().with_identity(candidate));
-    wait_until(|| bench.identities().current.is_some()).await;
+    wait_until(|| bench.has_current()).await;
     bench.office.stands(hub());
     let done = bench.told().await;
     assert_eq!((done.state, done.last.map(|last| last.taken)), (RenewalState::Idle, Some(true)));
     assert_eq!(bench.codes(), [""; 0]);
+}
+
+/// The forwarder has no room for a moment: the uplink must not go on with a file that is gone, and the hub must hear how it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_uplink_had_no_room_for_is_handed_over_later() {
+    let mut bench = Bench::open();
+    bench.ask("a");
+    let csr = bench.told().await.csr.unwrap();
+    bench.office.certificate(&Bytes::from(bench.sign(&csr)));
+    assert_eq!(bench.told().await.state, RenewalState::Trial);
+    while bench.post.checkpoint().is_ok() {} // no room
+    let candidate = bench.identities().candidate.unwrap();
+    bench.office.stands(hub().with_identity(candidate));
+    wait_until(|| bench.has_current()).await;
+    let (mut followed, mut told) = (false, false);
+    while !(followed && told) {
+        match bench.office.errand().await {
+            Errand::Replace(settings) => {
+                followed = settings.endpoints.iter().all(|endpoint| endpoint.identity.as_ref().is_none_or(|own| !own.is_candidate));
+            }
+            Errand::Post(_, Letter::Certificate(payload)) => {
+                let state: CertificateState = serde_json::from_slice(&payload).unwrap();
+                told = state.last.is_some_and(|last| last.taken);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The candidate went with its key, and the rest failed: nothing is on trial, and that is told.
