@@ -348,6 +348,16 @@ impl Office {
         }
     }
 
+    /// Every certificate that came was taken up.
+    pub fn is_read(&self) -> bool {
+        self.0.certificates.capacity() == self.0.certificates.max_capacity()
+    }
+
+    /// Nothing waits to be done.
+    pub fn is_idle(&self) -> bool {
+        self.0.orders.is_empty()
+    }
+
     /// The next errand, whatever it is.
     pub async fn errand(&mut self) -> Errand {
         self.0.errand().await.expect("somebody gives one")

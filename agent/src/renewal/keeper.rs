@@ -55,6 +55,9 @@ pub struct Keeper {
     /// The document's wish could not be written down.
     again_at: Option<Instant>,
     refused_at: Option<Instant>,
+    /// When the hub's last one went on trial, and the newest that fits and came too soon after it.
+    tried_at: Option<Instant>,
+    held: Option<Bytes>,
     /// The uplink had no room for it: which certificates to go on with; how things stand.
     owes_identities: bool,
     owes_state: bool,
@@ -72,8 +75,21 @@ impl Keeper {
         let memory = remembered.map(|bytes| Memory::read(&bytes)).unwrap_or_default();
         let trial = means.credentials.candidate().map(|identity| Trial::new(identity, memory.trial()));
         let (link, proven) = (means.post.link(), means.post.proven());
-        let (again_at, refused_at, unpromoted) = (None, None, None);
-        Self { means, memory, is_told, trial, unpromoted, link, proven, again_at, refused_at, owes_identities: false, owes_state: false }
+        Self {
+            means,
+            memory,
+            is_told,
+            trial,
+            unpromoted: None,
+            link,
+            proven,
+            again_at: None,
+            refused_at: None,
+            tried_at: None,
+            held: None,
+            owes_identities: false,
+            owes_state: false,
+        }
     }
 
     /// Until told to stop.
@@ -86,7 +102,8 @@ impl Keeper {
             self.wanted();
         });
         loop {
-            let waits = self.trial.is_some() || self.again_at.is_some() || self.owes_identities || self.owes_state;
+            let owes = self.owes_identities || self.owes_state;
+            let waits = owes || self.trial.is_some() || self.again_at.is_some() || self.held.is_some();
             tokio::select! {
                 biased;
                 _ended = stop.wait_for(|stop| *stop) => return,
@@ -115,6 +132,11 @@ impl Keeper {
         self.judge();
         if self.again_at.is_some_and(|at| at <= Instant::now()) {
             self.wanted();
+        }
+        if !self.is_too_soon()
+            && let Some(chain) = self.held.take()
+        {
+            self.came(&chain);
         }
         if self.owes_identities {
             self.follow();
@@ -160,6 +182,11 @@ impl Keeper {
 
     // ---- a certificate comes ----
 
+    /// Each trial costs writes and a connection, and whoever may publish there can have any number of certificates signed for our request.
+    fn is_too_soon(&self) -> bool {
+        self.tried_at.is_some_and(|at| at.elapsed() < RENEWAL_TOLD_INTERVAL)
+    }
+
     /// From the hub. The same again, and what nobody asked for, is none of anybody's business.
     fn came(&mut self, chain: &Bytes) {
         let text = String::from_utf8_lossy(chain);
@@ -168,8 +195,15 @@ impl Keeper {
         {
             return tracing::debug!("a certificate came that is known already");
         }
-        let taken = if self.means.credentials.is_waiting() { self.install(&text) } else { Err(CredentialError::NothingAsked) };
-        let Err(why) = taken else { return };
+        if (self.is_too_soon() || self.unpromoted.is_some()) && self.means.credentials.fits(&text) {
+            self.held = Some(chain.clone());
+            return tracing::debug!("another certificate came for our request; the newest waits for its turn");
+        }
+        let taken = if self.means.credentials.is_waiting() { self.install(&text, false) } else { Err(CredentialError::NothingAsked) };
+        let Err(why) = taken else {
+            self.tried_at = Some(Instant::now());
+            return;
+        };
         if self.refused_at.is_some_and(|at| at.elapsed() < RENEWAL_TOLD_INTERVAL) {
             return tracing::debug!("another certificate is refused: {why}"); // whoever sends them does not fill the log
         }
@@ -180,12 +214,19 @@ impl Keeper {
         self.conclude(false, HUB, format!("the certificate that came was not taken: {}", told(&why)));
     }
 
-    /// Puts a certificate on trial.
-    fn install(&mut self, chain: &str) -> Result<(), CredentialError> {
+    /// Puts a certificate on trial. Somebody on site gives it all of its time, whatever the hub sent before.
+    fn install(&mut self, chain: &str, is_on_site: bool) -> Result<(), CredentialError> {
+        self.judge();
+        if self.unpromoted.is_some() {
+            return Err(CredentialError::Unpromoted); // it must not take the place of the proven one in its file
+        }
         let certificates = chain_of(chain)?;
         has_not_ended(certificate::not_after(&certificates[0]), clock::believed_now())?;
         let identity = self.means.credentials.install(chain)?;
-        self.trial = Some(Trial::new(identity, self.memory.trial()));
+        match &mut self.trial {
+            Some(trial) if !is_on_site => trial.pass_on(identity),
+            _ => self.trial = Some(Trial::new(identity, self.memory.trial())),
+        }
         self.follow();
         tracing::info!("a certificate came for our request; it is on trial");
         self.tell();
@@ -237,7 +278,11 @@ impl Keeper {
             "no publish was acknowledged over a connection with the new certificate within {} s: the one from before stays in use{cause}",
             trial.time().as_secs()
         );
-        if let Ok(leaf) = std::fs::read_to_string(&trial.identity().cert).map_err(|_| ()).and_then(|text| chain_of(&text).map_err(|_| ())) {
+        // One that had only what another left of the time may come once more.
+        if trial.had_all()
+            && let Ok(leaf) =
+                std::fs::read_to_string(&trial.identity().cert).map_err(|_| ()).and_then(|text| chain_of(&text).map_err(|_| ()))
+        {
             self.memory.refuse(&leaf[0]);
         }
         if let Err(error) = self.means.credentials.give_up() {
@@ -249,7 +294,7 @@ impl Keeper {
 
     /// Nothing is on trial any more.
     fn end_trial(&mut self) {
-        self.unpromoted = None;
+        (self.unpromoted, self.held) = (None, None);
         if self.trial.take().is_some() {
             self.follow();
         }
@@ -375,7 +420,7 @@ impl Keeper {
                 self.audit(by, "certificate_requested", "", "");
                 Some("a new key was made; have the request signed (`siteward certs csr --out FILE`)")
             }),
-            Request::Install { by, chain } => self.install(chain).map(|()| {
+            Request::Install { by, chain } => self.install(chain, true).map(|()| {
                 self.audit(by, "certificate_installed", "", "");
                 Some("the certificate is on trial; `siteward certs show` says what becomes of it")
             }),

@@ -16,7 +16,7 @@
 //!    `certificate/issued` can send anything. It must fit the key that waits; everything else it says is judged by the broker, which alone
 //!    decides by it. So it is not checked against `ca`, which is the broker's authority and often another one. A useless one costs a trial, in
 //!    which the old certificate goes on (`uplink::credentials`, at most some short reconnects), and is not tried twice; the key stays, so that
-//!    the right one can still come.
+//!    the right one can still come. Of those that fit one a minute is tried, the newest, and all within the time of the first.
 //! 3. **Proof** is a publish that the broker acknowledged over a connection with the candidate (`trial`). Time counts only while the broker is
 //!    reached with the certificate from before: an outage proves nothing against the candidate, and uses up none of its time.
 //! 4. Everything is told: `certificate/request`, the conditions `certificate_pending` and `certificate_refused`, an audit letter.

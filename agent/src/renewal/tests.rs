@@ -72,6 +72,20 @@ fn only_a_clock_that_is_believed_refuses_a_certificate_that_has_ended() {
 }
 
 #[test]
+fn certificates_that_follow_each_other_share_the_time_of_one_trial() {
+    let identity = |name: &str| ClientIdentity { cert: name.into(), key: name.into(), is_candidate: true };
+    let (start, time) = (Instant::now(), Duration::from_mins(15));
+    let mut trial = Trial::new(identity("a"), time);
+    let mut verdicts = (0..=15).map(|minute| {
+        trial.pass_on(identity("b"));
+        trial.judge(Some(&hub()), None, start + Duration::from_mins(minute))
+    });
+    assert!(verdicts.by_ref().take(15).all(|verdict| verdict == Verdict::Wait));
+    assert_eq!(verdicts.next(), Some(Verdict::GiveUp));
+    assert!(!trial.had_all() && Trial::new(identity("a"), time).had_all(), "the last of them is not barred");
+}
+
+#[test]
 fn what_is_remembered_is_bounded_and_damage_is_nothing() {
     let mut memory = Memory::default();
     for number in 0..100 {
@@ -273,6 +287,26 @@ async fn what_the_uplink_had_no_room_for_is_handed_over_later() {
             _ => {}
         }
     }
+}
+
+/// Whoever may publish there can have the public key of our request signed as often as he likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_certificates_that_fit_costs_one_trial_and_the_newest_waits() {
+    let mut bench = Bench::open();
+    bench.ask("a");
+    let csr = bench.told().await.csr.unwrap();
+    bench.office.certificate(&Bytes::from(bench.sign(&csr)));
+    assert_eq!(bench.told().await.state, RenewalState::Trial);
+    let before = std::fs::read(bench.identities().candidate.unwrap().cert).unwrap();
+    for _ in 0..20 {
+        bench.office.certificate(&Bytes::from(bench.sign(&csr)));
+        wait_until(|| bench.office.is_read()).await;
+        assert_eq!(bench.show().await.state, RenewalState::Trial);
+    }
+    assert_eq!(std::fs::read(bench.identities().candidate.unwrap().cert).unwrap(), before, "nothing was written");
+    assert!(bench.office.is_idle(), "nothing was asked of the uplink");
+    bench.office.stands(hub());
+    assert_eq!(bench.told().await.state, RenewalState::Requested, "and the trial ended when it had to");
 }
 
 /// The candidate went with its key, and the rest failed: nothing is on trial, and that is told.

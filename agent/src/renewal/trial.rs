@@ -22,6 +22,8 @@ pub struct Trial {
     spent: Duration,
     /// The judgement before, where it found such a connection.
     last: Option<Instant>,
+    /// The certificate came when the time of another was running.
+    is_successor: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,17 @@ pub enum Verdict {
 
 impl Trial {
     pub fn new(identity: ClientIdentity, time: Duration) -> Self {
-        Self { identity, time, spent: Duration::ZERO, last: None }
+        Self { identity, time, spent: Duration::ZERO, last: None, is_successor: false }
+    }
+
+    /// Another certificate is tried in what is left of the time: whoever sends one after the other keeps no trial going.
+    pub fn pass_on(&mut self, identity: ClientIdentity) {
+        (self.identity, self.is_successor) = (identity, true);
+    }
+
+    /// The certificate had all of the time, and not what another left of it.
+    pub fn had_all(&self) -> bool {
+        !self.is_successor
     }
 
     pub fn identity(&self) -> &ClientIdentity {

@@ -61,6 +61,10 @@ pub enum CredentialError {
     TooLarge,
     #[error("the certificate has ended already, at {at}; issue a new one")]
     Ended { at: String },
+    #[error(
+        "the certificate from before it is proven and could not be made the current one yet; check the disk of the spool, then try again"
+    )]
+    Unpromoted,
     #[error("no candidate lies there")]
     NoCandidate,
 }
@@ -122,12 +126,24 @@ impl Credentials {
         self.exists(CANDIDATE_KEY)
     }
 
-    /// The certificate for the last request came: it is a candidate now.
-    pub fn install(&self, chain: &str) -> Result<ClientIdentity, CredentialError> {
+    /// The key that waits, and the certificates in PEM text, of which the first is for that key.
+    #[allow(clippy::type_complexity)] // two plain lists
+    fn fitting(&self, chain: &str) -> Result<(Zeroizing<Vec<u8>>, Vec<CertificateDer<'static>>), CredentialError> {
         let key = self.read(CANDIDATE_KEY)?.ok_or(CredentialError::NothingAsked)?;
         let certificates = chain_of(chain)?;
         let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| CredentialError::NoKeyFound { path: self.path(CANDIDATE_KEY) })?;
         CertifiedKey::from_der(certificates.clone(), parsed, &ring::default_provider()).map_err(CredentialError::Mismatch)?;
+        Ok((key, certificates))
+    }
+
+    /// Whether a certificate is for the key that waits.
+    pub fn fits(&self, chain: &str) -> bool {
+        self.fitting(chain).is_ok()
+    }
+
+    /// The certificate for the last request came: it is a candidate now.
+    pub fn install(&self, chain: &str) -> Result<ClientIdentity, CredentialError> {
+        let (key, certificates) = self.fitting(chain)?;
         // Only certificates: whatever else the text held stays outside. As large as it gets at once: a buffer that grows leaves copies of the key.
         let mut both = Zeroizing::new(Vec::with_capacity(key.len() + 2 * chain.len()));
         both.extend_from_slice(&key);
