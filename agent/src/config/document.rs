@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use toml::de::DeTable;
 
 use super::envelope::DOCUMENT_TYPE;
-use super::fault::FaultList;
+use super::fault::{FaultList, Place};
 use super::header::{self, Header, SCHEMA_VERSION, Selector, Version};
 use super::reader::{Section, duration, pem, text, whole};
 use super::refusal::Refusal;
@@ -214,6 +214,8 @@ pub fn effective(local: &BootstrapText, doc: Option<&Document>, look: Files, cre
         moved.put_into(&mut settings);
         if is_proven {
             settings.settle();
+        } else if look == Files::Checked {
+            keys_can_count(&settings.trust, &place, &mut faults);
         }
     }
     let base = super::base(&local.file);
@@ -248,6 +250,15 @@ pub fn effective(local: &BootstrapText, doc: Option<&Document>, look: Files, cre
             Ok(settings)
         }
         _ => Err(Refusal::Invalid(faults.into_faults(&name, &doc.text))),
+    }
+}
+
+/// Keys that could not count once they are proven must not go on trial. Only the gateway itself has the files of the recovery keys.
+fn keys_can_count(trust: &TrustSettings, place: &Place, f: &mut FaultList) {
+    if !trust.inline_keys.is_empty()
+        && let Err(why) = Anchors::load(trust)
+    {
+        f.add(place, format!("brings keys that this gateway cannot go by: {why}"));
     }
 }
 

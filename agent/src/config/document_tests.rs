@@ -406,6 +406,28 @@ fn a_secret_is_named_and_looked_up_and_one_that_is_missing_is_told() {
     assert!(super::show::render(&carried).contains("tokens_credential = \"sealed:lab\""));
 }
 
+/// I6: what is proven must be able to count. The document fits the desk's check, and is refused where the recovery keys are.
+#[test]
+fn a_document_whose_keys_are_among_the_gateways_recovery_keys_is_refused_before_its_trial() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let (own, _) = naming_a_secret(directory.path(), "");
+    for (name, seed) in [("a.pub", 1), ("r.pub", 8)] {
+        std::fs::write(directory.path().join(name), trust::to_pem(&public(seed))).unwrap();
+        std::fs::set_permissions(directory.path().join(name), PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    let text = own.text + "[trust]\nkeys = [\"a.pub\"]\nrecovery_keys = [\"r.pub\"]\n";
+    let own = BootstrapText { text, ..own };
+    let offer = |seed: u8, look| {
+        let text = format!("{GOOD}[bootstrap]\nkeys = [\"\"\"{}\"\"\"]\n", trust::to_pem(&public(seed)));
+        let document = open(&signed(text.as_bytes(), &[8]), &Anchors::of(vec![anchor(1)], 1, vec![anchor(8)], 1)).unwrap();
+        effective(&own, Some(&document), look, None)
+    };
+    assert!(offer(5, Files::Checked).is_ok() && offer(8, Files::NotChecked).is_ok());
+    let told = offer(8, Files::Checked).unwrap_err().to_string();
+    assert!(told.contains("bootstrap") && told.contains("cannot go by: trust.recovery_keys: entry 1 is one of trust.keys too"), "{told}");
+}
+
 /// I6: endpoints and anchors change by the recovery keys only; what they changed is repeated by every later document, and none changes it back.
 #[test]
 fn only_the_recovery_keys_change_the_bootstrap() {

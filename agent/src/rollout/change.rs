@@ -91,7 +91,16 @@ impl Shell {
         }
         let mut settled = self.running.clone();
         if settled.settings.moved != self.ground.local.moved {
-            self.ground.settle(&settled.settings);
+            if let Err(why) = block_in_place(|| self.ground.settle(&settled.settings)) {
+                if self.unsettled.as_ref() != Some(&why) {
+                    tracing::error!(
+                        "{why}; the trust anchors and the endpoints of before stay until that is mended; it is tried again every second"
+                    );
+                }
+                self.unsettled = Some(why);
+                return;
+            }
+            self.unsettled = None;
             self.orders.follow(&settled.settings.trust);
             tracing::warn!("the trust anchors are those of the configuration that was proven");
         }

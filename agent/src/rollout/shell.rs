@@ -82,6 +82,8 @@ pub struct Shell {
     local: report::Local,
     /// What is to run and does not yet.
     pub(super) owed: Option<Owed>,
+    /// Why what was proven does not count yet, as it was said.
+    pub(super) unsettled: Option<String>,
     /// Feeds that drain, as last reported.
     retired_told: Vec<FeedId>,
     /// Whoever asked for the rollback that is under way.
@@ -111,6 +113,7 @@ impl Shell {
             quarantine: QuarantineWatch::default(),
             proof: Proof::default(),
             owed: None,
+            unsettled: None,
             retired_told: Vec::new(),
             waiting: None,
             todo: actions,

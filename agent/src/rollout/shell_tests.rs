@@ -333,6 +333,24 @@ async fn showing_the_generation_before_says_nothing_about_what_runs() {
     assert!(!rig.has(Code::ConfigUnverified));
 }
 
+/// I6: either both or neither: anchors that count, and the section that later documents have to repeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn anchors_that_cannot_be_had_are_tried_until_they_can() {
+    let mut rig = Rig::new().await;
+    let before = rig.shell.ground.anchors.clone();
+    let settings = &mut rig.shell.running.settings;
+    let key: Arc<str> = trust::to_pem(&public(5)).into();
+    settings.moved = Some(config::settings::Moved { endpoints: Vec::new(), keys: vec![key.clone()], threshold: 1 });
+    settings.trust.inline_keys = vec!["no key".into()];
+    rig.shell.settle().await;
+    assert!(rig.shell.unsettled.as_ref().is_some_and(|why| why.contains("bootstrap.keys")), "{:?}", rig.shell.unsettled);
+    assert_eq!((&rig.shell.ground.anchors, &rig.shell.ground.local.moved), (&before, &None));
+    rig.shell.running.settings.trust.inline_keys = vec![key];
+    rig.shell.settle().await;
+    assert_eq!((&rig.shell.ground.anchors, &rig.shell.unsettled), (&trusting(&[5]), &None));
+    assert!(rig.shell.ground.local.moved.is_some());
+}
+
 /// What SIGHUP does not put to use must not come into use by the next document.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_after_a_reload_is_merged_with_the_local_file_of_the_start() {

@@ -133,16 +133,14 @@ impl Ground {
         Running { settings: self.local_settings.clone(), text: Arc::clone(&self.local_shown) }
     }
 
-    /// A configuration is proven: from now on its anchors count, and what it says of the bootstrap is what the next document has to repeat.
-    pub fn settle(&mut self, running: &Settings) {
-        if self.local.moved == running.moved {
-            return;
+    /// A configuration is proven: from now on its anchors count, and what it says of the bootstrap is what the next document has to repeat. `Err`:
+    /// its anchors cannot be had, a sentence; then neither, and it is to be tried again.
+    pub fn settle(&mut self, running: &Settings) -> Result<(), String> {
+        if self.local.moved != running.moved {
+            self.anchors = Anchors::load(&running.trust)?;
+            self.local.moved.clone_from(&running.moved);
         }
-        self.local.moved.clone_from(&running.moved);
-        match Anchors::load(&running.trust) {
-            Ok(anchors) => self.anchors = anchors,
-            Err(why) => tracing::error!("{why}; the trust anchors stay as they were"),
-        }
+        Ok(())
     }
 
     /// The feeds of the local file were read again; whatever else it says now counts from the next start.
@@ -209,8 +207,10 @@ pub fn start(disk: Arc<dyn Disk>, mut ground: Ground, board: &Board, at: Now) ->
     actions.retain(|action| !matches!(action, Action::Revert(_)));
     let mut running = running.unwrap_or_else(|| ground.local());
     if machine.run_state() != RunState::CommittedLocal {
-        ground.settle(&running.settings);
-        running.settings.settle();
+        match ground.settle(&running.settings) {
+            Ok(()) => drop(running.settings.settle()),
+            Err(why) => tracing::error!("{why}; the trust anchors stay those of the local file, until that is mended"), // the shell goes on trying
+        }
     }
     Ok(Started { machine, store, ground, running, actions })
 }
