@@ -3,6 +3,7 @@
 //! 1. A change is durable before the feeds follow; feeds that cannot follow (a port that is taken) have it taken back, durably, and who asked is told.
 //! 2. Time passes by `Instant`; what is over ends here, in order: file, feeds, condition, audit, reported state.
 //! 3. A disk that cannot be written refuses new overrides. It ends none early, and those that are over end without it.
+//! 4. What could not be written is written as soon as the disk takes it, tried with every tick: until then a kill would bring back what is over.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Keeper {
     last: Instant,
     /// The feeds do not follow yet.
     is_owed: bool,
+    /// The file may say something else than what holds.
+    unwritten: bool,
 }
 
 /// The overrides as they were found at the start, and what is asked of their keeper before it runs.
@@ -83,7 +86,7 @@ impl Kept {
         let (told, heard) = watch::channel(Vec::new());
         let Self { store, overrides, asked } = self;
         let means = Means { store, sources, feeds, board: Arc::clone(board), poster, gateway, told, asked };
-        (Keeper { overrides, means, last: Instant::now(), is_owed: false }, heard)
+        (Keeper { overrides, means, last: Instant::now(), is_owed: false, unwritten: false }, heard)
     }
 }
 
@@ -142,10 +145,31 @@ impl Keeper {
         }
     }
 
-    fn persist(&self) {
-        if let Err(error) = block_in_place(|| self.means.store.write(&self.overrides)) {
-            tracing::warn!("the overrides could not be written ({error}); check the disk of the spool");
+    fn persist(&mut self) {
+        let written = block_in_place(|| self.means.store.write(&self.overrides));
+        match (&written, self.unwritten) {
+            (Err(error), false) => {
+                tracing::warn!(
+                    "the overrides could not be written ({error}), it is tried again until they are; check the disk of the spool"
+                );
+            }
+            (Ok(()), true) => tracing::info!("the overrides are written again"),
+            _ => {}
         }
+        self.unwritten = written.is_err();
+    }
+
+    /// Writes what is to hold; where that fails, `before` holds, and is written back: the rename may have come through, and only the sync not.
+    fn write_or(&mut self, before: &Overrides) -> Result<(), String> {
+        let Err(error) = block_in_place(|| self.means.store.write(&self.overrides)) else {
+            self.unwritten = false;
+            return Ok(());
+        };
+        self.overrides = before.clone();
+        self.overrides.charge();
+        self.persist();
+        let rest = if self.unwritten { ", though a restart may find it so until it is written back" } else { "" };
+        Err(format!("it could not be written ({error}); nothing was changed{rest}; check the disk of the spool"))
     }
 
     async fn tick(&mut self) {
@@ -163,7 +187,7 @@ impl Keeper {
         let ended =
             over.iter().map(|one| (one, "its time is over")).chain(homeless.iter().map(|one| (one, "there is no such feed any more")));
         let ended: Vec<(Override, &str)> = ended.map(|(one, why)| (one.clone(), why)).collect();
-        if self.overrides.is_due() || !ended.is_empty() {
+        if self.overrides.is_due() || !ended.is_empty() || self.unwritten {
             self.overrides.charge();
             self.persist();
         }
@@ -249,10 +273,7 @@ impl Keeper {
         let one = Override::new(feed.clone(), change, (who, reason), clock::now(), time);
         self.overrides.set(one.clone())?;
         self.overrides.charge();
-        if let Err(error) = block_in_place(|| self.means.store.write(&self.overrides)) {
-            self.overrides = before;
-            return Err(format!("it could not be written ({error}); nothing was changed, check the disk of the spool"));
-        }
+        self.write_or(&before)?;
         let fault = self.follow().await.into_iter().find(|fault| fault.feed == feed);
         if let Some(fault) = fault {
             self.overrides = before;
@@ -274,10 +295,7 @@ impl Keeper {
             return Err(format!("feed `{feed}` has no such override; see `siteward override list`"));
         }
         self.overrides.charge();
-        if let Err(error) = block_in_place(|| self.means.store.write(&self.overrides)) {
-            self.overrides = before;
-            return Err(format!("it could not be written ({error}); nothing was changed, check the disk of the spool"));
-        }
+        self.write_or(&before)?;
         let fault = self.follow().await.into_iter().find(|fault| fault.feed == *feed);
         for one in &cleared {
             self.audit(who, "override_cleared", one, "");

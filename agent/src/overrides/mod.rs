@@ -251,4 +251,6 @@ pub fn in_the_way<'f>(feeds: &'f [FeedSettings], feed: &FeedSettings, change: &C
 }
 
 #[cfg(test)]
+mod keeper_tests;
+#[cfg(test)]
 mod tests;

@@ -82,26 +82,35 @@ impl Pauses {
         self.paused.contains_key(feed)
     }
 
-    /// Pauses a feed, or resumes it; durable when this returns.
-    pub fn set(&mut self, feed: &FeedId, pause: Option<Pause>) -> io::Result<()> {
+    /// Pauses a feed, or resumes it; durable when this returns. `Err`: all is as it was, a sentence.
+    pub fn set(&mut self, feed: &FeedId, pause: Option<Pause>) -> Result<(), String> {
         let mut next = self.paused.clone();
         match pause {
-            Some(_) if next.len() >= FEEDS_KNOWN_MAX => return Err(io::Error::other("as many feeds are paused as may be")),
+            Some(_) if next.len() >= FEEDS_KNOWN_MAX => return Err("as many feeds are paused as may be; resume one".to_owned()),
             Some(pause) => drop(next.insert(feed.clone(), pause)),
             None => drop(next.remove(feed)),
         }
-        if next.is_empty() {
+        let Err(error) = self.keep(&next) else {
+            self.paused = next;
+            return Ok(());
+        };
+        // The rename may have come through, and only the sync behind it failed.
+        let rest =
+            if self.keep(&self.paused).is_ok() { "" } else { ", though a restart may find it so: ask once more when the disk works" };
+        Err(format!("what is paused could not be written ({error}); nothing was changed{rest}; check the disk of the spool"))
+    }
+
+    fn keep(&self, paused: &BTreeMap<FeedId, Pause>) -> io::Result<()> {
+        if paused.is_empty() {
             match self.disk.remove(&self.spool.join(FILE)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         } else {
-            let content = Content::V1(next.iter().map(|(feed, pause)| (feed.to_string(), pause.clone())).collect());
+            let content = Content::V1(paused.iter().map(|(feed, pause)| (feed.to_string(), pause.clone())).collect());
             self.write(&encode_block(MAGIC, &content))?;
         }
-        self.disk.sync_dir(&self.spool)?;
-        self.paused = next;
-        Ok(())
+        self.disk.sync_dir(&self.spool)
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
@@ -149,8 +158,7 @@ impl Sources {
             _ => {}
         }
         let pauses = pause.is_some();
-        block_in_place(|| self.pauses.set(feed, pause))
-            .map_err(|error| format!("what is paused could not be written ({error}); nothing was changed, check the disk of the spool"))?;
+        block_in_place(|| self.pauses.set(feed, pause))?;
         if !pauses {
             self.parts.board.clear(Code::FeedPaused, feed.as_str());
             let faults = self.reconcile(false).await;
@@ -177,6 +185,7 @@ impl Sources {
 mod tests {
     use super::*;
     use crate::spool::disk::RealDisk;
+    use crate::spool::faulty::{Call, Faulty};
 
     #[test]
     fn what_is_paused_survives_and_a_damaged_file_pauses_nothing() {
@@ -194,5 +203,24 @@ mod tests {
         assert!(!directory.path().join(FILE).exists());
         std::fs::write(directory.path().join(FILE), b"SWPAUSE1 torn").unwrap();
         assert!(!open().is_paused(&a));
+    }
+
+    /// The rename came through, and the sync behind it did not: a start must find what was answered.
+    #[test]
+    fn a_change_that_failed_half_way_is_undone_on_the_disk_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Faulty::default());
+        let mut pauses = Pauses::open(Arc::clone(&disk) as Arc<dyn Disk>, directory.path());
+        let found = |feed: &FeedId| Pauses::open(Arc::new(RealDisk), directory.path()).is_paused(feed);
+        let a = FeedId::new("a").unwrap();
+        disk.fail(&[Call::SyncDir]);
+        let told = pauses.set(&a, Some(Pause::now("kim", "moving"))).unwrap_err();
+        assert!(told.contains("nothing was changed; check") && !pauses.is_paused(&a) && !found(&a), "{told}");
+        pauses.set(&a, Some(Pause::now("kim", "moving"))).unwrap();
+        disk.fail(&[Call::SyncDir]);
+        assert!(pauses.set(&a, None).is_err() && pauses.is_paused(&a) && found(&a));
+        disk.fail(&[Call::SyncDir, Call::Create]);
+        let told = pauses.set(&a, None).unwrap_err();
+        assert!(told.contains("a restart may find it so"), "{told}");
     }
 }
