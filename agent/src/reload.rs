@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::config::document::BootstrapText;
 use crate::config::settings::Settings;
 use crate::config::{self, Faults};
-use crate::sources::SourcesHandle;
+use crate::sources::{ApplyError, SourcesHandle};
 
 /// Where feeds come from, and what they go to.
 #[derive(Debug)]
@@ -22,8 +22,9 @@ pub struct Reload<'a> {
 }
 
 impl Reload<'_> {
-    /// Reads the file and puts its feeds to use; returns it with its text, or nothing where nothing was changed.
-    pub async fn once(&self) -> Option<(String, Settings)> {
+    /// Reads the file and puts its feeds to use; returns it with its text, or nothing where nothing was changed. `Err`: the sources gave no answer
+    /// in time, so that it is not known what runs.
+    pub async fn once(&self) -> Result<Option<(String, Settings)>, ApplyError> {
         tracing::info!(file = %self.file.display(), "SIGHUP: the feeds are read again");
         let file = self.file.to_owned();
         let read = move || -> Result<_, Faults> { Ok((BootstrapText::read(&file)?.text, config::load(&file)?)) };
@@ -34,29 +35,24 @@ impl Reload<'_> {
                     tracing::error!("{line}");
                 }
                 tracing::error!("the file has faults: nothing was changed; correct it and send SIGHUP again (`siteward check` lists them)");
-                return None;
+                return Ok(None);
             }
             Err(_) => {
                 tracing::error!("reading the configuration failed by a defect of the agent; nothing was changed");
-                return None;
+                return Ok(None);
             }
         };
         let (old, new) = (self.running, &settings);
         if (&old.gateway, &old.spool, &old.uplink, &old.trust) != (&new.gateway, &new.spool, &new.uplink, &new.trust) {
             tracing::warn!("[gateway], [spool], [uplink] and [trust] are read at start only: restart the agent for what differs there");
         }
-        match self.sources.apply(Arc::from(settings.feeds.as_slice())).await {
-            Ok(faults) if faults.is_empty() => tracing::info!("the feeds are as the file says"),
-            Ok(faults) => {
-                for fault in faults {
-                    tracing::error!("{fault}; the feed goes on as it was, and it is tried again");
-                }
-            }
-            Err(error) => {
-                tracing::error!("the feeds stay as they were: {error}");
-                return None;
-            }
+        let faults = self.sources.apply(Arc::from(settings.feeds.as_slice())).await?;
+        if faults.is_empty() {
+            tracing::info!("the feeds are as the file says");
         }
-        Some((text, settings))
+        for fault in faults {
+            tracing::error!("{fault}; the feed goes on as it was, and it is tried again");
+        }
+        Ok(Some((text, settings)))
     }
 }

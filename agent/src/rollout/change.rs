@@ -119,6 +119,11 @@ impl Shell {
         }
     }
 
+    /// It is not known what the sources run: what ran is to run again, unless something else is owed anyway.
+    pub(super) fn owes_what_ran(&mut self, why: String) {
+        self.owed.get_or_insert_with(|| Owed { wanted: self.running.clone(), why });
+    }
+
     /// What is owed has changed, where something is.
     pub(super) fn owes_anew(&mut self, wanted: Running) {
         if let Some(owed) = &mut self.owed {

@@ -283,14 +283,21 @@ impl Shell {
             return tracing::warn!("SIGHUP: a document of central IT runs or is on trial; the feeds of the local file do not count");
         }
         let reload = Reload { file: &self.ground.local.file, running: &self.ground.local_settings, sources: &self.sources };
-        if let Some((text, settings)) = reload.once().await {
-            self.ground.reloaded(&text, &settings.feeds);
-            // What the uplink has is its own affair: it may be owed other settings yet.
-            let uplink = std::mem::replace(&mut self.running, self.ground.local()).settings.uplink;
-            self.running.settings.uplink = uplink;
-            self.owes_anew(self.ground.local());
-            self.report();
-        }
+        let (text, settings) = match reload.once().await {
+            Ok(Some(read)) => read,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!("{error}: the feeds that ran are put to use again, tried every second; send SIGHUP again when they are");
+                self.owes_what_ran(error.to_string());
+                return self.report();
+            }
+        };
+        self.ground.reloaded(&text, &settings.feeds);
+        // What the uplink has is its own affair: it may be owed other settings yet.
+        let uplink = std::mem::replace(&mut self.running, self.ground.local()).settings.uplink;
+        self.running.settings.uplink = uplink;
+        self.owes_anew(self.ground.local());
+        self.report();
     }
 
     // ---- actions ----

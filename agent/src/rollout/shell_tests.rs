@@ -333,6 +333,22 @@ async fn showing_the_generation_before_says_nothing_about_what_runs() {
     assert!(!rig.has(Code::ConfigUnverified));
 }
 
+/// Nobody knows what sources run that gave no answer in time: they may have done what was asked. What is said to run is put to use again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_the_sources_do_not_answer_leaves_what_ran_owed() {
+    let mut rig = Rig::new().await;
+    let (ran, before) = (rig.shell.running.settings.feeds.clone(), local(rig.directory.path(), 1, port()));
+    let (deaf, _unheard) = SourcesHandle::deaf(Duration::from_millis(50));
+    let able = std::mem::replace(&mut rig.shell.sources, deaf);
+    rig.shell.reload().await;
+    assert!(before.exists() && rig.shell.owed.is_some());
+    assert_eq!(rig.shell.running.settings.feeds, ran, "as it was, as far as is known");
+    rig.shell.sources = able;
+    rig.shell.tick().await;
+    assert!(rig.shell.owed.is_none());
+    assert_eq!(rig.shell.running.settings.feeds, ran);
+}
+
 /// I6: either both or neither: anchors that count, and the section that later documents have to repeat.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn anchors_that_cannot_be_had_are_tried_until_they_can() {
