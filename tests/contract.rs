@@ -245,6 +245,7 @@ fn reports() -> Vec<(&'static str, Value)> {
             effective_digest,
             retired_feeds,
             overrides: overridden(revision),
+            overrides_more: usize::from(revision > 0),
             secret_key: (revision > 0).then(|| format!("{}=", "A".repeat(43))),
             commands,
             time,

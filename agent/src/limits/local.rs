@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CONTROL_REQUEST_BYTES_MAX, DOCUMENT_BYTES_MAX, FEEDS_MAX, KIB, PEERS_MAX};
+use super::{CONTROL_REQUEST_BYTES_MAX, DOCUMENT_BYTES_MAX, FEEDS_KNOWN_MAX, FEEDS_MAX, KIB, LETTER_BYTES_MAX, NAME_BYTES_MAX, PEERS_MAX};
 
 // ---- secrets ----
 
@@ -28,6 +28,9 @@ pub const OVERRIDES_MAX: usize = 3 * FEEDS_MAX;
 pub const OVERRIDE_SLICE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// Characters of a reason that are kept.
 pub const OVERRIDE_REASON_CHARS_MAX: usize = 200;
+/// Of a long list of peers so much is told to the hub and in conditions; and of all overrides so much in the reported state.
+pub const OVERRIDE_VALUE_BYTES_TOLD: usize = 256;
+pub const OVERRIDES_REPORTED_BYTES_MAX: usize = 32 * KIB as usize;
 /// The file that holds all of them.
 pub const OVERRIDES_FILE_BYTES_MAX: u64 = (OVERRIDES_MAX * (PEERS_MAX * 24 + 1600)) as u64;
 /// Requests that wait for their keeper, and how long one waits.
@@ -37,6 +40,8 @@ pub const OVERRIDE_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 pub const OVERRIDE_TICK: Duration = Duration::from_millis(500);
 
 const _: () = {
+    // The reported state is one letter: beside them it lists feeds that drain, and says a few things in a few sentences.
+    assert!(OVERRIDES_REPORTED_BYTES_MAX + FEEDS_KNOWN_MAX * (NAME_BYTES_MAX + 3) + 16 * KIB as usize <= LETTER_BYTES_MAX);
     assert!(SECRET_SEALED_CHARS_MAX + 1024 < CONTROL_REQUEST_BYTES_MAX);
     assert!(SECRET_SEALED_CHARS_MAX + 4096 < DOCUMENT_BYTES_MAX);
 };

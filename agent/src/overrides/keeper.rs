@@ -226,7 +226,8 @@ impl Keeper {
                 board.raise(Code::OverrideActive, one.feed.as_str(), text);
             }
         }
-        let views: Vec<View> = self.overrides.list().iter().map(View::from).collect();
+        let view = |one: &Override| View { value: one.change.short_value(), ..View::from(one) };
+        let views: Vec<View> = self.overrides.list().iter().map(view).collect();
         self.means.told.send_if_modified(|known| {
             let is_news = *known != views;
             *known = views;

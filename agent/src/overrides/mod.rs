@@ -29,7 +29,7 @@ use crate::clock::WallTime;
 use crate::config::collide;
 use crate::config::settings::{FeedSettings, Network, SourceSettings};
 use crate::forward::Feeds;
-use crate::limits::{OVERRIDE_SLICE_RANGE, OVERRIDES_MAX};
+use crate::limits::{OVERRIDE_SLICE_RANGE, OVERRIDE_VALUE_BYTES_TOLD, OVERRIDES_MAX};
 use crate::record::FeedId;
 
 /// What is changed.
@@ -78,11 +78,25 @@ impl Change {
         }
     }
 
+    /// The same where it stands beside others: of a long list its beginning, and how many more there are.
+    pub fn short_value(&self) -> String {
+        let Self::Peers(peers) = self else { return self.value() };
+        let mut text = String::new();
+        for (at, peer) in peers.iter().enumerate() {
+            let (before, peer) = (if at == 0 { "" } else { ", " }, peer.to_string());
+            if text.len() + before.len() + peer.len() > OVERRIDE_VALUE_BYTES_TOLD {
+                return format!("{text} \u{2026} and {} more", peers.len() - at);
+            }
+            text.extend([before, &peer]);
+        }
+        text
+    }
+
     /// For people: what the feed does.
     fn sentence(&self) -> String {
         match self {
             Self::Port(port) => format!("it listens on port {port}"),
-            Self::Peers(_) => format!("it takes connections of {}", self.value()),
+            Self::Peers(_) => format!("it takes connections of {}", self.short_value()),
             Self::Pause => "it takes nothing".to_owned(),
         }
     }

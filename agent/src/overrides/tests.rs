@@ -81,6 +81,16 @@ fn an_override_never_lasts_longer_than_asked_however_often_the_agent_is_killed()
 }
 
 #[test]
+fn a_long_list_is_told_by_its_beginning() {
+    let some = |count: u8| Change::Peers((0..count).map(|n| config::network_of(&format!("10.{n}.0.0/16")).unwrap()).collect());
+    assert_eq!(some(3).short_value(), some(3).value());
+    let told = some(200).short_value();
+    assert!(told.len() < OVERRIDE_VALUE_BYTES_TOLD + 20 && told.starts_with("10.0.0.0/16, 10.1.0.0/16, "), "{told}");
+    let listed = told.matches("/16").count();
+    assert!(told.ends_with(&format!("/16 \u{2026} and {} more", 200 - listed)), "{told}");
+}
+
+#[test]
 fn what_does_not_fit_is_told_and_what_is_gone_ends() {
     let feeds = feeds();
     assert!(fits(&feeds[2], &Change::Port(1)).unwrap_err().contains("can only be paused"));

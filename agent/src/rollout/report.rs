@@ -10,6 +10,7 @@ use super::command::{CommandDesk, VerbName};
 use super::facts::{Meta, Stamp};
 use super::machine::{Machine, RunState, Tried};
 use crate::clock;
+use crate::limits::OVERRIDES_REPORTED_BYTES_MAX;
 use crate::overrides::handle::View;
 use crate::record::{DocumentDigest, FeedId, Name};
 use crate::status::board::{Board, ConfigTried, ConfigView};
@@ -32,6 +33,9 @@ pub struct Reported {
     pub retired_feeds: Vec<FeedId>,
     /// What somebody on site changed for a while, on top of it.
     pub overrides: Vec<View>,
+    /// Overrides that hold and are not listed, because the report would be too long.
+    #[serde(skip_serializing_if = "is_none")]
+    pub overrides_more: usize,
     /// The gateway's own key: secrets in documents are sealed to it. Base64 of an X25519 key; null where there is none to be had.
     pub secret_key: Option<String>,
     /// What a command must quote and exceed.
@@ -136,6 +140,24 @@ pub struct Surroundings {
     pub wall: Stamp,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+/// As many of the overrides as a report has room for, and how many more there are.
+fn within(overrides: Vec<View>) -> (Vec<View>, usize) {
+    let mut room = OVERRIDES_REPORTED_BYTES_MAX;
+    let fits = |view: &View| {
+        let bytes = serde_json::to_vec(view).expect("plain values").len() + 1;
+        room.checked_sub(bytes).map(|left| room = left).is_some()
+    };
+    let all = overrides.len();
+    let listed: Vec<View> = overrides.into_iter().take_while(fits).collect();
+    let more = all - listed.len();
+    (listed, more)
+}
+
 /// The reported state; `None` while the ledger on disk is behind.
 pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
     if machine.is_unsaved() {
@@ -143,6 +165,7 @@ pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
     }
     let (committed, since) = machine.committed();
     let facts = committed.facts();
+    let (overrides, overrides_more) = within(around.overrides);
     Some(Reported {
         schema: SCHEMA,
         gateway: around.gateway,
@@ -156,7 +179,8 @@ pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
         tried: machine.tried().map(Attempt::from),
         effective_digest: around.effective_digest,
         retired_feeds: around.retired_feeds,
-        overrides: around.overrides,
+        overrides,
+        overrides_more,
         secret_key: around.secret_key,
         commands: around.commands,
         time: clock::rfc3339(around.wall.unix_ms),

@@ -1,6 +1,9 @@
 //! What is said: each reason, the reported JSON, the conditions, the status.
 
 use super::*;
+use crate::limits::{LETTER_BYTES_MAX, OVERRIDES_MAX};
+use crate::overrides::Kind;
+use crate::overrides::handle::View;
 use crate::rollout::command::VerbName;
 use crate::rollout::report::{Commands, Surroundings, conditions, config_view, reported, show};
 use crate::status::board::Board;
@@ -105,6 +108,31 @@ fn the_report_says_what_runs_and_why_the_last_one_does_not() {
     assert_eq!(json, expected);
     let json = serde_json::to_value(reported(&Bench::fresh().machine, around()).unwrap()).unwrap();
     assert_eq!((&json["running"]["revision"], &json["tried"]), (&0.into(), &serde_json::Value::Null));
+}
+
+/// I6: a report is one letter, without which no trial is proven, whatever was changed on site.
+#[test]
+fn however_many_overrides_hold_the_report_is_a_letter_and_says_how_many_it_leaves_out() {
+    let view = |n: usize| View {
+        feed: feed(&format!("feed-{n}")),
+        change: Kind::Peers,
+        value: "1".repeat(280),
+        who: "kim".into(),
+        reason: "\u{e9}".repeat(200),
+        set_at: "2026-11-01T00:00:00.000Z".into(),
+        for_s: 60,
+        left_s: None,
+    };
+    let report = |count| {
+        let around = Surroundings { overrides: (0..count).map(view).collect(), ..around() };
+        serde_json::to_value(reported(&Bench::with_41().machine, around).unwrap()).unwrap()
+    };
+    let few = report(3);
+    assert_eq!((few["overrides"].as_array().unwrap().len(), few.get("overrides_more")), (3, None));
+    let many = report(OVERRIDES_MAX);
+    let listed = many["overrides"].as_array().unwrap().len();
+    assert_eq!(many["overrides_more"], OVERRIDES_MAX - listed);
+    assert!(listed > 30 && many.to_string().len() < LETTER_BYTES_MAX / 2, "{listed}");
 }
 
 /// I6: the report names states as they are on disk.
