@@ -176,9 +176,9 @@ impl Keeper {
         let now = Instant::now();
         let time = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let over = self.overrides.pass(time);
-        // A trial may be taken back, and the feed with it come back.
-        let state = self.means.board.config().state;
-        let homeless = if matches!(state.as_str(), "staged" | "trial") {
+        // A trial may be taken back, and the feed with it come back; until that is done it is owed.
+        let config = self.means.board.config();
+        let homeless = if config.is_owed || matches!(config.state.as_str(), "staged" | "trial") {
             Vec::new()
         } else {
             let feeds = Arc::clone(&self.means.feeds.borrow());

@@ -13,13 +13,14 @@ use super::store::Store;
 use crate::config;
 use crate::forward::Feeds;
 use crate::forward::mail::{Mail, Office, office};
+use crate::limits::OVERRIDE_TICK;
 use crate::record::{FeedId, Name};
 use crate::sources::paused::Pauses;
 use crate::sources::{Parts, Sources};
 use crate::spool::disk::{Disk, RealDisk};
 use crate::spool::faulty::{Call, Faulty};
 use crate::spool::{self, Spool};
-use crate::status::board::Board;
+use crate::status::board::{Board, ConfigView};
 use crate::uplink::credentials::Identities;
 use crate::uplink::scripted::some_settings;
 
@@ -158,4 +159,25 @@ async fn an_order_that_failed_half_way_is_undone_on_the_disk_too() {
     assert!(told.contains("until it is written back"), "{told}");
     bench.until(|bench| bench.written() == 1).await;
     assert_eq!(bench.holding().await, 1);
+}
+
+/// A rollback is decided, and the sources have not followed yet: the feed that the trial left out comes back, and its override with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_override_outlives_a_feed_that_is_owed() {
+    let bench = Bench::new().await;
+    bench.pause(Duration::from_secs(3600)).await.unwrap();
+    bench.board.set_config(ConfigView { is_owed: true, ..ConfigView::local("") });
+    let feeds = bench.feeds.send_replace(Arc::from([]));
+    for _ in 0..2 {
+        tokio::time::sleep(OVERRIDE_TICK).await;
+        assert_eq!(bench.holding().await, 1);
+    }
+    bench.feeds.send_replace(feeds);
+    bench.board.set_config(ConfigView::local(""));
+    tokio::time::sleep(OVERRIDE_TICK * 2).await;
+    assert_eq!(bench.holding().await, 1);
+    bench.feeds.send_replace(Arc::from([]));
+    while bench.holding().await > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -188,8 +188,8 @@ pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
     })
 }
 
-/// For the status; `text` is the effective configuration as it is shown.
-pub fn config_view(machine: &Machine, text: &str) -> ConfigView {
+/// For the status; `text` is the effective configuration as it is shown; `is_owed`: it does not all run yet.
+pub fn config_view(machine: &Machine, text: &str, is_owed: bool) -> ConfigView {
     let (committed, since) = machine.committed();
     let tried = machine.tried().map(|tried| ConfigTried {
         revision: tried.revision,
@@ -204,6 +204,7 @@ pub fn config_view(machine: &Machine, text: &str) -> ConfigView {
         digest: committed.facts().map(|facts| facts.digest),
         since: committed.facts().map(|_| clock::rfc3339(since.unix_ms)),
         tried,
+        is_owed,
         text: text.into(),
     }
 }
@@ -237,8 +238,8 @@ pub fn conditions(machine: &Machine) -> Vec<(Code, String)> {
 }
 
 /// Shows all of it on the board.
-pub fn show(machine: &Machine, board: &Board, text: &str) {
-    board.set_config(config_view(machine, text));
+pub fn show(machine: &Machine, board: &Board, text: &str, is_owed: bool) {
+    board.set_config(config_view(machine, text, is_owed));
     let holding = conditions(machine);
     let all = [Code::ConfigRefused, Code::ConfigRolledBack, Code::ConfigTrial, Code::ConfigCommittedLocal, Code::ConfigLedgerDamaged];
     for code in all {

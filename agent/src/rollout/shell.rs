@@ -362,7 +362,7 @@ impl Shell {
     /// Board, conditions and the retained reported state.
     pub(super) fn report(&mut self) {
         let text = show::render(&self.running.settings);
-        report::show(&self.machine, &self.board, &text);
+        report::show(&self.machine, &self.board, &text, self.owed.is_some());
         self.tell_renewal();
         let at = now(self.start);
         self.quarantine.follow(&self.machine, at.mono_ms, &self.running.settings.feeds, &self.board);

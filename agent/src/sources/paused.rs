@@ -162,6 +162,11 @@ impl Sources {
         if !pauses {
             self.parts.board.clear(Code::FeedPaused, feed.as_str());
             let faults = self.reconcile(false).await;
+            if self.overlay.is_paused(feed) {
+                return Ok(format!(
+                    "feed {feed} is resumed, but an override still pauses it; `siteward override clear --feed {feed}` ends that one"
+                ));
+            }
             return Ok(match faults.into_iter().find(|fault| fault.feed == *feed) {
                 None => format!("feed {feed} is resumed"),
                 Some(fault) => format!("feed {feed} is resumed, but {fault}; it is tried again"),

@@ -163,6 +163,23 @@ async fn a_paused_feed_closes_its_port_and_no_other_and_comes_back_when_it_is_re
     assert_eq!((rig.head("a"), rig.head("b")), (2, 3));
 }
 
+/// Whoever resumes a feed hears what else keeps it closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_an_override_pauses_too_is_not_said_to_be_open() {
+    let a = port();
+    let mut rig = Rig::new(&[&format!("a=127.0.0.1:{a}")]).await;
+    let (feed, hour) = (FeedId::new("a").unwrap(), Duration::from_secs(3600));
+    rig.sources.set_paused(&feed, Some(Pause::now("kim", "moving"))).await.unwrap();
+    let mut overrides = Overrides::default();
+    let pause = crate::overrides::Change::Pause;
+    let one = crate::overrides::Override::new(feed.clone(), pause, ("lee".into(), "too".into()), crate::clock::now(), hour);
+    overrides.set(one).unwrap();
+    assert_eq!(rig.sources.lay_over(overrides, &rig.stop.1).await, Ok(vec![]));
+    let told = rig.sources.set_paused(&feed, None).await.unwrap();
+    assert!(told.contains("an override still pauses it; `siteward override clear --feed a`"), "{told}");
+    assert!(TcpStream::connect(("127.0.0.1", a)).is_err());
+}
+
 /// Ports are exchanged between feeds, and a port goes over to another address of its own number and back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ports_change_hands() {

@@ -155,6 +155,8 @@ pub struct ConfigView {
     pub digest: Option<DocumentDigest>,
     pub since: Option<String>,
     pub tried: Option<ConfigTried>,
+    /// It is decided what runs, and not all of it does yet.
+    pub is_owed: bool,
     /// The effective configuration for people, without secrets.
     pub text: Arc<str>,
 }
@@ -162,7 +164,7 @@ pub struct ConfigView {
 impl ConfigView {
     /// Of a gateway that has only its local file.
     pub fn local(text: &str) -> Self {
-        Self { revision: None, state: "local".to_owned(), digest: None, since: None, tried: None, text: text.into() }
+        Self { revision: None, state: "local".to_owned(), digest: None, since: None, tried: None, is_owed: false, text: text.into() }
     }
 }
 

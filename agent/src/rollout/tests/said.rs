@@ -158,7 +158,7 @@ fn conditions_and_status_follow_the_rollout() {
     assert_eq!(holding(&bench), []);
     bench.on_trial(offer(42));
     assert_eq!(holding(&bench), [Code::ConfigTrial]);
-    assert_eq!(config_view(&bench.machine, "").state, "trial");
+    assert_eq!(config_view(&bench.machine, "", false).state, "trial");
     bench.after(TRIAL_MS);
     assert_eq!(holding(&bench), [Code::ConfigRolledBack]);
     let text = &conditions(&bench.machine)[0].1;
@@ -170,12 +170,12 @@ fn conditions_and_status_follow_the_rollout() {
     bench.after(TRIAL_MS);
     assert_eq!(holding(&bench), [Code::ConfigCommittedLocal]);
     let board = Board::new([]);
-    show(&bench.machine, &board, "text");
+    show(&bench.machine, &board, "text", false);
     let view = board.config();
     assert_eq!((view.revision, view.state.as_str(), &*view.text), (Some(43), "committed_local", "text"));
     assert_eq!(board.conditions()[0].code, "config_committed_local");
     bench.give(Input::Evidence(evidence(ACKED)));
-    show(&bench.machine, &board, "text");
+    show(&bench.machine, &board, "text", false);
     assert!(board.conditions().is_empty());
     let damaged = Bench::boot(Found::Damaged { proven: vec![facts(3)], unproven: vec![] });
     assert_eq!(holding(&damaged), [Code::ConfigLedgerDamaged]);
