@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::chunk::{self, Chunks, Covers};
-use super::index::Shared;
+use super::index::{Index, Shared};
 use super::key::Fingerprint;
 use super::rebuild::Rebuild;
 use super::window::Window;
@@ -213,7 +213,9 @@ impl State {
                     covers.through > feed.head.seq || !same
                 })
             });
-        if is_foreign || (covered.is_empty() && index.feeds.values().any(|feed| feed.head.seq > 0)) {
+        // One of ours that covers nothing was killed before it was ever flushed; while the journal begins at the beginning it has all of that.
+        let is_young = is_known && index.feeds.iter().all(|(id, feed)| feed.head.seq == 0 || begins(&index, id));
+        if is_foreign || (covered.is_empty() && !is_young && index.feeds.values().any(|feed| feed.head.seq > 0)) {
             let text =
                 "the dedupe window was missing or of another history of this spool and is rebuilt; a resent message may be stored twice";
             self.board.raise(Code::StateSetAside, "", text);
@@ -392,6 +394,11 @@ impl State {
         }
         self.close_database();
     }
+}
+
+/// Nothing of a feed has gone from the journal.
+fn begins(index: &Index, id: &FeedId) -> bool {
+    index.lanes.iter().flat_map(|lane| lane.values()).any(|segment| segment.spans.get(id).is_some_and(|span| span.first == 1))
 }
 
 /// Makes durable what the database holds. sled's own flush does not sync the file, so that is done here, through a second descriptor.

@@ -96,6 +96,37 @@ fn records_come_out_in_order_and_chained() {
     assert!(parts.reader.next(&feed("a"), 25).unwrap().is_none(), "never past the head");
 }
 
+/// A kill of a young agent is no damage: its window was never flushed, and the journal has all of it. One that is gone is told.
+#[test]
+fn a_window_that_a_kill_took_before_it_was_ever_flushed_is_read_back_and_nobody_is_alarmed() {
+    let bench = Bench::new();
+    let mut parts = bench.open();
+    assert!(parts.committer.commit((1..=50).map(|i| message("a", &format!("M{i}"), "body")).collect()).iter().all(Result::is_ok));
+    let killed = Bench::new();
+    copy(&bench.options().path, &killed.options().path);
+    let open = || {
+        let board = Board::new([feed("a"), feed("b")]);
+        let parts = open_with(killed.options(), Arc::new(RealDisk), StateChoice::Sled, &board).unwrap();
+        (parts, board.conditions().iter().any(|condition| condition.code == "state_set_aside"))
+    };
+    let (mut again, is_told) = open();
+    assert!(!is_told, "what a kill leaves is no other history");
+    let answer = again.committer.commit(vec![message("a", "M7", "body")]).remove(0).unwrap();
+    assert!(answer.is_duplicate() && answer.reply().expose() == "reply to M7".as_bytes());
+    again.committer.close();
+    drop(again);
+    std::fs::remove_dir_all(killed.options().path.join(STATE_DIRECTORY)).unwrap();
+    assert!(open().1, "it was missing");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (entry, to) = (entry.as_ref().unwrap().path(), to.join(entry.as_ref().unwrap().file_name()));
+        if entry.is_dir() { copy(&entry, &to) } else { std::fs::copy(&entry, &to).map(drop).unwrap() }
+    }
+}
+
 /// I8: a restart is a new incarnation tied to the one before; records keep theirs.
 #[test]
 fn a_restart_goes_on_under_a_new_incarnation() {
