@@ -21,7 +21,7 @@ use super::{delta, format};
 use crate::limits;
 use crate::record::{FeedId, Incarnation};
 
-/// The opening of the spool that used the database last.
+/// The opening of the spool that used the database last, and the one before it.
 pub const USED_BY: &[u8] = b"i";
 /// Before the name of a feed that is being read back.
 pub const READING_BACK: &[u8] = b"r";

@@ -339,12 +339,13 @@ pub fn open_with(options: Options, disk: Arc<dyn Disk>, state: StateChoice, boar
         segment_bytes_max: max_bytes.saturating_sub(other_bytes + quarantine_max),
     };
     let shared = Shared::new(path.clone(), disk, key, board.clone(), segment_bytes, message_bytes_max, heads, index);
-    // Before the first append: the new incarnation and its links are durable.
-    shared.write_first_heads().map_err(failed(&path.join("heads")))?;
+    // It claims its window for this incarnation and the one before it, so that a kill between here and the heads leaves it known.
     let state = match state {
         StateChoice::Sled => State::open(path.join(STATE_DIRECTORY), before, &shared),
         StateChoice::None => State::none(board.clone()),
     };
+    // Before the first append: the new incarnation and its links are durable.
+    shared.write_first_heads().map_err(failed(&path.join("heads")))?;
     let state = Arc::new(Mutex::new(state));
     let reader = Reader::new(shared.clone(), quarantine.clone(), state.clone());
     let monitor = Monitor::new(shared.clone(), quarantine.clone());

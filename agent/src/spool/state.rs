@@ -205,7 +205,10 @@ impl State {
         let mut covered = guarded("reading the covered positions", || chunk::covered(db, index.feeds.keys()))?;
         let used_by = guarded("reading the last incarnation", || db.get(chunk::USED_BY))?;
         let now = index.incarnation;
-        let is_known = [self.before, Some(now)].into_iter().flatten().any(|known| used_by.as_deref() == Some(&known.0[..]));
+        let claims =
+            |known: &Incarnation| used_by.as_deref().is_some_and(|used_by| used_by.chunks(known.0.len()).any(|one| one == known.0));
+        let is_known = [self.before, Some(now)].iter().flatten().any(claims);
+        let claimed: Vec<u8> = [Some(now), self.before].iter().flatten().flat_map(|one| one.0).collect();
         let is_foreign = (!covered.is_empty() && !is_known)
             || covered.iter().any(|(id, covers)| {
                 index.feeds.get(id).is_some_and(|feed| {
@@ -247,7 +250,7 @@ impl State {
             for (feed, seq) in &behind {
                 db.insert([chunk::READING_BACK, feed.as_str().as_bytes()].concat(), &seq.to_be_bytes())?;
             }
-            db.insert(chunk::USED_BY, &now.0).map(drop)
+            db.insert(chunk::USED_BY, claimed).map(drop)
         })?;
         sync(db, self.directory.as_deref())?;
         self.unloaded = covered.into_keys().collect();

@@ -119,6 +119,33 @@ fn a_window_that_a_kill_took_before_it_was_ever_flushed_is_read_back_and_nobody_
     assert!(open().1, "it was missing");
 }
 
+/// The window is claimed for an incarnation that no heads know yet: that run has stored nothing, and the window is what it was.
+#[test]
+fn a_kill_between_the_windows_claim_and_the_heads_costs_no_window() {
+    let bench = Bench::new();
+    let mut parts = bench.open();
+    assert!(parts.committer.commit(vec![message("a", "M1", "body")])[0].is_ok());
+    parts.committer.close();
+    drop(parts);
+    let killed = Bench::new();
+    copy(&bench.options().path, &killed.options().path);
+    // The database of the next run beside the heads of this one: whether that is told, and whether the window is still there.
+    let after_another_run = || {
+        let mut later = bench.open();
+        later.committer.close();
+        drop(later);
+        let (image, board) = (Bench::new(), Board::new([feed("a"), feed("b")]));
+        copy(&killed.options().path, &image.options().path);
+        std::fs::remove_dir_all(image.options().path.join(STATE_DIRECTORY)).unwrap();
+        copy(&bench.options().path.join(STATE_DIRECTORY), &image.options().path.join(STATE_DIRECTORY));
+        let mut parts = open_with(image.options(), Arc::new(RealDisk), StateChoice::Sled, &board).unwrap();
+        let is_told = board.conditions().iter().any(|condition| condition.code == "state_set_aside");
+        (is_told, parts.committer.commit(vec![message("a", "M1", "body")])[0].as_ref().unwrap().is_duplicate())
+    };
+    assert_eq!(after_another_run(), (false, true));
+    assert!(after_another_run().0, "that of two runs later is of another history");
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
