@@ -53,6 +53,9 @@ pub const FOLDER_DEPTH_MAX: usize = 8;
 pub const FILE_PATTERNS_MAX: usize = 64;
 /// Files remembered as done per feed (about 200 bytes each), and files that were left in the middle.
 pub const FILES_REMEMBERED_MAX: usize = 32_768;
+/// The same while some of a feed's folders cannot be looked into: what was not seen may still be there, and is forgotten only above this. The list of
+/// them stays below half of `FILE_LIST_BYTES_MAX`, above which it would be written anew with every file.
+pub const FILES_REMEMBERED_UNSEEN_MAX: usize = FILES_REMEMBERED_MAX * 3 / 2;
 pub const FILES_LEFT_MAX: usize = 256;
 /// Files captured together: one note before, one after.
 pub const FILE_BATCH_MAX: usize = 64;
@@ -80,6 +83,8 @@ pub const FILES_WATCHED_AFTER: usize = 64;
 /// How often done/ is cleared up, how many names are looked at for it (as many as one scan takes are removed at once), and how long and how much it keeps by default.
 pub const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
 pub const RETENTION_NAMES_MAX: usize = 10 * FILES_PER_SCAN_MAX;
+/// So many names are one call to the share, as far as its deadline goes.
+pub const RETENTION_NAMES_A_CALL: usize = 1000;
 pub const RETENTION_DAYS_DEFAULT: u32 = 30;
 pub const RETENTION_DAYS_RANGE: (u64, u64) = (0, 3650);
 pub const RETENTION_BYTES_DEFAULT: u64 = GIB;

@@ -1,8 +1,8 @@
 //! Where a message came from: a peer on the network, or a place in a file.
 //!
 //! A file feed's progress is the place of its newest durable record ([`FilePlace`]). It travels in record headers, footers, segment headers and
-//! heads, so that whatever survives a crash says exactly how far the feed came; nothing else does. Since a hole would be a row lost for good, a
-//! record of a file names the place that must be durable before it (`follows`), and the committer refuses it where that is not so.
+//! heads, so that whatever survives a crash says exactly how far the feed came; nothing else does. Since a hole would be a row lost for good,
+//! rows name the place that must be durable before them (`spool::Rows`), and the committer refuses them where that is not so.
 //!
 //! Names of files may hold a patient's name (I7): they are kept only where a feed's configuration says that its names may be shown.
 
@@ -66,8 +66,6 @@ pub struct FileOrigin {
     pub content: Content,
     /// The same content was captured before, under another time of change or name.
     pub repeated: bool,
-    /// What must be the feed's progress when this record is stored; not stored itself.
-    pub follows: Option<FilePlace>,
 }
 
 /// A record's origin in an HTTP request.
@@ -92,13 +90,6 @@ pub enum Origin {
 }
 
 impl Origin {
-    pub fn place(&self) -> Option<FilePlace> {
-        match self {
-            Self::Peer(_) | Self::Http(_) => None,
-            Self::File(file) => Some(file.place),
-        }
-    }
-
     /// One word for people: the peer, or the file and the record in it.
     pub fn for_people(&self) -> String {
         match self {

@@ -25,6 +25,7 @@ pub mod pattern;
 mod pulse;
 mod read;
 mod report;
+mod retention;
 mod scan;
 mod settle;
 mod share;

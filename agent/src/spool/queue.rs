@@ -27,7 +27,6 @@ use crate::status::condition::Code;
 const FRAMES_SHARE: u64 = 25;
 const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[expect(clippy::large_enum_variant, reason = "most are the large one, and there are at most APPEND_QUEUE")]
 enum Request {
     Append {
         message: Message,

@@ -395,7 +395,6 @@ pub(super) fn origin_of(stored: &format::OriginV1, flags: u32) -> Origin {
             name: name.clone(),
             content: *content,
             repeated: flags & format::FLAG_FILE_REPEATED != 0,
-            follows: None,
         }),
         format::OriginV1::Http { peer, media_type } => {
             Origin::Http(HttpOrigin { peer: peer.clone(), media_type: media_type.clone(), request: [0; 32] })

@@ -8,19 +8,18 @@
 //! Files that were moved are looked at for a while: one that still changes had a writer that was only pausing, and what it wrote since is not
 //! captured. That is said (`file_changed`).
 
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pulse::Pulse;
 use super::report::Report;
+use super::retention::clear_up;
 use super::scan::marker_of;
 use super::settle::{Completion, Seen};
-use super::share::{Kind, Share, Stat};
+use super::share::Share;
 use super::{DONE, FAILED, Retention};
-use crate::clock::{self, WallTime};
 use crate::limits;
 use crate::record::FileFingerprint;
 use crate::status::condition::Code;
@@ -52,7 +51,7 @@ pub struct Finisher {
     retention_due: Option<Instant>,
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
@@ -236,80 +235,6 @@ impl Finisher {
     }
 }
 
-/// What is known of done/ or failed/ when it is to be cleared up.
-#[derive(Debug, Default)]
-struct Stock {
-    /// The oldest of them; by name where the times are the same: a reason comes right behind its file.
-    oldest: BinaryHeap<(i64, OsString, u64)>,
-    /// Of all of them.
-    bytes: u64,
-    /// When something was last moved there, by the share's clock.
-    newest: i64,
-}
-
-impl Stock {
-    fn add(&mut self, name: &OsStr, stat: &Stat, most: usize) {
-        self.bytes += stat.seen.size;
-        self.newest = self.newest.max(stat.changed.0);
-        self.oldest.push((stat.changed.0.max(stat.seen.modified.0), name.to_owned(), stat.seen.size));
-        if self.oldest.len() > most {
-            self.oldest.pop();
-        }
-    }
-
-    /// What goes, the oldest first. Age is counted by the share's clock where that is behind ours, and believed only while ours is (I10).
-    fn surplus(self, now: WallTime, retention: Retention) -> Vec<OsString> {
-        let oldest = (now.unix_ms / 1000).min(self.newest) - i64::from(retention.days) * 86_400;
-        let is_old = |time: i64| retention.days == 0 || (!now.suspect && time < oldest);
-        let mut bytes = self.bytes;
-        let files = self.oldest.into_sorted_vec().into_iter();
-        let gone = files.take_while(|(time, _, size)| {
-            let goes = bytes > retention.bytes || is_old(*time);
-            bytes = bytes.saturating_sub(*size);
-            goes
-        });
-        gone.map(|(_, name, _)| name).collect()
-    }
-}
-
-/// False: there is more to remove.
-fn clear_up(folder: &'static str, share: &Share, pulse: &Pulse, retention: Retention) -> bool {
-    let mut stock = Stock::default();
-    let visited = pulse.during("looking into done/ or failed/", || {
-        share.visit(Path::new(folder), limits::RETENTION_NAMES_MAX, |name, stat| {
-            if stat.kind == Kind::File {
-                stock.add(name, &stat, limits::FILES_PER_SCAN_MAX);
-            }
-            !pulse.is_stopping()
-        })
-    });
-    match visited {
-        Ok(_) => {}
-        Err(error) if is_gone(&error) => return true,
-        Err(error) => {
-            tracing::warn!("{folder}/ cannot be cleared up: {error}");
-            return true;
-        }
-    }
-    let surplus = stock.surplus(clock::now(), retention);
-    let is_all = surplus.len() < limits::FILES_PER_SCAN_MAX;
-    let mut failed: Option<(io::Error, u64)> = None;
-    for name in surplus {
-        if pulse.is_stopping() {
-            return true;
-        }
-        let path = Path::new(folder).join(name);
-        match pulse.during("clearing up done/ or failed/", || share.remove(&path)) {
-            Err(error) if !is_gone(&error) => failed = Some((error, failed.map_or(1, |(_, count)| count + 1))),
-            _ => {}
-        }
-    }
-    if let Some((error, count)) = &failed {
-        tracing::warn!("{count} files in {folder}/ cannot be removed: {error}; they are tried again");
-    }
-    is_all || failed.is_some()
-}
-
 /// The sentence about a file that changed when it was captured already.
 pub fn changed_after(captured: u64, now: u64) -> String {
     format!(
@@ -399,44 +324,6 @@ mod tests {
         assert_eq!(names(), ["a", "b", "c"]);
         Finisher::new(&Completion::Settled).retain(&share, &pulse, Retention { days: 1, bytes: 30 });
         assert_eq!(names().len(), 1);
-    }
-
-    fn stat(changed: i64, size: u64) -> Stat {
-        Stat { kind: Kind::File, seen: Seen { size, modified: (changed, 0), inode: 1 }, changed: (changed, 0) }
-    }
-
-    /// I10: a server whose clock is years behind ours makes no file old; one that is ahead keeps them for longer.
-    #[test]
-    fn age_is_counted_by_the_clock_of_the_share() {
-        const DAY: i64 = 86_400;
-        let now = WallTime { unix_ms: 1000 * 10_000 * DAY, suspect: false };
-        let retention = Retention { days: 30, bytes: limits::GIB };
-        let surplus = |share_now: i64, now: WallTime, retention: Retention| {
-            let mut stock = Stock::default();
-            for (name, days) in [("new", 0), ("some", 29), ("old", 31)] {
-                stock.add(OsStr::new(name), &stat(share_now - days * DAY, 10), 10);
-            }
-            stock.surplus(now, retention)
-        };
-        for share_now in [10_000 * DAY, 5000 * DAY] {
-            assert_eq!(surplus(share_now, now, retention), ["old"]);
-            assert!(surplus(share_now, WallTime { suspect: true, ..now }, retention).is_empty());
-        }
-        assert!(surplus(20_000 * DAY, now, retention).is_empty());
-        assert_eq!(surplus(5000 * DAY, now, Retention { days: 0, ..retention }).len(), 3, "nothing is to be kept");
-        assert_eq!(surplus(20_000 * DAY, now, Retention { bytes: 10, ..retention }), ["old", "some"]);
-    }
-
-    /// I4: however many there are, the oldest go first.
-    #[test]
-    fn of_more_files_than_are_remembered_the_oldest_go() {
-        let mut stock = Stock::default();
-        for (name, changed) in [("d", 4), ("a", 1), ("c", 3), ("b", 2)] {
-            stock.add(OsStr::new(name), &stat(changed, 10), 2);
-        }
-        assert_eq!((stock.bytes, stock.newest, stock.oldest.len()), (40, 4, 2));
-        let now = WallTime { unix_ms: 0, suspect: true };
-        assert_eq!(stock.surplus(now, Retention { days: 1, bytes: 0 }), ["a", "b"]);
     }
 
     #[test]

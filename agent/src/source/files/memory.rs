@@ -249,19 +249,19 @@ impl Memory {
         self.done.is_empty()
     }
 
-    /// Forgets the oldest that are not there any more, where there are too many. False: too many are there.
-    pub fn prune(&mut self, present: &HashSet<[u8; 16]>) -> bool {
-        if self.done.len() <= limits::FILES_REMEMBERED_MAX {
+    /// Forgets the oldest that are not there any more, where there are more than `max`. False: more are there.
+    pub fn prune(&mut self, present: &HashSet<[u8; 16]>, max: usize) -> bool {
+        if self.done.len() <= max {
             return true;
         }
-        let surplus = self.done.len() - limits::FILES_REMEMBERED_MAX * 3 / 4;
+        let surplus = self.done.len() - max * 3 / 4;
         let gone = self.done.iter().filter(|(_, file)| !present.contains(&file.glance)).map(|(number, _)| *number);
         let gone: Vec<u64> = gone.take(surplus).collect();
         for number in &gone {
             self.forget(*number);
         }
         self.is_behind = self.is_behind || !gone.is_empty();
-        self.done.len() <= limits::FILES_REMEMBERED_MAX
+        self.done.len() <= max
     }
 }
 
@@ -369,6 +369,13 @@ mod tests {
         assert!(memory.known_at_glance(&[1; 16]).is_some() && memory.is_done(&FileFingerprint([2; 32])) && memory.knows_content(&[2; 16]));
         memory.glance_again(&FileFingerprint([1; 32]), [7; 16]);
         assert!(memory.known_at_glance(&[7; 16]).is_some() && memory.known_at_glance(&[1; 16]).is_none());
-        assert!(memory.prune(&HashSet::new()) && memory.len() == 2, "few enough");
+        assert!(memory.prune(&HashSet::new(), 2) && memory.len() == 2, "few enough");
+        memory.begin(vec![file(3), file(4), file(5)], None).unwrap();
+        memory.end(3, None).unwrap();
+        let present = HashSet::from([[7; 16]]);
+        assert!(memory.prune(&present, 4) && memory.len() == 3);
+        assert!(memory.known_at_glance(&[7; 16]).is_some(), "the oldest, but it is there");
+        assert!(memory.known_at_glance(&[2; 16]).is_none() && memory.known_at_glance(&[3; 16]).is_none());
+        assert!(memory.known_at_glance(&[5; 16]).is_some());
     }
 }

@@ -26,6 +26,11 @@ impl Pulse {
         outcome
     }
 
+    /// From inside a call that is many calls: it goes on.
+    pub fn goes_on(&self, what: &'static str) {
+        self.set(Some((what, Instant::now())));
+    }
+
     /// The call under way, if it takes longer than this.
     pub fn hangs_in(&self, longer_than: Duration) -> Option<(&'static str, Duration)> {
         let call = *self.call.lock().unwrap_or_else(PoisonError::into_inner);

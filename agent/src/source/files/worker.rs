@@ -136,7 +136,10 @@ impl Worker {
         self.aside.retain(|path, _| there.contains_key(path.as_path()));
         self.report.retain(|path| there.contains_key(path) || found.refused.iter().any(|refused| refused == path));
         for (path, seen) in std::mem::take(&mut self.suspected) {
-            if there.get(path.as_path()).is_none_or(|file| !file.stat.seen.is_as_written(seen)) {
+            if !found.is_whole() && !there.contains_key(path.as_path()) {
+                // It was not looked for everywhere.
+                self.suspected.push((path, seen));
+            } else if there.get(path.as_path()).is_none_or(|file| !file.stat.seen.is_as_written(seen)) {
                 let text =
                     "changed or vanished while it was captured; what is there now is captured as a new file, so records may come twice";
                 self.report.trouble(Code::FileChanged, &path, text);
@@ -386,14 +389,19 @@ impl Worker {
 
     fn forget_the_gone(&mut self, found: &Found) {
         let Some(memory) = &mut self.memory else { return };
-        // What is left where it is and was not looked at is not gone.
+        // What is left where it is and was not looked at is not gone, as long as there is room to remember it.
         let is_sure = found.is_whole() || self.settings.done != DoneRule::Leave;
-        if memory.len() <= limits::FILES_REMEMBERED_MAX || !is_sure {
+        let max = if is_sure { limits::FILES_REMEMBERED_MAX } else { limits::FILES_REMEMBERED_UNSEEN_MAX };
+        if memory.len() <= max {
             return;
         }
         let present: HashSet<[u8; 16]> = found.files.iter().map(|file| memory::glance(&file.path, &file.stat)).collect();
-        if !memory.prune(&present) {
-            let max = limits::FILES_REMEMBERED_MAX;
+        if !is_sure {
+            let feed = &self.feed;
+            tracing::warn!(%feed, "more than {max} files that are done are remembered, and not all folders can be looked into; the oldest that \
+                 were not seen are forgotten, and captured again should they be there");
+        }
+        if !memory.prune(&present, max) {
             let text = format!("more than {max} files that are done are still there; have them removed, or let the agent move them");
             self.report.directory(Code::DirectoryUnreadable, Some(text));
         }
