@@ -1,7 +1,9 @@
 //! The repository keeps its own rules.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Files with this ending under a directory of the repository, with their text.
 fn sources(directory: &str, ending: &str) -> Vec<(PathBuf, String)> {
@@ -122,4 +124,70 @@ fn every_condition_has_its_page_in_the_runbook() {
     let codes = siteward::status::condition::Code::ALL.iter().map(|c| c.as_str());
     let missing: Vec<&str> = codes.filter(|code| !runbook.lines().any(|l| l.starts_with('#') && l.contains(code))).collect();
     assert!(missing.is_empty(), "no page for {missing:?}");
+}
+
+/// Lines of blocks of code, and what stands in backticks elsewhere, each in one line.
+fn code(text: &str) -> Vec<String> {
+    let (mut code, mut prose, mut in_block) = (Vec::new(), String::new(), false);
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if in_block {
+            code.push(line.trim().to_owned());
+        } else {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    code.extend(prose.split('`').skip(1).step_by(2).map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")));
+    code
+}
+
+/// Calls of our own programs in these lines: the program and its words.
+fn calls(code: &[String]) -> Vec<Vec<&str>> {
+    let commands = code.iter().flat_map(|line| line.split(['|', ';', '&']));
+    let words = commands.map(|command| command.split_whitespace().skip_while(|word| *word == "sudo").collect::<Vec<_>>());
+    words.filter(|words| words.len() > 1 && matches!(words[0], "siteward" | "siteward-hub")).collect()
+}
+
+/// What is wrong with a call, by what the programs say of themselves. `helps`: what was asked already.
+fn fault(call: &[&str], helps: &mut BTreeMap<Vec<String>, String>) -> Option<String> {
+    let mut path = vec![call[0].to_owned()];
+    let mut known = String::new();
+    for word in &call[1..] {
+        let help = helps.entry(path.clone()).or_insert_with(|| {
+            let output = Command::new(harness::program(&path[0])).args(&path[1..]).arg("--help").output().expect("the program runs");
+            String::from_utf8(output.stdout).expect("help is text")
+        });
+        known.push_str(help);
+        let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
+        let verbs: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).collect();
+        if verbs.is_empty() || !word.chars().all(|c| c.is_ascii_lowercase() || c == '-') || word.starts_with('-') {
+            break;
+        }
+        if !verbs.contains(word) {
+            return Some(format!("`{}` has no `{word}`", path.join(" ")));
+        }
+        path.push((*word).to_owned());
+    }
+    let options: Vec<&str> = known.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+    let named = call.iter().filter_map(|word| word.trim_start_matches(['(', '[']).split(['=', ')', ']']).next());
+    let strange = named.filter(|word| word.starts_with("--") && word.len() > 2).find(|word| !options.contains(word))?;
+    Some(format!("`{}` has no `{strange}`", path.join(" ")))
+}
+
+#[test]
+fn every_command_in_the_runbook_and_the_compliance_page_exists() {
+    let (mut helps, mut faults, mut count) = (BTreeMap::new(), Vec::new(), 0);
+    for file in ["systemd/RUNBOOK.md", "systemd/COMPLIANCE.md"] {
+        let text = fs::read_to_string(harness::repository().join(file)).expect("a page");
+        let code = code(&text);
+        let calls = calls(&code);
+        count += calls.len();
+        let found = calls.iter().filter_map(|call| Some(format!("{file}: {}: {}", call.join(" "), fault(call, &mut helps)?)));
+        faults.extend(found);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(count > 50, "only {count} calls were found: are they looked for in the right way?");
+    println!("{count} calls of {} commands", helps.len());
 }
