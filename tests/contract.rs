@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 use siteward::clock::WallTime;
 use siteward::contract::topic::{self, Kind};
 use siteward::contract::{
-    Audit, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt, RenewalState,
+    Audit, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt,
+    RenewalState, SpoolTold,
 };
 use siteward::overrides::{self, handle::View};
 use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
@@ -172,7 +173,7 @@ fn optional(schema: &str) -> &'static [&'static str] {
     match schema {
         "receipt" => &["missing", "time"],
         "certificate-request" => &["csr", "last"],
-        "status" => &["since", "conditions", "conditions_left_out"],
+        "status" => &["since", "at", "spool", "conditions", "conditions_left_out"],
         "command-result" => &["counter", "verb", "data"],
         _ => &[],
     }
@@ -181,7 +182,9 @@ fn optional(schema: &str) -> &'static [&'static str] {
 fn states() -> Vec<(&'static str, Value)> {
     let state = |state, since: Option<&str>, conditions, conditions_left_out| {
         let since = since.map(str::to_owned);
-        ("status", json!(GatewayState { state, version: "0.1.0".into(), since, conditions, conditions_left_out }))
+        let waits = SpoolTold { queued: 3, oldest: since.clone(), bytes: 4096, max_bytes: u64::MAX, time_to_full_s: Some(7200) };
+        let (at, spool) = (since.clone(), since.is_some().then_some(waits));
+        ("status", json!(GatewayState { state, version: "0.1.0".into(), since, at, spool, conditions, conditions_left_out }))
     };
     let told = |severity: &str| ConditionTold {
         code: "spool_full".into(),

@@ -5,6 +5,8 @@
 
 mod cadence;
 mod files;
+#[cfg(feature = "hub")]
+mod fleet;
 mod http;
 mod local;
 mod rollout;
@@ -13,6 +15,8 @@ use std::time::Duration;
 
 pub use self::cadence::*;
 pub use self::files::*;
+#[cfg(feature = "hub")]
+pub use self::fleet::*;
 pub use self::http::*;
 pub use self::local::*;
 pub use self::rollout::*;

@@ -36,16 +36,21 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts one whose server certificate `pki` issues and whose clients it must have issued too.
     pub fn start(directory: &Path, pki: &Pki, options: Options) -> Self {
+        Self::start_with(directory, pki, options, "")
+    }
+
+    /// The same, with further lines for the TLS listener, whose users are the common names of certificates.
+    pub fn start_with(directory: &Path, pki: &Pki, options: Options, lines: &str) -> Self {
         std::fs::create_dir_all(directory).expect("a directory for the broker");
         let mut broker =
             Self { directory: directory.to_path_buf(), tls_port: net::free_port(), plain_port: net::free_port(), process: None };
-        let text = broker.configuration(pki, &pki.server(), options);
+        let text = broker.configuration(pki, &pki.server(), options, lines);
         std::fs::write(broker.directory.join("mosquitto.conf"), text).expect("the broker's configuration is written");
         broker.restart();
         broker
     }
 
-    fn configuration(&self, pki: &Pki, server: &Identity, options: Options) -> String {
+    fn configuration(&self, pki: &Pki, server: &Identity, options: Options, lines: &str) -> String {
         let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
         format!(
             "{user}per_listener_settings true\n\
@@ -61,6 +66,7 @@ impl Mosquitto {
              cafile {ca}\ncertfile {cert}\nkeyfile {key}\n\
              require_certificate true\n\
              use_identity_as_username true\n\
+             {lines}\
              listener {plain} 127.0.0.1\n\
              allow_anonymous true\n",
             persistence = options.persistence,
@@ -111,6 +117,10 @@ impl Mosquitto {
 
     pub fn plain(&self) -> std::net::SocketAddr {
         net::loopback(self.plain_port)
+    }
+
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("the broker runs")
     }
 
     pub fn id(&self) -> Option<u32> {

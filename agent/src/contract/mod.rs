@@ -84,12 +84,33 @@ pub struct GatewayState {
     /// RFC 3339; absent in the last will, which was written before it came true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// RFC 3339: when this was written, by the gateway's clock; absent in the last will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// What waits at the gateway; absent in the last will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolTold>,
     /// What is the matter at the gateway, the worst first; none in the last will.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ConditionTold>,
     /// Conditions for which there was no room.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub conditions_left_out: u64,
+}
+
+/// What waits at a gateway, and how much room there is, when the status was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolTold {
+    /// Records that are not settled.
+    pub queued: u64,
+    /// RFC 3339: when the oldest of them was received; absent where nothing waits, and while the clock cannot be believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<String>,
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// Absent while the spool is not filling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_full_s: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]

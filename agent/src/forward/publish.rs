@@ -11,6 +11,7 @@ use crate::contract::{ConditionTold, GatewayState, OnlineState, Outcome, event};
 use crate::limits::{CONDITION_TEXT_CHARS_MAX, CONDITIONS_TOLD_MAX};
 use crate::record::{FeedId, Lane, Name, Record};
 use crate::source::charset;
+use crate::status::board::Board;
 use crate::status::condition::Condition;
 use crate::uplink::Outgoing;
 
@@ -50,7 +51,8 @@ impl Publisher {
     }
 
     fn state(state: OnlineState, since: Option<String>) -> GatewayState {
-        GatewayState { state, version: env!("CARGO_PKG_VERSION").into(), since, conditions: Vec::new(), conditions_left_out: 0 }
+        let version = env!("CARGO_PKG_VERSION").into();
+        GatewayState { state, version, since, at: None, spool: None, conditions: Vec::new(), conditions_left_out: 0 }
     }
 
     /// What is the matter, as far as there is room: the status must fit any broker.
@@ -72,14 +74,15 @@ impl Publisher {
         Outgoing { token, topic, payload, content_type: Some(JSON.into()), properties: Vec::new(), retain }
     }
 
-    /// `conditions` are those that hold now.
-    pub fn control(&self, token: u64, what: &Control, conditions: impl FnOnce() -> Vec<Condition>) -> Outgoing {
+    /// The board says what is the matter and what waits.
+    pub fn control(&self, token: u64, what: &Control, board: &Board) -> Outgoing {
         match what {
             Control::Status(state) => {
-                let now = || clock::rfc3339(clock::now().unix_ms);
-                let since = self.online_since.clone().filter(|_| *state == OnlineState::Online).unwrap_or_else(now);
+                let now = clock::rfc3339(clock::now().unix_ms);
+                let since = self.online_since.clone().filter(|_| *state == OnlineState::Online).unwrap_or_else(|| now.clone());
                 let mut status = Self::state(*state, Some(since));
-                (status.conditions, status.conditions_left_out) = Self::told(conditions());
+                (status.at, status.spool) = (Some(now), board.spool_told());
+                (status.conditions, status.conditions_left_out) = Self::told(board.conditions());
                 Self::plain(token, self.topics.status(), json(&status), true)
             }
             Control::Mail(letter) => {

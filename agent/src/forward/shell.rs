@@ -23,7 +23,9 @@ use crate::clock;
 use crate::config::settings::Settings;
 use crate::contract::topic::Kind;
 use crate::contract::{Outcome, Receipt};
-use crate::limits::{CONDITIONS_TOLD_INTERVAL, EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK};
+use crate::limits::{
+    CONDITIONS_TOLD_INTERVAL, EVENT_OVERHEAD_BYTES, FORWARD_ANSWERS_PER_TURN, FORWARD_PUBLISHES_PER_TURN, FORWARD_TICK, STATUS_INTERVAL,
+};
 use crate::record::Record;
 use crate::spool::recent::Note;
 use crate::spool::{Item, QuarantineError, Reader};
@@ -180,7 +182,7 @@ impl Shell {
                 Next::Control { token, what } => {
                     let outgoing = match &what {
                         Control::Mail(Letter::Released(record)) => self.released(token, record),
-                        what => self.publisher.control(token, what, || self.board.conditions()),
+                        what => self.publisher.control(token, what, &self.board),
                     };
                     // The core has been told where it was not taken.
                     let _taken = self.publish(outgoing, now);
@@ -328,10 +330,10 @@ impl Shell {
         }
     }
 
-    /// The hub hears of conditions that were raised or ended, changes in quick succession together.
+    /// The hub hears of conditions that were raised or ended, changes in quick succession together; and now and then of what waits.
     fn tell_conditions(&mut self) {
-        let changes = self.board.condition_changes();
-        if changes != self.told.0 && self.told.1.elapsed() >= CONDITIONS_TOLD_INTERVAL {
+        let (changes, elapsed) = (self.board.condition_changes(), self.told.1.elapsed());
+        if (changes != self.told.0 && elapsed >= CONDITIONS_TOLD_INTERVAL) || elapsed >= STATUS_INTERVAL {
             self.told = (changes, Instant::now());
             self.core.status_changed();
         }

@@ -1,4 +1,4 @@
-//! One connection of the receiver to the broker, from dialling to its end. The hub's only file that names rumqttc.
+//! One connection of the receiver to the broker, from dialling to its end. The hub's only file that names rumqttc (with [`listen`]).
 //!
 //! ```text
 //!   rumqttc ── poll task ── deliveries (bounded by number and bytes) ──► receive
@@ -13,6 +13,8 @@
 //! 4. Full: when the bytes of deliveries not yet written reach `HUB_PENDING_BYTES_MAX`, the connection is not read further. Should the broker
 //!    give us up meanwhile, it keeps the rest.
 //! 5. A broker that answers pings but not our receipts is given up after `ACK_STALL`: rumqttc holds acknowledgements back behind them.
+
+pub(super) mod listen;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -88,7 +88,7 @@ mod tests {
             since: "2026-11-02T11:15:00.000Z".into(),
         };
         let conditions = feeds.iter().map(condition).collect();
-        GatewayState { state, version: "0.1.0".into(), since: None, conditions, conditions_left_out: 0 }
+        GatewayState { state, version: "0.1.0".into(), since: None, at: None, spool: None, conditions, conditions_left_out: 0 }
     }
 
     #[test]

@@ -231,6 +231,28 @@ impl ChainIndex {
     }
 }
 
+/// What is held under a seq, by whatever incarnation, for whoever only looks on: opens nothing for writing, makes nothing. Entries are written
+/// after the output is synced, so what is found here is there.
+pub fn peek(dir: &Path, key: &AccountKey, seq: u64) -> io::Result<Vec<Held>> {
+    let AccountKey { site, gateway, feed } = key;
+    let mut held = Vec::new();
+    std::fs::metadata(dir)?;
+    for level in 0..HUB_INDEX_LEVELS_MAX {
+        let file = match File::open(dir.join(format!("{site}.{gateway}.{feed}.{level}"))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        };
+        let mut bytes = [0; ENTRY];
+        let read = DiskFile::read_at(&file, seq.saturating_mul(ENTRY as u64), &mut bytes)?;
+        match Entry::decode(&bytes).filter(|_| read == ENTRY) {
+            Some(entry) => held.push(entry.held),
+            None => break,
+        }
+    }
+    Ok(held)
+}
+
 fn write_id(path: &Path) -> io::Result<String> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;

@@ -16,6 +16,7 @@
 //! - [`gateways`]: what the gateways say of themselves, for the log.
 //! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published; [`command`]: commands signed, sent, answered;
 //!   [`certs`]: certificates of gateways.
+//! - [`fleet`]: all gateways as they tell of themselves: table, changes, metrics, alarms; [`find`]: one message in the output.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
 //! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
@@ -30,6 +31,8 @@ pub mod connection;
 #[cfg(test)]
 mod connection_tests;
 pub mod desk;
+pub mod find;
+pub mod fleet;
 pub mod gateways;
 pub mod index;
 pub mod intake;

@@ -28,6 +28,8 @@ pub const ARRIVALS_FILE_BYTES_MAX: u64 = MIB;
 pub const CONDITIONS_TOLD_MAX: usize = 32;
 pub const CONDITION_TEXT_CHARS_MAX: usize = 240;
 pub const CONDITIONS_TOLD_INTERVAL: Duration = Duration::from_secs(5);
+/// The status is told again so often while nothing changes: a hub can tell one that stands from one that was left behind.
+pub const STATUS_INTERVAL: Duration = Duration::from_mins(5);
 /// Conditions of all gateways that a receiver knows, so that each is told once.
 pub const HUB_CONDITIONS_MAX: usize = 20_000;
 

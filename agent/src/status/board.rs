@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::condition::{Code, Condition};
 use crate::clock;
 use crate::config::about::About;
+use crate::contract::SpoolTold;
 use crate::record::{DocumentDigest, FeedId};
 use crate::source::mllp::registry::Registry;
 use crate::source::tap::Tap;
@@ -191,6 +192,8 @@ pub struct Board {
     changes: AtomicU64,
     uplink: Mutex<UplinkView>,
     config: Mutex<ConfigView>,
+    /// For the hub; none before the first look.
+    spool: Mutex<Option<SpoolTold>>,
     /// What went wrong last with a certificate of ours, by its file; there are two at most.
     identities: Mutex<BTreeMap<PathBuf, String>>,
     notes: Arc<Notes>,
@@ -214,6 +217,7 @@ impl Board {
                 last_error: None,
             }),
             config: Mutex::new(ConfigView::local("")),
+            spool: Mutex::default(),
             identities: Mutex::default(),
             notes: Arc::default(),
         })
@@ -225,6 +229,15 @@ impl Board {
 
     pub fn config(&self) -> ConfigView {
         locked(&self.config).clone()
+    }
+
+    /// What waits, as the hub is told with the next status.
+    pub fn tell_spool(&self, told: SpoolTold) {
+        *locked(&self.spool) = Some(told);
+    }
+
+    pub fn spool_told(&self) -> Option<SpoolTold> {
+        locked(&self.spool).clone()
     }
 
     pub fn uptime_s(&self) -> u64 {

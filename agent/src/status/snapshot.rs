@@ -14,6 +14,7 @@ use super::condition::{Condition, Severity};
 use super::gauge::Gauge;
 use crate::clock::{self, WallTime};
 use crate::config::about::About;
+use crate::contract::SpoolTold;
 use crate::record::{DocumentDigest, Incarnation, Name};
 use crate::spool::{Monitor, SpoolView};
 
@@ -282,7 +283,7 @@ impl Reporter {
         Arc::new(Self { site, gateway, board, monitor, started: Instant::now(), gauge: Mutex::default() })
     }
 
-    /// The status now; also a sample for the gauge.
+    /// The status now; also a sample for the gauge, and what the hub is told of the spool.
     pub fn snapshot(&self) -> Snapshot {
         let view = self.monitor.view();
         let time_to_full_s = {
@@ -290,8 +291,17 @@ impl Reporter {
             gauge.observe(self.started.elapsed(), view.bytes);
             gauge.time_to_full_s(view.max_bytes)
         };
-        build(&self.site, &self.gateway, &self.board, &view, time_to_full_s, clock::now())
+        let now = clock::now();
+        self.board.tell_spool(spool_told(&view, time_to_full_s, now));
+        build(&self.site, &self.gateway, &self.board, &view, time_to_full_s, now)
     }
+}
+
+/// What the hub is told of the spool.
+fn spool_told(view: &SpoolView, time_to_full_s: Option<u64>, now: WallTime) -> SpoolTold {
+    let queued = view.feeds.iter().map(|feed| feed.last_seq.saturating_sub(feed.settled_seq)).sum();
+    let oldest = view.lanes.iter().filter_map(|lane| lane.oldest_received_ms).min().filter(|&oldest| age_s(oldest, now).is_some());
+    SpoolTold { queued, oldest: oldest.map(clock::rfc3339), bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s }
 }
 
 /// One line for `STATUS=`.

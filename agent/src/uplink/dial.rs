@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::tls::ForeignIssuer;
 use crate::config::settings::Endpoint;
 use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, UPLINK_UNSENT_BYTES, UPLINK_USER_TIMEOUT};
 
@@ -79,6 +80,7 @@ fn certificate_fault(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => "it was not issued by our CA".into(),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => "it is for another host name".into(),
         CertificateError::Revoked => "it has been revoked".into(),
+        CertificateError::Other(other) if other.0.is::<ForeignIssuer>() => other.0.to_string(),
         other => format!("{other:?}").chars().take(120).collect(),
     }
 }

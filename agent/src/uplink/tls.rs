@@ -16,11 +16,12 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::clock::dates::{self, OwnTime, Whose};
+use crate::source::tls::certificate;
 
 /// Where the certificates are. `cert` and `key` belong together: both or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +132,20 @@ fn pem_error(path: &Path, error: pem::Error) -> TlsError {
     }
 }
 
+/// Who claims to have issued a certificate that our CA did not issue: a proxy that inspects TLS is known by it.
+#[derive(Debug, thiserror::Error)]
+#[error("it was not issued by our CA but by {0:?}")]
+pub(super) struct ForeignIssuer(String);
+
+fn named(error: rustls::Error, end_entity: &CertificateDer<'_>) -> rustls::Error {
+    match (&error, certificate::issuer(end_entity)) {
+        (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), Some(issuer)) => {
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(ForeignIssuer(issuer)))))
+        }
+        _ => error,
+    }
+}
+
 /// The usual checks, with the rule for dates.
 #[derive(Debug)]
 struct ByOwnTime {
@@ -147,7 +162,7 @@ impl ServerCertVerifier for ByOwnTime {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let check = |at| self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
-        dates::check(Whose::Hub, now, check)
+        dates::check(Whose::Hub, now, check).map_err(|error| named(error, end_entity))
     }
 
     fn verify_tls12_signature(

@@ -3,7 +3,8 @@
 mod certs;
 mod command;
 mod config;
-
+mod find;
+mod fleet;
 mod keys;
 mod reach;
 mod receive;
@@ -41,6 +42,10 @@ enum Command {
     /// Seal secrets for one gateway.
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Show all gateways: online, version, revision, conditions, what waits. `fleet watch`: as it changes; `fleet serve`: metrics, notices.
+    Fleet(Box<fleet::FleetArgs>),
+    /// Follow one message through the receiver's output, without its content.
+    Find(find::Find),
     /// Print the version.
     Version,
 }
@@ -56,6 +61,8 @@ fn main() -> ExitCode {
         Command::Order(command) => command::carry_out(command),
         Command::Certs(command) => told(certs::carry_out(command)),
         Command::Secret(command) => told(secret::carry_out(command)),
+        Command::Fleet(args) => fleet::carry_out(*args),
+        Command::Find(args) => find::carry_out(args),
         Command::Version => {
             println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

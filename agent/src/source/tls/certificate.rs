@@ -18,6 +18,7 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 
 /// The parts of a certificate that are looked at.
 struct Parts<'d> {
+    issuer: &'d [u8],
     not_after: (u8, &'d [u8]),
     subject: &'d [u8],
     extensions: Option<&'d [u8]>,
@@ -31,11 +32,11 @@ fn parts(certificate: &[u8]) -> Option<Parts<'_>> {
         fields.next()?; // serial number
     }
     take(&mut fields, SEQUENCE)?; // algorithm
-    take(&mut fields, SEQUENCE)?; // issuer
+    let issuer = take(&mut fields, SEQUENCE)?;
     let not_after = Der(take(&mut fields, SEQUENCE)?).nth(1)?;
     let subject = take(&mut fields, SEQUENCE)?;
     let extensions = fields.find(|(tag, _)| *tag == EXTENSIONS).and_then(|(_, wrapped)| take(&mut Der(wrapped), SEQUENCE));
-    Some(Parts { not_after, subject, extensions })
+    Some(Parts { issuer, not_after, subject, extensions })
 }
 
 /// Seconds since 1970 at which the certificate ends.
@@ -56,6 +57,12 @@ pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
 /// The common name of a certificate's subject.
 pub(crate) fn subject(certificate: &[u8]) -> Option<String> {
     Names::of(certificate).common
+}
+
+/// The common name of whoever issued a certificate, as it claims. Nothing of it was verified: for people only, short and in one line.
+pub(crate) fn issuer(certificate: &[u8]) -> Option<String> {
+    let name = Der(parts(certificate)?.issuer).filter(|(tag, _)| *tag == SET).find_map(|(_, set)| common_name(set))?;
+    Some(name.chars().filter(|c| !c.is_control()).take(64).collect())
 }
 
 /// The names by which a list of subjects may know a certificate.
