@@ -4,6 +4,7 @@
 //! configuration have their default and their permitted range here; everything else is fixed.
 
 mod cadence;
+mod enrol;
 mod files;
 #[cfg(feature = "hub")]
 mod fleet;
@@ -14,6 +15,7 @@ mod rollout;
 use std::time::Duration;
 
 pub use self::cadence::*;
+pub use self::enrol::*;
 pub use self::files::*;
 #[cfg(feature = "hub")]
 pub use self::fleet::*;

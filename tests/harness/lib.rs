@@ -16,6 +16,7 @@ pub mod broker;
 pub mod canary;
 pub mod destination;
 pub mod document;
+pub mod enrolment;
 pub mod files;
 pub mod fleet;
 pub mod gateway;

@@ -50,6 +50,32 @@ impl Mosquitto {
         broker
     }
 
+    /// Starts one whose TLS listener has this server certificate and is otherwise configured by these lines.
+    pub fn start_with_listener(directory: &Path, server: &Identity, listener: &str) -> Self {
+        std::fs::create_dir_all(directory).expect("a directory for the broker");
+        let mut broker =
+            Self { directory: directory.to_path_buf(), tls_port: net::free_port(), plain_port: net::free_port(), process: None };
+        let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
+        let text = format!(
+            "{user}per_listener_settings true\npersistence true\npersistence_location {directory}/\nautosave_interval 1\n\
+             max_queued_messages 0\nlog_dest stderr\nlistener {tls} 127.0.0.1\ncertfile {cert}\nkeyfile {key}\n{listener}\n\
+             listener {plain} 127.0.0.1\nallow_anonymous true\n",
+            directory = broker.directory.display(),
+            tls = broker.tls_port,
+            cert = server.cert.display(),
+            key = server.key.display(),
+            plain = broker.plain_port,
+        );
+        std::fs::write(broker.directory.join("mosquitto.conf"), text).expect("the broker's configuration is written");
+        broker.restart();
+        broker
+    }
+
+    /// SIGHUP: it reads its files again, as far as it does.
+    pub fn reload(&self) {
+        self.process.as_ref().expect("it runs").hang_up();
+    }
+
     fn configuration(&self, pki: &Pki, server: &Identity, options: Options, lines: &str) -> String {
         let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
         format!(

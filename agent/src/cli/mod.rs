@@ -14,12 +14,14 @@ mod check;
 mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod enroll;
 mod feeds;
 mod lines;
 mod memory;
 mod messages;
 mod overrides;
 mod quarantine;
+mod retire;
 mod run;
 mod secret;
 mod sheet;
@@ -127,6 +129,10 @@ enum Command {
     /// Runs a feed otherwise than configured, for some hours: break-glass, audited, ends by itself
     #[command(subcommand)]
     Override(overrides::Action),
+    /// Makes a gateway of this box, with the bundle that central IT made for it
+    Enroll(enroll::Enroll),
+    /// Takes this gateway out of service for good: delivered, counted, erased, recorded
+    Retire(retire::Retire),
     /// Shows everything at once on loopback: broker, hub, agent, a sample feed and a WAN outage
     #[cfg(feature = "demo")]
     Demo,
@@ -297,6 +303,8 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Certs(action) => certs::carry_out(action),
         Command::Secret(action) => secret::carry_out(action),
         Command::Override(action) => overrides::carry_out(action),
+        Command::Enroll(args) => enroll::enroll(args),
+        Command::Retire(args) => retire::retire(&args),
         #[cfg(feature = "demo")]
         Command::Demo => demo::run().map_err(Failure::Other),
         Command::Version => print(concat!("siteward ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -2,7 +2,7 @@
 
 use super::settings::Endpoint;
 
-pub(super) fn parse(url: &str) -> Result<Endpoint, &'static str> {
+pub(crate) fn parse(url: &str) -> Result<Endpoint, &'static str> {
     let (tls, rest) = match url.split_once("://") {
         Some(("mqtts", rest)) => (true, rest),
         Some(("mqtt", rest)) => (false, rest),

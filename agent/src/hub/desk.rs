@@ -254,7 +254,7 @@ pub(super) fn count(ranges: &[(u64, u64)]) -> u64 {
 
 /// What a line changed.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
+pub(in crate::hub) struct Applied {
     /// An item that is here already: the line says nothing new.
     pub again: bool,
     pub reports: Vec<Report>,
@@ -267,7 +267,7 @@ impl From<Vec<Report>> for Applied {
 }
 
 /// Lets a line change ledger and index. Lines without the fields their kind needs change nothing.
-pub(super) fn apply(ledger: &mut Ledger, index: &mut ChainIndex, line: &Line) -> io::Result<Applied> {
+pub(in crate::hub) fn apply(ledger: &mut Ledger, index: &mut ChainIndex, line: &Line) -> io::Result<Applied> {
     let (Some(key), Some(incarnation)) = (line.key(), line.incarnation) else { return Ok(Applied::default()) };
     let mark = line.seq.zip(line.chain).map(|(seq, chain)| Mark { seq, chain });
     let entry = ledger.entry(&key);

@@ -156,6 +156,16 @@ pub fn generate(out: &Path, name: &str, passphrase: &Passphrase) -> Result<Strin
         return Err("--name: must be a plain name, like \"desk-2027\"".to_owned());
     }
     let (private, public) = (out.join(format!("{name}.key")), out.join(format!("{name}.pub")));
+    let words = new_words(passphrase)?;
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| "the system gives no random numbers".to_owned())?;
+    let signer = Signer::from_pkcs8(pkcs8.as_ref())?;
+    write_new(&private, 0o600, &seal(pkcs8.as_ref(), &words, COST)?)?;
+    write_new(&public, 0o644, &signer.public_pem())?;
+    Ok(signer.id)
+}
+
+/// A passphrase for something new.
+fn new_words(passphrase: &Passphrase) -> Result<Zeroizing<String>, String> {
     let words = passphrase.read("passphrase for the new key: ")?;
     if words.chars().count() < PASSPHRASE_CHARS_MIN {
         return Err(format!("the passphrase is too short; use at least {PASSPHRASE_CHARS_MIN} characters, better several words"));
@@ -163,11 +173,20 @@ pub fn generate(out: &Path, name: &str, passphrase: &Passphrase) -> Result<Strin
     if matches!(passphrase, Passphrase::Terminal) && *passphrase.read("again: ")? != *words {
         return Err("the two passphrases are not the same; nothing was made".to_owned());
     }
-    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| "the system gives no random numbers".to_owned())?;
-    let signer = Signer::from_pkcs8(pkcs8.as_ref())?;
-    write_new(&private, 0o600, &seal(pkcs8.as_ref(), &words, COST)?)?;
-    write_new(&public, 0o644, &signer.public_pem())?;
-    Ok(signer.id)
+    Ok(words)
+}
+
+/// Seals another kind of key (PKCS#8) under a passphrase that is asked for now.
+pub(super) fn seal_new(pkcs8: &[u8], passphrase: &Passphrase) -> Result<String, String> {
+    seal(pkcs8, &new_words(passphrase)?, COST)
+}
+
+/// Opens what [`seal_new`] made, in a file.
+pub(super) fn unseal_file(file: &Path, passphrase: &Passphrase) -> Result<Zeroizing<Vec<u8>>, String> {
+    let told = |why: String| format!("{}: {why}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| told(format!("the key cannot be read: {error}")))?;
+    let words = passphrase.read(&format!("passphrase of {}: ", file.display()))?;
+    unseal(&text, &words).map_err(told)
 }
 
 fn write_new(file: &Path, mode: u32, text: &str) -> Result<(), String> {

@@ -15,7 +15,7 @@
 //! - [`intake`]: the verdict on a publish; [`desk`]: takes arrivals in batches through all of these; rebuilds the account from the output.
 //! - [`gateways`]: what the gateways say of themselves, for the log.
 //! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published; [`command`]: commands signed, sent, answered;
-//!   [`certs`]: certificates of gateways.
+//!   [`certs`]: certificates of gateways; [`enrolment`]: new boxes, replaced and retired ones, and whom the broker admits.
 //! - [`fleet`]: all gateways as they tell of themselves: table, changes, metrics, alarms; [`find`]: one message in the output.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
@@ -31,6 +31,7 @@ pub mod connection;
 #[cfg(test)]
 mod connection_tests;
 pub mod desk;
+pub mod enrolment;
 pub mod find;
 pub mod fleet;
 pub mod gateways;

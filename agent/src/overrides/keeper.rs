@@ -90,8 +90,15 @@ impl Kept {
     }
 }
 
-/// An audit letter about something done here.
+/// An audit letter about something done here, on its way.
 pub fn audit(gateway: &Name, poster: &Post, who: &str, what: &str, subject: &str, reason: &str) {
+    if let Err(error) = poster.post(audit_letter(gateway, who, what, subject, reason)) {
+        tracing::warn!(who, what, subject, "an audit record could not be handed to the uplink: {error}");
+    }
+}
+
+/// An audit letter about something done here.
+pub fn audit_letter(gateway: &Name, who: &str, what: &str, subject: &str, reason: &str) -> Letter {
     let now = clock::now();
     let letter = Audit {
         schema: SCHEMA,
@@ -103,10 +110,7 @@ pub fn audit(gateway: &Name, poster: &Post, who: &str, what: &str, subject: &str
         time: clock::rfc3339(now.unix_ms),
         clock_suspect: now.suspect,
     };
-    let payload = serde_json::to_vec(&letter).expect("plain values");
-    if let Err(error) = poster.post(Letter::Audit(payload.into())) {
-        tracing::warn!(who, what, subject, "an audit record could not be handed to the uplink: {error}");
-    }
+    Letter::Audit(serde_json::to_vec(&letter).expect("plain values").into())
 }
 
 impl Keeper {

@@ -99,7 +99,11 @@ impl Desk {
             Request::Get(Question::SecretKey {}) => Ok(self.on_site.secret_key()),
             Request::Get(Question::Overrides {}) => Ok(self.on_site.overrides()),
             Request::Do(
-                order @ (Order::SecretSet { .. } | Order::SecretRemove { .. } | Order::OverrideSet { .. } | Order::OverrideClear { .. }),
+                order @ (Order::SecretSet { .. }
+                | Order::SecretRemove { .. }
+                | Order::OverrideSet { .. }
+                | Order::OverrideClear { .. }
+                | Order::Retire { .. }),
             ) => self.on_site.order(&order, peer).ok_or_else(|| "this is not an order for here".to_owned()),
             Request::Do(Order::ConfigApply { envelope }) => {
                 tracing::warn!(bytes = envelope.len(), "a document was handed over on site");

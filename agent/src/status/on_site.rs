@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::control::Answer;
 use super::question::Order;
 use crate::clock;
 use crate::config::network_of;
 use crate::forward::mail::Post;
-use crate::limits::{HISTORY_NAME_BYTES_MAX, PEERS_MAX};
-use crate::overrides::keeper::audit;
+use crate::limits::{HISTORY_NAME_BYTES_MAX, PEERS_MAX, RETIRE_REPORT_TIMEOUT};
+use crate::overrides::keeper::{audit, audit_letter};
 use crate::overrides::{self, Change, handle};
 use crate::record::{FeedId, Name};
 use crate::secrets::{Vault, name_fits, sealed};
@@ -75,6 +77,9 @@ impl SecretsView {
     }
 }
 
+/// What is answered where the hub's broker has the audit record of a retirement.
+pub const RETIREMENT_REPORTED: &str = "the hub's broker has the audit record";
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct OnSite {
@@ -116,7 +121,8 @@ impl OnSite {
             Order::SecretSet { by, .. }
             | Order::SecretRemove { by, .. }
             | Order::OverrideSet { by, .. }
-            | Order::OverrideClear { by, .. } => by.clone(),
+            | Order::OverrideClear { by, .. }
+            | Order::Retire { by, .. } => by.clone(),
             _ => return None,
         };
         let (site, order) = (Arc::clone(self), order.clone());
@@ -133,8 +139,19 @@ impl OnSite {
                 self.ask(handle::Request::Set { feed, change, time: Duration::from_secs(for_s), who, reason })
             }
             Order::OverrideClear { feed, kind, .. } => self.ask(handle::Request::Clear { feed: known(&feed)?, kind, who }),
+            Order::Retire { reason, lost, .. } => self.retire(&who, &reason, &lost),
             _ => Err("this is not an order for here".to_owned()),
         }
+    }
+
+    /// The hub is told, and whether it was.
+    fn retire(&self, who: &str, reason: &str, lost: &str) -> Result<String, String> {
+        tracing::warn!(who, lost, "this gateway is about to be retired");
+        let letter = audit_letter(&self.gateway, who, "gateway_retired", lost, reason);
+        let answer = self.poster.post(letter).map_err(|error| format!("the audit record could not be handed to the uplink: {error}"))?;
+        let answer = Handle::current().block_on(async { timeout(RETIRE_REPORT_TIMEOUT, answer).await });
+        let is_there = matches!(answer, Ok(Ok(delivered)) if delivered.is_acknowledged());
+        Ok(if is_there { RETIREMENT_REPORTED } else { "the hub could not be told in time" }.to_owned())
     }
 
     fn ask(&self, request: handle::Request) -> Result<String, String> {

@@ -203,6 +203,13 @@ pub enum Order {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
+    /// Tells the hub that this gateway is about to be retired; changes nothing here. `lost`: what goes with it, empty for nothing.
+    Retire {
+        reason: String,
+        lost: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
 }
 
 impl Request {

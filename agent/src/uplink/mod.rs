@@ -24,7 +24,7 @@
 mod backoff;
 pub mod bridge;
 pub mod credentials;
-mod csr;
+pub(crate) mod csr;
 mod dial;
 mod expiry;
 mod fault;
@@ -38,6 +38,7 @@ mod reason;
 mod sniff;
 mod supervisor;
 pub mod tls;
+pub mod visit;
 mod window;
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! `siteward-hub`: the hub side, for central IT.
 
+mod broker;
 mod certs;
 mod command;
 mod config;
+mod enroll;
 mod find;
 mod fleet;
 mod keys;
@@ -39,6 +41,11 @@ enum Command {
     /// Fetch requests for certificates and send what was issued.
     #[command(subcommand)]
     Certs(certs::Certs),
+    /// Make a bundle that makes a gateway of a box; answer boxes; retire gateways.
+    Enroll(enroll::Enroll),
+    /// Write what the broker has to know of gateways.
+    #[command(subcommand)]
+    Broker(broker::BrokerFiles),
     /// Seal secrets for one gateway.
     #[command(subcommand)]
     Secret(secret::Secret),
@@ -60,6 +67,8 @@ fn main() -> ExitCode {
         Command::Config(command) => config::carry_out(command),
         Command::Order(command) => command::carry_out(command),
         Command::Certs(command) => told(certs::carry_out(command)),
+        Command::Enroll(command) => told(enroll::carry_out(command)),
+        Command::Broker(command) => told(broker::carry_out(command)),
         Command::Secret(command) => told(secret::carry_out(command)),
         Command::Fleet(args) => fleet::carry_out(*args),
         Command::Find(args) => find::carry_out(args),

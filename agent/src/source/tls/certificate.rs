@@ -5,6 +5,8 @@
 //! which means: no name matches.
 
 use crate::config::settings::ClientSubject;
+#[cfg(any(test, feature = "hub"))]
+use crate::der::BIT_STRING;
 use crate::der::{BMP_STRING, COMMON_NAME, Der, GENERALIZED_TIME, OBJECT_ID, OCTET_STRING, SEQUENCE, SET, UTC_TIME, take};
 
 /// `[0]`, version.
@@ -21,6 +23,8 @@ struct Parts<'d> {
     issuer: &'d [u8],
     not_after: (u8, &'d [u8]),
     subject: &'d [u8],
+    #[cfg(any(test, feature = "hub"))]
+    public_key: Option<&'d [u8]>,
     extensions: Option<&'d [u8]>,
 }
 
@@ -35,8 +39,17 @@ fn parts(certificate: &[u8]) -> Option<Parts<'_>> {
     let issuer = take(&mut fields, SEQUENCE)?;
     let not_after = Der(take(&mut fields, SEQUENCE)?).nth(1)?;
     let subject = take(&mut fields, SEQUENCE)?;
+    #[cfg(any(test, feature = "hub"))]
+    let public_key = take(&mut fields, SEQUENCE);
     let extensions = fields.find(|(tag, _)| *tag == EXTENSIONS).and_then(|(_, wrapped)| take(&mut Der(wrapped), SEQUENCE));
-    Some(Parts { issuer, not_after, subject, extensions })
+    Some(Parts {
+        issuer,
+        not_after,
+        subject,
+        #[cfg(any(test, feature = "hub"))]
+        public_key,
+        extensions,
+    })
 }
 
 /// Seconds since 1970 at which the certificate ends.
@@ -63,6 +76,21 @@ pub(crate) fn subject(certificate: &[u8]) -> Option<String> {
 pub(crate) fn issuer(certificate: &[u8]) -> Option<String> {
     let name = Der(parts(certificate)?.issuer).filter(|(tag, _)| *tag == SET).find_map(|(_, set)| common_name(set))?;
     Some(name.chars().filter(|c| !c.is_control()).take(64).collect())
+}
+
+/// The key that a certificate is for: the bits of its SubjectPublicKeyInfo.
+#[cfg(any(test, feature = "hub"))]
+pub(crate) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let mut fields = Der(parts(certificate)?.public_key?);
+    take(&mut fields, SEQUENCE)?; // its kind
+    take(&mut fields, BIT_STRING)?.strip_prefix(&[0])
+}
+
+/// The one common name in the content of a Name; `None` where there is none, or more than one.
+#[cfg(any(test, feature = "hub"))]
+pub(crate) fn common_name_of(name: &[u8]) -> Option<String> {
+    let mut all = Der(name).filter(|(tag, _)| *tag == SET).filter_map(|(_, set)| common_name(set));
+    all.next().filter(|_| all.next().is_none())
 }
 
 /// The names by which a list of subjects may know a certificate.

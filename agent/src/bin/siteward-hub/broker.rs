@@ -1,0 +1,70 @@
+//! `siteward-hub broker`: what the broker has to know of gateways.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use siteward::hub::enrolment::authority::{self, Authority};
+use siteward::hub::enrolment::mosquitto;
+use siteward::hub::enrolment::state::{State, put};
+use siteward::hub::keys::Passphrase;
+
+use crate::enroll::At;
+
+#[derive(Debug, Subcommand)]
+pub enum BrokerFiles {
+    /// Write access list, list of revoked certificates and the lines of configuration for Mosquitto 2.0
+    Mosquitto {
+        #[command(flatten)]
+        state: At,
+        /// A directory that is there; files of an earlier run are replaced
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Where the broker will find them, if that is elsewhere
+        #[arg(long, value_name = "DIR")]
+        installed: Option<PathBuf>,
+        /// The certificate of another authority that issues certificates of gateways or hub clients (PEM)
+        #[arg(long, value_name = "FILE")]
+        client_ca: Vec<PathBuf>,
+        /// Its list of revoked certificates (PEM); the broker refuses every certificate of an authority whose list it does not have
+        #[arg(long, value_name = "FILE")]
+        crl: Vec<PathBuf>,
+    },
+}
+
+pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
+    let BrokerFiles::Mosquitto { state, out, installed, client_ca, crl } = command;
+    if !out.is_dir() {
+        return Err(format!("{}: is no directory; make it first", out.display()));
+    }
+    if client_ca.len() != crl.len() {
+        return Err("--client-ca and --crl belong together: give the list of each authority".to_owned());
+    }
+    let state = State::open(&state.directory)?;
+    let authority = Authority::open(&state, &Passphrase::usual())?;
+    let held = state.hold("broker mosquitto")?;
+    let (records, identities) = (state.records()?, state.identities()?);
+    let now = siteward::clock::now().unix_ms / 1000;
+    let joined =
+        |first: String, files: &[PathBuf]| -> Result<String, String> { files.iter().try_fold(first, |all, file| Ok(all + &text(file)?)) };
+    let revoked = mosquitto::revoked(&records);
+    let files = [
+        ("acl", mosquitto::access(&records, &identities, now)),
+        ("crl.pem", joined(authority.list(&held, &revoked)?, &crl)?),
+        ("clients-ca.pem", joined(authority::certificate(&state)?, &client_ca)?),
+        ("siteward.conf", mosquitto::configuration(&installed.unwrap_or_else(|| out.clone()).display().to_string())),
+    ];
+    for (name, text) in files {
+        put(&out.join(name), text.as_bytes(), 0o644)?;
+        println!("{}", out.join(name).display());
+    }
+    println!(
+        "{} gateways admitted, {} certificates revoked",
+        records.iter().filter(|r| r.is_admitted() && r.used.is_some()).count(),
+        revoked.len()
+    );
+    Ok(())
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+}
