@@ -23,7 +23,7 @@ use siteward::contract::{
 use siteward::overrides::{self, handle::View};
 use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
 use siteward::rollout::command::{self, Allowed, Answer, COMMAND_TYPE, Challenge, CommandDesk, Decision, VerbName};
-use siteward::rollout::report::{self, About, Attempt, Commands, Reported, Running};
+use siteward::rollout::report::{self, About, Attempt, Commands, Reported, Running, Trust};
 
 const TIME: &str = "2026-11-01T00:00:00.000Z";
 
@@ -251,6 +251,10 @@ fn reports() -> Vec<(&'static str, Value)> {
             overrides_more: usize::from(revision > 0),
             secret_key: (revision > 0).then(|| format!("{}=", "A".repeat(43))),
             commands,
+            timezone: "Europe/Berlin".into(),
+            groups: (revision > 0).then(|| Name::new("eu-west").expect("a name")).into_iter().collect(),
+            document_schema: 1,
+            trust: Trust { keys: vec!["0f".repeat(32)], threshold: 1, recovery_keys: Vec::new(), recovery_threshold: 1 },
             time,
             clock_suspect
         })
@@ -311,6 +315,41 @@ fn answers() -> Vec<(&'static str, Value)> {
         clock_suspect: false,
     });
     all.map(|answer| ("command-result", json!(answer))).collect()
+}
+
+/// TOML as a JSON Schema sees it: dates are text.
+fn as_json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::Datetime(at) => json!(at.to_string()),
+        toml::Value::Array(array) => array.iter().map(as_json).collect(),
+        toml::Value::Table(table) => Value::Object(table.iter().map(|(key, value)| (key.clone(), as_json(value))).collect()),
+        other => json!(other),
+    }
+}
+
+/// What an editor says of a document with the shipped schema: nothing of a good one, and of one that the desk begins with.
+#[test]
+fn the_schema_of_documents_takes_every_good_one() {
+    let validator = schema("document");
+    let good = harness::repository().join("tests/fixtures/documents/good");
+    let mut texts: Vec<String> = fs::read_dir(good)
+        .expect("the fixtures")
+        .flatten()
+        .filter(|file| file.path().extension().is_some_and(|ending| ending == "toml"))
+        .map(|file| fs::read_to_string(file.path()).expect("text"))
+        .collect();
+    let group = Name::new("east").expect("a name");
+    texts.push(siteward::hub::config::skeleton(None, Some(&group), 7, "kim").expect("a document"));
+    texts.push(siteward::hub::config::skeleton(None, None, 1, "kim").expect("a document"));
+    for text in &texts {
+        let tree: toml::Value = toml::from_str(text).expect("TOML");
+        assert_eq!(faults(&validator, &as_json(&tree)), Vec::<String>::new(), "{text}");
+        let payload = text.clone().into_bytes();
+        siteward::hub::config::lint_text("skeleton.toml".as_ref(), payload, None).unwrap_or_else(|faults| panic!("{faults}"));
+    }
+    let wrong = json!({"document": {"schema_version": 1, "revision": 1, "author": "a", "reason": "r", "gateways": "g"}});
+    assert!(!validator.is_valid(&wrong), "an unknown key is underlined");
+    assert!(texts.len() >= 5);
 }
 
 /// What the schemas take of a command and its envelope the gateway takes, and the other way round.

@@ -4,6 +4,7 @@
 //! configuration have their default and their permitted range here; everything else is fixed.
 
 mod cadence;
+mod desk;
 mod enrol;
 mod files;
 #[cfg(feature = "hub")]
@@ -15,6 +16,7 @@ mod rollout;
 use std::time::Duration;
 
 pub use self::cadence::*;
+pub use self::desk::*;
 pub use self::enrol::*;
 pub use self::files::*;
 #[cfg(feature = "hub")]

@@ -1,10 +1,11 @@
 //! What must hold of the rollout, judged by what the model knows: which ledgers may be written, and what may be said.
 
+use siteward::config::trust::Anchors;
 use siteward::limits::HISTORY_KEPT;
 use siteward::record::FeedId;
 use siteward::rollout::facts::{Proof, UplinkEvidence};
 use siteward::rollout::ledger::{Ledger, Stage, Standing};
-use siteward::rollout::report::{Commands, Surroundings, reported};
+use siteward::rollout::report::{Commands, Surroundings, Trust, reported};
 use siteward::rollout::{ConfirmBy, Generation, Stamp};
 
 use super::{Check, TRIAL_MS, World, config, require};
@@ -36,6 +37,9 @@ impl World {
             commands,
             overrides: Vec::new(),
             secret_key: None,
+            timezone: String::new(),
+            groups: Vec::new(),
+            trust: Trust::of(&Anchors::default()),
             wall,
         };
         let Some(report) = reported(machine, around) else { return Ok(()) };

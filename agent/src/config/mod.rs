@@ -46,6 +46,8 @@ mod document_tests;
 #[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
+mod schema_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;

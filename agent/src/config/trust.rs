@@ -118,6 +118,10 @@ impl Quorum {
         !self.keys.is_empty() && count >= self.threshold.max(1)
     }
 
+    fn ids(&self) -> (Vec<String>, usize) {
+        (self.keys.iter().map(|anchor| anchor.id.clone()).collect(), self.threshold.max(1))
+    }
+
     fn knows(&self, signature: &Signature) -> bool {
         !self.keys.is_empty() && (signature.key_id.is_empty() || self.keys.iter().any(|anchor| anchor.id == signature.key_id))
     }
@@ -181,6 +185,16 @@ impl Anchors {
     pub fn of(keys: Vec<Anchor>, threshold: usize, recovery_keys: Vec<Anchor>, recovery_threshold: usize) -> Self {
         let usual = Quorum { keys, threshold };
         Self { usual, recovery: Quorum { keys: recovery_keys, threshold: recovery_threshold } }
+    }
+
+    /// The ids of the usual keys, and how many of them have to sign.
+    pub fn usual_ids(&self) -> (Vec<String>, usize) {
+        self.usual.ids()
+    }
+
+    /// The same for recovery.
+    pub fn recovery_ids(&self) -> (Vec<String>, usize) {
+        self.recovery.ids()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -34,7 +34,11 @@ pub struct Linted {
 
 /// Reads and validates a document that is not signed yet.
 pub fn lint(file: &Path, bootstrap: Option<&Path>) -> Result<Linted, String> {
-    let payload = read(file)?;
+    lint_text(file, read(file)?, bootstrap)
+}
+
+/// The same for a document that is at hand; `file` names it in faults.
+pub fn lint_text(file: &Path, payload: Vec<u8>, bootstrap: Option<&Path>) -> Result<Linted, String> {
     let document = document::read_unsigned(payload).map_err(|refusal| told(file, refusal))?;
     let mut warnings = Vec::new();
     let local = match bootstrap {
@@ -62,13 +66,44 @@ pub fn lint(file: &Path, bootstrap: Option<&Path>) -> Result<Linted, String> {
 }
 
 /// A local file that forbids nothing a document may do.
-fn any_gateway() -> BootstrapText {
+pub fn any_gateway() -> BootstrapText {
     let text = "[gateway]\nsite = \"any\"\nid = \"any\"\ntimezone = \"UTC\"\n[uplink]\nendpoints = [\"mqtts://hub.invalid\"]\n\
                 allow_plaintext = true\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n";
     BootstrapText { file: PathBuf::from("/etc/siteward/siteward.toml"), text: text.to_owned(), moved: None }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// The JSON Schema of documents, for editors.
+pub const SCHEMA: &str = include_str!("../../contract/schemas/document.json");
+
+/// A document to begin with.
+pub fn skeleton(gateway: Option<&Name>, group: Option<&Name>, revision: u64, author: &str) -> Result<String, String> {
+    if author.is_empty() || author.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
+        return Err("--author: must be plain text without quotes".to_owned());
+    }
+    let selector = match (gateway, group) {
+        (Some(gateway), _) => format!("gateway = \"{gateway}\""),
+        (None, Some(group)) => format!("groups = [\"{group}\"]"),
+        (None, None) => "gateway = \"st-marys-gw1\"          # or groups = [\"us-east\"]".to_owned(),
+    };
+    let text = include_str!("skeleton.toml").replace("@REVISION@", &revision.to_string());
+    Ok(text.replace("@SELECTOR@", &selector).replace("@AUTHOR@", author))
+}
+
+/// Writes a file whole or not at all.
+pub fn write_whole(file: &Path, bytes: &[u8]) -> Result<(), String> {
+    use std::io::Write as _;
+    let mut fresh = file.as_os_str().to_owned();
+    fresh.push(".fresh");
+    let fresh = PathBuf::from(fresh);
+    let written = std::fs::File::create(&fresh).and_then(|mut open| {
+        open.write_all(bytes)?;
+        open.sync_all()
+    });
+    written.and_then(|()| std::fs::rename(&fresh, file)).map_err(|error| format!("{}: cannot be written: {error}", file.display()))
+}
+
+/// The bytes of a document or envelope, within bounds.
+pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     let open = std::fs::File::open(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;

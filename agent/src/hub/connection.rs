@@ -15,6 +15,7 @@
 //! 5. A broker that answers pings but not our receipts is given up after `ACK_STALL`: rumqttc holds acknowledgements back behind them.
 
 pub(super) mod listen;
+pub mod live;
 
 use std::path::Path;
 use std::sync::Arc;

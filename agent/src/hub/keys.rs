@@ -150,6 +150,14 @@ pub fn open(file: &Path, passphrase: &Passphrase) -> Result<(Signer, bool), Stri
     Ok((Signer::from_pkcs8(key.secret_pkcs8_der()).map_err(told)?, false))
 }
 
+/// The id of the public key in a file (PEM).
+pub fn public_id(file: &Path) -> Result<String, String> {
+    let mut pem = Vec::new();
+    let source = File::open(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
+    source.take(TLS_FILE_BYTES_MAX).read_to_end(&mut pem).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
+    trust::Anchor::from_pem(&pem).map(|anchor| anchor.id().to_owned()).map_err(|why| format!("{}: {why}", file.display()))
+}
+
 /// Makes a pair: `NAME.key` (0600, sealed) and `NAME.pub` in a directory that is there. Never writes over a file. Gives the key's id.
 pub fn generate(out: &Path, name: &str, passphrase: &Passphrase) -> Result<String, String> {
     if name.is_empty() || name.starts_with('.') || name.contains('/') {

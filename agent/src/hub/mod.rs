@@ -17,6 +17,7 @@
 //! - [`keys`]: keys that sign documents; [`config`]: documents looked at, signed, published; [`command`]: commands signed, sent, answered;
 //!   [`certs`]: certificates of gateways; [`enrolment`]: new boxes, replaced and retired ones, and whom the broker admits.
 //! - [`fleet`]: all gateways as they tell of themselves: table, changes, metrics, alarms; [`find`]: one message in the output.
+//! - [`reports`]: what all gateways report, as the broker keeps it; [`waves`]: documents for many gateways, in waves that stop by themselves.
 //! - [`connection`], [`receive`]: MQTT and the loop.
 //!
 //! The output is the truth. Index and ledger can be deleted and are rebuilt from it.
@@ -31,6 +32,7 @@ pub mod connection;
 #[cfg(test)]
 mod connection_tests;
 pub mod desk;
+pub mod differences;
 pub mod enrolment;
 pub mod find;
 pub mod fleet;
@@ -45,10 +47,15 @@ mod model;
 #[cfg(test)]
 mod news_tests;
 pub mod output;
+pub mod overview;
 pub mod progress;
 pub mod receive;
 #[cfg(test)]
 mod receive_tests;
+pub mod reports;
+pub mod rotation;
 pub mod secrets;
 pub mod snapshot;
 mod stretch;
+pub mod template;
+pub mod waves;

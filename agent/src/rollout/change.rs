@@ -90,7 +90,8 @@ impl Shell {
             return;
         }
         let mut settled = self.running.clone();
-        if settled.settings.moved != self.ground.local.moved {
+        let other_anchors = settled.settings.moved != self.ground.local.moved;
+        if other_anchors {
             if let Err(why) = block_in_place(|| self.ground.settle(&settled.settings)) {
                 if self.unsettled.as_ref() != Some(&why) {
                     tracing::error!(
@@ -116,6 +117,8 @@ impl Shell {
             if self.pay().await {
                 self.report();
             }
+        } else if other_anchors {
+            self.report(); // whose signatures count is part of it
         }
     }
 

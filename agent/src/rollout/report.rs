@@ -10,6 +10,8 @@ use super::command::{CommandDesk, VerbName};
 use super::facts::{Meta, Stamp};
 use super::machine::{Machine, RunState, Tried};
 use crate::clock;
+use crate::config::header::SCHEMA_VERSION;
+use crate::config::trust::Anchors;
 use crate::limits::OVERRIDES_REPORTED_BYTES_MAX;
 use crate::overrides::handle::View;
 use crate::record::{DocumentDigest, FeedId, Name};
@@ -40,6 +42,14 @@ pub struct Reported {
     pub secret_key: Option<String>,
     /// What a command must quote and exceed.
     pub commands: Commands,
+    /// IANA name.
+    pub timezone: String,
+    /// Labels by which documents may mean this gateway.
+    pub groups: Vec<Name>,
+    /// The newest `schema_version` of documents it reads.
+    pub document_schema: u64,
+    /// Whose signatures count now.
+    pub trust: Trust,
     /// RFC 3339.
     pub time: String,
     pub clock_suspect: bool,
@@ -58,6 +68,22 @@ pub struct Commands {
 impl Commands {
     pub fn of(desk: &CommandDesk, highest_counter: u64) -> Self {
         Self { challenge: desk.challenge().as_str().to_owned(), highest_counter, allowed: desk.allowed().names().collect() }
+    }
+}
+
+/// Trust anchors by their ids (SHA-256 of SubjectPublicKeyInfo, hex), and how many of them have to sign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trust {
+    pub keys: Vec<String>,
+    pub threshold: usize,
+    pub recovery_keys: Vec<String>,
+    pub recovery_threshold: usize,
+}
+
+impl Trust {
+    pub fn of(anchors: &Anchors) -> Self {
+        let ((keys, threshold), (recovery_keys, recovery_threshold)) = (anchors.usual_ids(), anchors.recovery_ids());
+        Self { keys, threshold, recovery_keys, recovery_threshold }
     }
 }
 
@@ -137,6 +163,9 @@ pub struct Surroundings {
     pub overrides: Vec<View>,
     pub secret_key: Option<String>,
     pub commands: Commands,
+    pub timezone: String,
+    pub groups: Vec<Name>,
+    pub trust: Trust,
     pub wall: Stamp,
 }
 
@@ -183,6 +212,10 @@ pub fn reported(machine: &Machine, around: Surroundings) -> Option<Reported> {
         overrides_more,
         secret_key: around.secret_key,
         commands: around.commands,
+        timezone: around.timezone,
+        groups: around.groups,
+        document_schema: SCHEMA_VERSION,
+        trust: around.trust,
         time: clock::rfc3339(around.wall.unix_ms),
         clock_suspect: around.wall.suspect,
     })

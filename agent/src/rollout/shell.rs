@@ -374,6 +374,9 @@ impl Shell {
             overrides: self.local.overrides.borrow_and_update().clone(),
             secret_key: self.local.secret_key.clone(),
             commands: report::Commands::of(&self.orders.desk, self.machine.ledger().highest_command),
+            timezone: self.ground.local_settings.gateway.timezone.clone(),
+            groups: self.ground.identity.groups.clone(),
+            trust: report::Trust::of(&self.ground.anchors),
             wall: at.wall,
         };
         let Some(reported) = report::reported(&self.machine, around) else { return };

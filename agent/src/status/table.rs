@@ -121,7 +121,7 @@ pub fn rows(rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// The two largest units.
-fn duration(s: u64) -> String {
+pub fn duration(s: u64) -> String {
     match s {
         0..60 => format!("{s} s"),
         60..3600 => format!("{} min", s / 60),

@@ -10,6 +10,7 @@ mod fleet;
 mod keys;
 mod reach;
 mod receive;
+mod rollout;
 mod secret;
 
 use std::process::ExitCode;
@@ -35,6 +36,9 @@ enum Command {
     /// Check, sign and publish configuration documents.
     #[command(subcommand)]
     Config(config::Config),
+    /// Publish signed documents for many gateways, in waves that stop by themselves.
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
     /// Sign commands for one gateway, send them, and wait for what became of them.
     #[command(name = "command", subcommand)]
     Order(command::Commands),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Receive(args) => receive::carry_out(args),
         Command::Keys(command) => told(keys::carry_out(command)),
         Command::Config(command) => config::carry_out(command),
+        Command::Rollout(command) => rollout::carry_out(command),
         Command::Order(command) => command::carry_out(command),
         Command::Certs(command) => told(certs::carry_out(command)),
         Command::Enroll(command) => told(enroll::carry_out(command)),

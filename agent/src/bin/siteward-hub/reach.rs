@@ -34,6 +34,30 @@ impl Broker {
     }
 }
 
+/// The same where a broker may be left out.
+#[derive(Debug, clap::Args)]
+pub struct MaybeBroker {
+    /// The broker: mqtts://host:port, or mqtt://host:port without TLS.
+    #[arg(long = "broker", value_name = "URL", value_parser = parse_endpoint)]
+    endpoint: Option<Endpoint>,
+    /// Certificates of the CA that signed the broker's certificate (PEM). Required for mqtts.
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    ca: Option<PathBuf>,
+    /// Our certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl MaybeBroker {
+    pub fn given(self) -> Option<Broker> {
+        let Self { endpoint, ca, cert, key } = self;
+        endpoint.map(|endpoint| Broker { endpoint, ca, cert, key })
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Reach {
     #[command(flatten)]

@@ -1,11 +1,12 @@
 //! What is said: each reason, the reported JSON, the conditions, the status.
 
 use super::*;
+use crate::config::trust::Anchors;
 use crate::limits::{LETTER_BYTES_MAX, OVERRIDES_MAX};
 use crate::overrides::Kind;
 use crate::overrides::handle::View;
 use crate::rollout::command::VerbName;
-use crate::rollout::report::{Commands, Surroundings, conditions, config_view, reported, show};
+use crate::rollout::report::{Commands, Surroundings, Trust, conditions, config_view, reported, show};
 use crate::status::board::Board;
 use crate::status::condition::Code;
 
@@ -74,6 +75,9 @@ fn around() -> Surroundings {
         overrides: Vec::new(),
         secret_key: None,
         commands: Commands { challenge: "0f".repeat(16), highest_counter: 7, allowed: vec![VerbName::Checkpoint] },
+        timezone: "Europe/Berlin".into(),
+        groups: vec![feed("eu-west")],
+        trust: Trust::of(&Anchors::default()),
         wall: Stamp { unix_ms: 1_793_491_200_000, suspect: true },
     }
 }
@@ -102,6 +106,10 @@ fn the_report_says_what_runs_and_why_the_last_one_does_not() {
         "overrides": [],
         "secret_key": null,
         "commands": { "challenge": "0f".repeat(16), "highest_counter": 7, "allowed": ["checkpoint"] },
+        "timezone": "Europe/Berlin",
+        "groups": ["eu-west"],
+        "document_schema": 1,
+        "trust": { "keys": [], "threshold": 1, "recovery_keys": [], "recovery_threshold": 1 },
         "time": "2026-11-01T00:00:00.000Z",
         "clock_suspect": true
     });
