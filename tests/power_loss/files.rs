@@ -154,10 +154,14 @@ impl World {
 
     /// Rows of one size of a file of 40.
     fn append_indices(&mut self, parts: &mut Parts, print: FileFingerprint, indices: std::ops::RangeInclusive<u64>) -> Appending {
+        self.append_sized(parts, print, indices, 300)
+    }
+
+    fn append_sized(&mut self, parts: &mut Parts, print: FileFingerprint, indices: std::ops::RangeInclusive<u64>, len: usize) -> Appending {
         let mut bundle = Vec::new();
         for index in indices {
             let follows = (index > 1).then(|| Self::place(print, index - 1, 40));
-            self.push_sized(&mut bundle, Self::place(print, index, 40), follows, 300);
+            self.push_sized(&mut bundle, Self::place(print, index, 40), follows, len);
         }
         parts.committer.append_rows(bundle)
     }
@@ -392,6 +396,86 @@ fn what_was_computed_on_top_of_a_failed_flush_is_refused_with_it() {
             let mut parts = world.open().expect("opens").expect("a healthy disk");
             world.verify(&mut parts).unwrap_or_else(|error| panic!("{op:?}, seed {seed}: {error}"));
             assert_eq!(World::progress(&parts), before, "{op:?}, seed {seed}");
+        }
+    }
+}
+
+/// Rows of which a segment holds some fifteen.
+const LARGE_ROW: usize = 60_000;
+
+/// I1, I3: rows are computed for the next segment while the last ones of the full segment are under way. At whatever operation the power goes, what
+/// was answered is there, in order, and so is what a peer was answered in between.
+#[test]
+fn rows_that_go_on_in_the_next_segment_survive_a_power_cut_when_answered() {
+    let print = FileFingerprint([9; 32]);
+    for with_peer in [false, true] {
+        for at in 1.. {
+            let mut world = World::new(at);
+            world.all = (1..=40).map(|index| (print, index)).collect();
+            let mut parts = world.open().expect("opens").expect("a healthy disk");
+            world.disk.freeze_after(at);
+            let mut under_way = Vec::new();
+            for first in (1..=40).step_by(5) {
+                under_way.push((world.append_sized(&mut parts, print, first..=first + 4, LARGE_ROW), first + 4));
+                if with_peer && first % 3 == 0 {
+                    world.of_peer(&mut parts).unwrap_or_else(|error| panic!("power cut at {at}: {error}"));
+                }
+                parts.committer.go();
+            }
+            parts.committer.settle();
+            let answered = under_way.iter_mut().filter_map(|(row, last)| row.poll()?.is_ok().then_some(*last)).max().unwrap_or(0);
+            let is_over = !world.disk.is_frozen();
+            assert!(!is_over || answered == 40, "all are stored where nothing goes wrong");
+            assert!(world.disk.violations().is_empty());
+            world.disk = world.disk.power_cut();
+            drop(parts);
+            let mut parts = world.open().expect("opens").expect("a healthy disk");
+            world.verify(&mut parts).unwrap_or_else(|error| panic!("power cut at {at}: {error}"));
+            assert!(World::reaches(&parts, answered), "I1: power cut at {at}: {answered} were answered");
+            if is_over {
+                assert!(at > 20, "several segments were made");
+                break;
+            }
+        }
+    }
+}
+
+/// I1, I3: where the last rows of a full segment fail, those computed for the next one are refused with them, and their file is not there any more;
+/// the feed goes on from its progress.
+#[test]
+fn rows_for_the_next_segment_are_refused_when_the_full_one_fails() {
+    let print = FileFingerprint([9; 32]);
+    for op in [Op::Sync, Op::Write] {
+        for seed in 0..20 {
+            let mut world = World::new(seed);
+            world.all = (1..=40).map(|index| (print, index)).collect();
+            let mut parts = world.open().expect("opens").expect("a healthy disk");
+            let mut first = world.append_sized(&mut parts, print, 1..=10, LARGE_ROW);
+            parts.committer.settle();
+            assert_eq!(first.poll(), Some(Ok(())));
+            let segments =
+                |world: &World| world.disk.files().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg")).count();
+            let before = segments(&world);
+            let mut across = world.append_sized(&mut parts, print, 11..=25, LARGE_ROW);
+            assert_eq!(segments(&world), before + 1, "some of them are for another segment");
+            assert!(across.poll().is_none(), "nobody is answered before the sync");
+            world.disk.fail(op, 0, 1, Errno::Io);
+            parts.committer.go();
+            assert!(across.poll().is_some_and(|answer| answer.is_err()), "{op:?}");
+            assert_eq!(World::progress(&parts), Some(World::place(print, 10, 40)));
+            assert_eq!(segments(&world), before + 1, "one that says where the failed one ends has taken the place of the prepared one");
+            if seed % 2 == 0 {
+                let mut again = world.append_sized(&mut parts, print, 11..=40, LARGE_ROW);
+                parts.committer.settle();
+                assert_eq!(again.poll(), Some(Ok(())));
+            }
+            let progress = World::progress(&parts);
+            assert!(world.disk.violations().is_empty());
+            world.disk = if seed % 4 < 2 { world.disk.power_cut() } else { world.disk.kill() };
+            drop(parts);
+            let mut parts = world.open().expect("opens").expect("a healthy disk");
+            world.verify(&mut parts).unwrap_or_else(|error| panic!("{op:?}, seed {seed}: {error}"));
+            assert_eq!(World::progress(&parts), progress, "{op:?}, seed {seed}");
         }
     }
 }

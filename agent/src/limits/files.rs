@@ -18,6 +18,9 @@ pub const SPLIT_FINDINGS_MAX: usize = 64;
 pub const SPLIT_COPY_BYTES: usize = 4 * KIB as usize;
 /// Bytes of a file fed to a splitter at once.
 pub const SPLIT_FEED_BYTES: usize = 256 * KIB as usize;
+/// From this size on a file's digest is made by a thread beside, which has so many of those portions at most, the one being read among them.
+pub const FILE_HASH_ASIDE_BYTES: u64 = 4 * MIB;
+pub const FILE_HASH_BUFFERS: usize = 3;
 /// Largest header row of a CSV file; it is repeated with every record.
 pub const CSV_HEADER_BYTES_MAX: usize = 64 * KIB as usize;
 /// Bytes of one CSV file looked at again because a quote was never closed, as a multiple of `message_bytes_max`.

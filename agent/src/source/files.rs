@@ -20,6 +20,7 @@
 mod begun;
 mod doorbell;
 mod finish;
+mod hashing;
 pub mod memory;
 pub mod pattern;
 mod pulse;

@@ -129,7 +129,7 @@ pub(super) type Answer = Result<Durable, AppendError>;
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, last: [Option<PredecessorV1>; 3], state: SharedState) -> Self {
         let lanes = last.map(LaneWriter::new);
-        let (hand, nonces) = (Hand::Own(None), Nonces::default());
+        let (hand, nonces) = (Hand::default(), Nonces::default());
         let buffers = Buffers::default();
         Self { shared, lanes, state, nonces, hand, buffers, flight: None, ahead: None, moves: BTreeMap::new(), broken: HashSet::new() }
     }

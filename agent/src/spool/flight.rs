@@ -8,19 +8,24 @@
 //!                       failed  it and everything ahead of it is forgotten and answered with the error; the segment is given up
 //! ```
 //!
-//! The committer's half for records of files (I1, I3). At most one flight, and at most one run of batches ahead of it, both of one lane and one
-//! segment. What is ahead says of itself that everything before it in its segment is durable (`synced_through`): true, because it is written
-//! only when that is so. Nothing is adopted, told to the reader or answered before its own sync succeeded. Messages of senders are never under way
-//! while something else is computed: whoever stores one in the lane of a flight waits for it and takes what is ahead along, in one sync.
+//! The committer's half for records of files (I1, I3). At most one flight, and at most one run of batches ahead of it, both of one lane. What is
+//! ahead is behind the flight in its segment, or in a segment of its own where that one is full: then even its header is written only when the
+//! flight has landed (`lane`). What is ahead says of itself that everything before it in its segment is durable (`synced_through`): true, because
+//! it is written only when that is so. Nothing is adopted, told to the reader or answered before its own sync succeeded. Messages of senders are
+//! never under way while something else is computed: whoever stores one in the lane of a flight waits for it and takes what is ahead along, in one
+//! sync.
 //!
 //! Rows are stored only behind what they follow: what comes after something forgotten is refused, until its feed begins again from its progress.
 
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use super::AppendError;
 use super::committer::{Ahead, Committer, Scratch};
+use super::disk::Disk;
 use super::rows::{Appending, Bundle, Rows};
-use super::segment::{Done, Job, Writer, record_bytes_max};
+use super::segment::{Closed, Closing, Done, Job, Named, Naming, Writer, record_bytes_max};
 use crate::contract::Mark;
 use crate::limits;
 use crate::record::{FeedId, FilePlace, Lane};
@@ -49,23 +54,47 @@ impl Stored {
     }
 }
 
-/// Who carries out the job of a flight.
+/// Who carries out the job of a flight, and what is to be done for the segments before and behind it.
 #[derive(Debug)]
 pub(super) enum Hand {
     /// The committer itself, when it looks for the outcome.
-    Own(Option<Job>),
-    Thread {
-        jobs: SyncSender<Job>,
-        done: Receiver<Done>,
+    Own {
+        job: Option<Job>,
+        closing: Option<Closing>,
     },
+    Threads(Threads),
+}
+
+/// One thread for each, so that nothing that is waited for waits for a footer.
+#[derive(Debug)]
+pub(super) struct Threads {
+    jobs: SyncSender<Job>,
+    done: Receiver<Done>,
+    chores: SyncSender<Chore>,
+    closed: Receiver<Closed>,
+    /// Footers that were asked for and not heard of.
+    unclosed: usize,
+}
+
+/// What a segment needs beside its rows.
+#[derive(Debug)]
+enum Chore {
+    Name(Naming),
+    Close(Closing),
+}
+
+impl Default for Hand {
+    fn default() -> Self {
+        Self::Own { job: None, closing: None }
+    }
 }
 
 impl Hand {
-    fn begin(&mut self, job: Job) {
+    fn begin(&mut self, new: Job) {
         match self {
-            Self::Own(waiting) => *waiting = Some(job),
+            Self::Own { job, .. } => *job = Some(new),
             // A thread that has ended is noticed when the outcome is waited for.
-            Self::Thread { jobs, .. } => drop(jobs.send(job)),
+            Self::Threads(threads) => drop(threads.jobs.send(new)),
         }
     }
 
@@ -73,13 +102,47 @@ impl Hand {
     fn end(&mut self, wait: bool) -> Option<Done> {
         let gone = || Done { outcome: Err(std::io::Error::other("the thread that writes has ended")), bytes: Vec::new() };
         match self {
-            Self::Own(waiting) => Some(waiting.take().map_or_else(gone, Job::run)),
-            Self::Thread { done, .. } if wait => Some(done.recv().unwrap_or_else(|_| gone())),
-            Self::Thread { done, .. } => match done.try_recv() {
+            Self::Own { job, .. } => Some(job.take().map_or_else(gone, Job::run)),
+            Self::Threads(Threads { done, .. }) if wait => Some(done.recv().unwrap_or_else(|_| gone())),
+            Self::Threads(Threads { done, .. }) => match done.try_recv() {
                 Ok(done) => Some(done),
                 Err(TryRecvError::Empty) => None,
                 Err(TryRecvError::Disconnected) => Some(gone()),
             },
+        }
+    }
+
+    /// Has the name of a new file made durable; what is returned will say so.
+    pub(super) fn name(&mut self, disk: &Arc<dyn Disk>, path: &Path) -> Named {
+        let (naming, named) = Naming::of(disk, path);
+        match self {
+            Self::Own { .. } => naming.run(),
+            // Without the thread nobody says anything, and that is an error.
+            Self::Threads(threads) => drop(threads.chores.send(Chore::Name(naming))),
+        }
+        named
+    }
+
+    /// Has a footer written, some time; says which ones were since it was last asked. Blocks only while there are more before it than may wait.
+    pub(super) fn close(&mut self, new: Closing) -> Vec<Closed> {
+        match self {
+            Self::Own { closing, .. } => closing.replace(new).map(Closing::run).into_iter().collect(),
+            Self::Threads(threads) => {
+                // Heard of before the next is sent: there is always room for what is said.
+                let heard: Vec<Closed> = threads.closed.try_iter().collect();
+                threads.unclosed -= heard.len();
+                // Without the thread the next start scans that segment.
+                threads.unclosed += usize::from(threads.chores.send(Chore::Close(new)).is_ok());
+                heard
+            }
+        }
+    }
+
+    /// Waits for all footers.
+    fn close_all(&mut self) -> Vec<Closed> {
+        match self {
+            Self::Own { closing, .. } => closing.take().map(Closing::run).into_iter().collect(),
+            Self::Threads(Threads { closed, unclosed, .. }) => closed.iter().take(std::mem::take(unclosed)).collect(),
         }
     }
 }
@@ -155,7 +218,7 @@ impl Committer {
             self.make_room(lane, row.body.len())?;
             let mut mark = self.reached(feed).0;
             let first = mark.seq + 1;
-            let open = self.lanes[lane.index()].open.as_mut().expect("there is room in it");
+            let open = self.lanes[lane.index()].newest().expect("there is room in it");
             open.lend(|| {
                 let mut buffer = self.buffers.take();
                 buffer.reserve(BUFFER_BYTES.min(run.bytes_max(at)));
@@ -199,8 +262,7 @@ impl Committer {
 
     /// Makes room behind what is ahead, if need be in another segment.
     fn make_room(&mut self, lane: Lane, body: usize) -> Result<(), AppendError> {
-        let open = self.lanes[lane.index()].open.as_ref();
-        if open.is_some_and(|open| has_room(open, body)) {
+        if self.lanes[lane.index()].newest().is_some_and(|open| has_room(open, body)) {
             return Ok(());
         }
         if self.ahead.is_some() {
@@ -210,8 +272,8 @@ impl Committer {
         if self.lanes[lane.index()].open.as_ref().is_some_and(|open| open.has_room(bytes)) {
             return Ok(());
         }
-        self.land()?;
-        self.roll(lane, bytes)
+        // Nothing is ahead: what is full is full of what is under way, or was durable before.
+        if self.flight.as_ref().is_some_and(|flight| flight.lane == lane) { self.prepare(lane, bytes) } else { self.roll(lane, bytes) }
     }
 
     /// What is ahead is to be written: at once if nothing is under way, else when that has landed.
@@ -233,6 +295,7 @@ impl Committer {
     fn take_off(&mut self) -> Result<(), AppendError> {
         self.land()?;
         let Some((lane, scratch)) = self.ahead.take() else { return Ok(()) };
+        self.succeed(lane);
         let open = self.lanes[lane.index()].open.as_mut().expect("something is pending in it");
         self.hand.begin(open.job());
         self.flight = Some(Flight { lane, scratch });
@@ -250,21 +313,24 @@ impl Committer {
     pub fn settle(&mut self) {
         // Errors were answered.
         drop(self.take_off().and_then(|()| self.land()));
+        let closed = self.hand.close_all();
+        self.note_closed(closed);
     }
 
-    /// Waits for what is under way in this lane; what was ahead of it is the caller's.
+    /// Waits for what is under way in this lane; what was ahead of it is the caller's, in the open segment.
     pub(super) fn overtake(&mut self, lane: Lane) -> Scratch {
         if self.flight.as_ref().is_some_and(|flight| flight.lane == lane) {
             // The error was answered.
             drop(self.land());
         }
+        self.succeed(lane);
         self.ahead.take_if(|(ahead, _)| *ahead == lane).map(|(_, scratch)| scratch).unwrap_or_default()
     }
 
-    /// From now on jobs are carried out by a thread of its own, which rings after each.
+    /// From now on jobs and footers are carried out by threads of their own; that of the jobs rings after each.
     pub(super) fn employ(&mut self, rings: impl Fn() + Send + 'static) -> std::io::Result<()> {
-        let (jobs, waiting) = std::sync::mpsc::sync_channel::<Job>(1);
-        let (outcomes, done) = std::sync::mpsc::sync_channel(1);
+        let (jobs, waiting) = sync_channel::<Job>(1);
+        let (outcomes, done) = sync_channel(1);
         std::thread::Builder::new().name("journal".into()).spawn(move || {
             for job in waiting {
                 if outcomes.send(job.run()).is_err() {
@@ -273,10 +339,28 @@ impl Committer {
                 rings();
             }
         })?;
-        self.hand = Hand::Thread { jobs, done };
+        let (chores, waiting) = sync_channel::<Chore>(CHORES);
+        // One is being written while others wait.
+        let (outcomes, closed) = sync_channel(CHORES + 2);
+        std::thread::Builder::new().name("segments".into()).spawn(move || {
+            for chore in waiting {
+                match chore {
+                    Chore::Name(naming) => naming.run(),
+                    Chore::Close(closing) => {
+                        if outcomes.send(closing.run()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        })?;
+        self.hand = Hand::Threads(Threads { jobs, done, chores, closed, unclosed: 0 });
         Ok(())
     }
 }
+
+/// Chores that wait for their thread: a segment has two.
+const CHORES: usize = 2;
 
 fn has_room(open: &Writer, body: usize) -> bool {
     let bytes = record_bytes_max(0, body);

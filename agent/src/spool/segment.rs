@@ -1,17 +1,23 @@
 //! The segment the committer writes to: made, filled batch by batch, closed with a footer.
 //!
 //! ```text
-//!   create (blocks allocated) → header twice → fdatasync → directory sync      only now may a record go in
+//!   allocate (blocks) → directory sync → begin: header twice → fdatasync       only now may a record go in
 //!   put, put, put → job: one write, one fdatasync                              only now is anything answered
 //!                     └ put, put, … behind it while it runs                    never written unless it succeeded
 //!   close: footer behind the last record, fdatasync, cut to length             a crash in between costs a scan, nothing else
 //! ```
+//!
+//! A segment that is allocated while the last rows of the one before are still under way has no header: that says where the one before ends, and
+//! nobody knows yet. It begins with its first job, which is there only when they have landed (see `flight`); rows are sealed for it meanwhile, and
+//! its name is synced by another thread ([`Naming`]), whose word the first job waits for. A footer is nobody's promise, so it may be written and
+//! synced later and elsewhere ([`Closing`]).
 //!
 //! A segment whose write or sync failed is given up: never written, synced or closed again. Its successor names where its durable records end.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, BODY_CRC_BYTES, DATA_START, FOOTER_RESERVE, FooterV1, PREFIX_BYTES, RecordHeaderV1, SegmentHeaderV1, SpanV1};
@@ -49,12 +55,59 @@ pub struct Writer {
     capacity: u64,
     /// Encoded records behind those, not written yet.
     pending: Vec<u8>,
+    /// What its first job does before anything else.
+    begin: Option<Begin>,
+}
+
+/// The header of a segment that has none yet.
+#[derive(Debug)]
+struct Begin {
+    bytes: Vec<u8>,
+    named: Named,
+}
+
+/// Whether the name of a new file is durable: will be said by whoever sees to it.
+pub type Named = Receiver<io::Result<()>>;
+
+/// The name of a new file, to be made durable by whichever thread.
+#[derive(Debug)]
+pub struct Naming {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    said: SyncSender<io::Result<()>>,
+}
+
+impl Naming {
+    pub fn of(disk: &Arc<dyn Disk>, path: &Path) -> (Self, Named) {
+        let (said, named) = sync_channel(1);
+        let directory = path.parent().expect("a segment lies in its lane's directory").to_owned();
+        (Self { disk: Arc::clone(disk), directory, said }, named)
+    }
+
+    pub fn run(self) {
+        // A segment that was given up meanwhile is not waited for.
+        drop(self.said.send(self.disk.sync_dir(&self.directory)));
+    }
+}
+
+impl Begin {
+    /// When this returns `Ok`, file, header and name are durable.
+    fn run(&self, file: &dyn DiskFile) -> io::Result<()> {
+        if self.bytes.len() as u64 > format::SEGMENT_HEADER_COPY {
+            return Err(io::Error::other("the segment header does not fit its space; too many feeds"));
+        }
+        self.named.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that sees to names and footers has ended")))?;
+        file.write_at(0, &self.bytes)?;
+        file.write_at(format::SEGMENT_HEADER_COPY, &self.bytes)?;
+        file.sync_data()
+    }
 }
 
 /// What is to be written and synced, by whichever thread.
 #[derive(Debug)]
 pub struct Job {
     file: Arc<dyn DiskFile>,
+    begin: Option<Begin>,
     offset: u64,
     bytes: Vec<u8>,
 }
@@ -69,38 +122,68 @@ pub struct Done {
 impl Job {
     /// After an error the segment must be given up.
     pub fn run(self) -> Done {
-        let written = self.file.write_at(self.offset, &self.bytes);
+        let begun = self.begin.map_or(Ok(()), |begin| begin.run(&*self.file));
+        let written = begun.and_then(|()| self.file.write_at(self.offset, &self.bytes));
         Done { outcome: written.and_then(|()| self.file.sync_data()), bytes: self.bytes }
+    }
+}
+
+/// A segment that is full: its footer, to be written by whichever thread.
+#[derive(Debug)]
+pub struct Closing {
+    pub lane: Lane,
+    pub ordinal: u64,
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    footer: Vec<u8>,
+}
+
+/// How long the file is now.
+#[derive(Debug)]
+pub struct Closed {
+    pub lane: Lane,
+    pub ordinal: u64,
+    pub outcome: io::Result<u64>,
+}
+
+impl Closing {
+    /// Writes the footer and gives back what was allocated and not used. An error costs a scan at the next start.
+    pub fn run(self) -> Closed {
+        let len = self.offset + self.footer.len() as u64;
+        let written = self.file.write_at(self.offset, &self.footer).and_then(|()| self.file.set_len(len));
+        let outcome = written.and_then(|()| self.file.sync_data()).map(|()| len);
+        Closed { lane: self.lane, ordinal: self.ordinal, outcome }
     }
 }
 
 impl Writer {
     /// Makes the segment's file; when this returns `Ok`, file, header and name are durable. On an error nothing of it is left, or what is left
     /// holds no record.
-    pub fn create(disk: &dyn Disk, path: &Path, header: SegmentHeaderV1, key: &SpoolKey, file_bytes: u64) -> io::Result<Self> {
-        let file = disk.create(path, file_bytes)?;
-        if let Err(error) = Self::prepare(disk, path, &*file, &header) {
-            drop(file);
-            // Best effort: an empty segment that stays is removed when the spool is opened.
-            if let Err(also) = disk.remove(path) {
-                tracing::warn!(path = %path.display(), "an unused segment file could not be removed: {also}");
-            }
+    pub fn create(disk: &Arc<dyn Disk>, path: &Path, header: SegmentHeaderV1, key: &SpoolKey, file_bytes: u64) -> io::Result<Self> {
+        let mut made = Self::allocate(&**disk, path, header, key, file_bytes)?;
+        let (naming, named) = Naming::of(disk, path);
+        naming.run();
+        made.begin_with(named);
+        let begin = made.begin.take().expect("just put there");
+        if let Err(error) = begin.run(&*made.file) {
+            drop(made);
+            remove_unused(&**disk, path);
             return Err(error);
         }
-        let sealer = key.sealer(&header.id);
-        let (file, capacity) = (Arc::from(file), file_bytes - FOOTER_RESERVE);
-        Ok(Self { header, file, sealer, durable: DATA_START, under_way: 0, capacity, pending: Vec::new() })
+        Ok(made)
     }
 
-    fn prepare(disk: &dyn Disk, path: &Path, file: &dyn DiskFile, header: &SegmentHeaderV1) -> io::Result<()> {
-        let bytes = format::encode_segment_header(header);
-        if bytes.len() as u64 > format::SEGMENT_HEADER_COPY {
-            return Err(io::Error::other("the segment header does not fit its space; too many feeds"));
-        }
-        file.write_at(0, &bytes)?;
-        file.write_at(format::SEGMENT_HEADER_COPY, &bytes)?;
-        file.sync_data()?;
-        disk.sync_dir(path.parent().expect("a segment lies in its lane's directory"))
+    /// Makes the segment's file and nothing else: [`Writer::begin_with`] is to follow before the first job.
+    pub fn allocate(disk: &dyn Disk, path: &Path, header: SegmentHeaderV1, key: &SpoolKey, file_bytes: u64) -> io::Result<Self> {
+        let file = Arc::from(disk.create(path, file_bytes)?);
+        let sealer = key.sealer(&header.id);
+        let capacity = file_bytes - FOOTER_RESERVE;
+        Ok(Self { header, file, sealer, durable: DATA_START, under_way: 0, capacity, pending: Vec::new(), begin: None })
+    }
+
+    /// The header is known as a whole: the first job writes it.
+    pub fn begin_with(&mut self, named: Named) {
+        self.begin = Some(Begin { bytes: format::encode_segment_header(&self.header), named });
     }
 
     pub fn has_room(&self, bytes: u64) -> bool {
@@ -147,7 +230,7 @@ impl Writer {
         debug_assert_eq!(self.under_way, 0, "what was under way has landed");
         let bytes = std::mem::take(&mut self.pending);
         self.under_way = bytes.len() as u64;
-        Job { file: Arc::clone(&self.file), offset: self.durable, bytes }
+        Job { file: Arc::clone(&self.file), begin: self.begin.take(), offset: self.durable, bytes }
     }
 
     /// The job succeeded; says how far the segment is durable.
@@ -156,14 +239,23 @@ impl Writer {
         self.durable
     }
 
-    /// Writes the footer and gives back what was allocated and not used; returns the file's length. An error costs a scan at the next start.
-    pub fn close(self, segment: &Segment) -> io::Result<u64> {
-        let footer = format::encode_footer(&footer_of(segment));
-        let len = self.durable + footer.len() as u64;
-        self.file.write_at(self.durable, &footer)?;
-        self.file.set_len(len)?;
-        self.file.sync_data()?;
-        Ok(len)
+    /// Where it ends when what is under way has landed.
+    pub fn end(&self) -> u64 {
+        self.durable + self.under_way
+    }
+
+    /// Nothing goes into it any more.
+    pub fn close(self, lane: Lane, segment: &Segment) -> Closing {
+        debug_assert_eq!((self.under_way, self.pending.len()), (0, 0), "everything in it is durable");
+        let (ordinal, offset) = (self.header.ordinal, self.durable);
+        Closing { lane, ordinal, file: self.file, offset, footer: format::encode_footer(&footer_of(segment)) }
+    }
+}
+
+/// Best effort: an empty segment that stays is removed when the spool is opened.
+pub fn remove_unused(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = disk.remove(path) {
+        tracing::warn!(path = %path.display(), "an unused segment file could not be removed: {error}");
     }
 }
 

@@ -3,8 +3,15 @@
 use siteward::limits::{X12_ISA_BYTES_MAX, X12_SEGMENT_BYTES_MAX};
 use siteward::source::split::{Piece, PieceKind, SplitLimits, SplitSettings, Splitter, Verdict};
 
-fn split(settings: &SplitSettings, limits: SplitLimits, text: &[u8], mut seed: Option<u64>) -> (Vec<Piece>, Verdict) {
-    let mut splitter = Splitter::new(settings, limits).expect("these settings are fine");
+fn split(settings: &SplitSettings, limits: SplitLimits, text: &[u8], seed: Option<u64>) -> (Vec<Piece>, Verdict) {
+    let split = split_by(Splitter::new(settings, limits).expect("these settings are fine"), limits, text, seed);
+    let survey = split_by(Splitter::survey(settings, limits).expect("these settings are fine"), limits, text, seed);
+    let places = |pieces: &[Piece]| pieces.iter().map(|piece| (piece.index, piece.range.clone(), piece.row)).collect::<Vec<_>>();
+    assert_eq!((places(&survey.0), &survey.1), (places(&split.0), &split.1), "a survey finds the same");
+    split
+}
+
+fn split_by(mut splitter: Splitter, limits: SplitLimits, text: &[u8], mut seed: Option<u64>) -> (Vec<Piece>, Verdict) {
     let mut pieces = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Both read exactly as many bytes as the file had when it was found and watch its size and time of change while they do: a file that grows,
-//! shrinks, is replaced, cut or vanishes is left for another round. In the second pass records go in bundles, `FILE_BUNDLES` under way at most
+//! shrinks, is replaced, cut or vanishes is left for another round. The digest of a large file is made by a thread beside (`hashing`), and the
+//! first pass only surveys: no record is put together. In the second pass records go in bundles, `FILE_BUNDLES` under way at most
 //! (I4); a bundle that is refused ends the pass, because the spool refuses everything behind it. A piece that is no record goes to quarantine,
 //! synced, before anything behind it and the file's last record is handed over, under a name that follows from file and place: going through the file again does not put
 //! it there twice.
@@ -15,15 +16,14 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
 
-use sha2::{Digest as _, Sha256};
-
+use super::hashing::Hashing;
 use super::pulse::Pulse;
 use super::settle::Seen;
 use super::share::{Share, stat_file};
 use crate::clock;
 use crate::limits;
 use crate::record::{Content, FeedId, FileFingerprint, FilePlace, Payload, Stage};
-use crate::source::split::{Piece, PieceKind, SplitLimits, SplitSettings, Splitter, State, Verdict};
+use crate::source::split::{Piece, PieceKind, SplitError, SplitLimits, SplitSettings, Splitter, State, Verdict};
 use crate::spool::{AppendError, Appender, Appending, Nonces, QuarantineError, Row, Rows, RowsOf, Wide};
 
 /// Why a pass ended early.
@@ -74,7 +74,7 @@ struct Through<'a> {
     file: File,
     seen: Seen,
     at: u64,
-    hash: Sha256,
+    hash: Hashing,
     pulse: &'a Pulse,
     buffer: Vec<u8>,
 }
@@ -82,7 +82,7 @@ struct Through<'a> {
 impl<'a> Through<'a> {
     fn open(share: &Share, path: &std::path::Path, seen: Seen, pulse: &'a Pulse) -> Result<Self, Broken> {
         let file = pulse.during("opening a file", || share.open_file(path))?;
-        let through = Self { file, seen, at: 0, hash: Sha256::new(), pulse, buffer: vec![0; limits::SPLIT_FEED_BYTES] };
+        let through = Self { file, seen, at: 0, hash: Hashing::of(seen.size), pulse, buffer: Vec::new() };
         through.check()?;
         Ok(through)
     }
@@ -97,22 +97,29 @@ impl<'a> Through<'a> {
         if self.pulse.is_stopping() {
             return Err(Broken::Stopping);
         }
-        let want = self.buffer.len().min(usize::try_from(self.seen.size - self.at).unwrap_or(usize::MAX));
-        let n = self.pulse.during("reading a file", || self.file.read(&mut self.buffer[..want]))?;
+        self.buffer = self.hash.update(std::mem::take(&mut self.buffer));
+        let want = limits::SPLIT_FEED_BYTES.min(usize::try_from(self.seen.size - self.at).unwrap_or(usize::MAX));
+        self.buffer.resize(want, 0);
+        let n = self.pulse.during("reading a file", || self.file.read(&mut self.buffer))?;
         if n == 0 && want > 0 {
             return Err(Broken::Changed);
         }
         self.at += n as u64;
-        self.hash.update(&self.buffer[..n]);
+        self.buffer.truncate(n);
         self.check()?;
-        Ok(&self.buffer[..n])
+        Ok(&self.buffer)
+    }
+
+    /// Of all that was read.
+    fn digest(self) -> [u8; 32] {
+        self.hash.finish(self.buffer)
     }
 }
 
 /// The first pass.
 pub fn look(reading: &Reading<'_>, share: &Share, path: &std::path::Path, seen: Seen) -> Result<Look, Broken> {
     let mut through = Through::open(share, path, seen, reading.pulse)?;
-    let mut splitter = splitter(reading)?;
+    let mut splitter = Splitter::survey(reading.split, reading.limits).map_err(unusable)?;
     let mut last_record = None;
     let mut drain = |splitter: &mut Splitter| {
         while let Some(piece) = splitter.next_piece() {
@@ -131,11 +138,11 @@ pub fn look(reading: &Reading<'_>, share: &Share, path: &std::path::Path, seen: 
     }
     splitter.end();
     drain(&mut splitter);
-    Ok(Look { digest: through.hash.finalize().into(), verdict: splitter.verdict(), last_record })
+    Ok(Look { digest: through.digest(), verdict: splitter.verdict(), last_record })
 }
 
-fn splitter(reading: &Reading<'_>) -> Result<Splitter, Broken> {
-    Splitter::new(reading.split, reading.limits).map_err(|error| Broken::Io(io::Error::other(error)))
+fn unusable(error: SplitError) -> Broken {
+    Broken::Io(io::Error::other(error))
 }
 
 /// Records on their way to the spool; shared by the files of a batch.
@@ -262,7 +269,7 @@ pub fn capture(
     mut moved: impl FnMut(u64),
 ) -> Result<(), Broken> {
     let mut through = Through::open(share, subject.path, subject.seen, reading.pulse)?;
-    let mut splitter = splitter(reading)?;
+    let mut splitter = Splitter::new(reading.split, reading.limits).map_err(unusable)?;
     loop {
         let bytes = through.next()?;
         if bytes.is_empty() {
@@ -278,7 +285,7 @@ pub fn capture(
     while let Some(piece) = splitter.next_piece() {
         take(reading, subject, piece, sender)?;
     }
-    let digest: [u8; 32] = through.hash.clone().finalize().into();
+    let digest = through.digest();
     let now = reading.pulse.during("looking at a file", || share.stat(subject.path))?;
     if digest != subject.look.digest || now.seen != subject.seen {
         return Err(Broken::Changed);

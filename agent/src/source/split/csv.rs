@@ -80,6 +80,8 @@ pub(super) struct Csv {
     rescans_left: u64,
     /// Where records are put together: a few hundred share a block, which goes with the last of them.
     block: BytesMut,
+    /// Nobody looks at the records: ordinary ones are not put together.
+    survey: bool,
 }
 
 /// Below what the allocator gives back to the system at once.
@@ -110,7 +112,12 @@ impl Csv {
             line: 0,
             rescans_left: CSV_RESCAN_FACTOR * limits.record_bytes as u64,
             block: BytesMut::new(),
+            survey: false,
         }
+    }
+
+    pub(super) fn survey(&mut self) {
+        self.survey = true;
     }
 
     pub(super) fn next(&mut self, w: &mut Window, notes: &mut Notes) -> Option<Cut> {
@@ -201,10 +208,13 @@ impl Csv {
                     }
                 }
                 At::FieldStart | At::Plain | At::AfterQuote => {
-                    if self.at == At::Plain {
-                        let run = bytes[i..].iter().position(|b| !matches!(self.classes[usize::from(*b)], Class::Other));
-                        let Some(run) = run else { return bytes.len() };
+                    if self.at != At::AfterQuote {
+                        let run = self.to_mark(&bytes[i..]);
+                        self.pass(&bytes[i..i + run]);
                         i += run;
+                        if i == bytes.len() {
+                            break;
+                        }
                     }
                     self.at = match (self.classes[usize::from(bytes[i])], self.at) {
                         (Class::Delimiter, _) => {
@@ -224,6 +234,22 @@ impl Csv {
             }
         }
         i
+    }
+
+    /// Bytes in front of the next line end or quote.
+    fn to_mark(&self, bytes: &[u8]) -> usize {
+        let mark = match self.settings.quote {
+            Some(quote) => memchr::memchr3(b'\n', b'\r', quote, bytes),
+            None => memchr::memchr2(b'\n', b'\r', bytes),
+        };
+        mark.unwrap_or(bytes.len())
+    }
+
+    /// Bytes outside of quotes, none of them a quote or a line end.
+    fn pass(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        self.delimiters += memchr::memchr_iter(self.settings.delimiter, bytes).count() as u64;
+        self.at = if *last == self.settings.delimiter { At::FieldStart } else { At::Plain };
     }
 
     /// What a complete row is.
@@ -282,13 +308,17 @@ impl Csv {
         if len > SPLIT_COPY_BYTES.min(w.limits().record_bytes) || !bytes.is_ascii() || bytes.trim_ascii().is_empty() {
             return None;
         }
-        if self.block.capacity() < len {
-            self.block = BytesMut::with_capacity(BLOCK_BYTES);
-        }
-        self.block.put_slice(&self.header);
-        self.block.put_slice(bytes);
         let range = start..start + bytes.len() as u64;
-        let record = self.block.split().freeze();
+        let record = if self.survey {
+            Bytes::new()
+        } else {
+            if self.block.capacity() < len {
+                self.block = BytesMut::with_capacity(BLOCK_BYTES);
+            }
+            self.block.put_slice(&self.header);
+            self.block.put_slice(bytes);
+            self.block.split().freeze()
+        };
         w.skip();
         Some(Cut { range, row, kind: PieceKind::Record(record) })
     }

@@ -16,7 +16,23 @@ pub(super) fn limits(record_bytes: usize) -> SplitLimits {
 }
 
 pub(super) fn split_with(settings: &SplitSettings, limits: SplitLimits, text: &[u8], step: usize) -> (Vec<Piece>, Verdict) {
-    let mut splitter = Splitter::new(settings, limits).unwrap();
+    let split = split_by(Splitter::new(settings, limits).unwrap(), limits, text, step);
+    let survey = split_by(Splitter::survey(settings, limits).unwrap(), limits, text, step);
+    assert_eq!((without_records(&survey.0), &survey.1), (without_records(&split.0), &split.1), "a survey finds the same");
+    split
+}
+
+fn without_records(pieces: &[Piece]) -> Vec<Piece> {
+    let mut pieces = pieces.to_vec();
+    for piece in &mut pieces {
+        if let PieceKind::Record(bytes) = &mut piece.kind {
+            bytes.clear();
+        }
+    }
+    pieces
+}
+
+fn split_by(mut splitter: Splitter, limits: SplitLimits, text: &[u8], step: usize) -> (Vec<Piece>, Verdict) {
     let mut pieces = Vec::new();
     for portion in text.chunks(step.max(1)) {
         splitter.feed(portion);
