@@ -427,6 +427,7 @@ fn the_document_names_what_is_there() {
         "command",
         "command/result",
         "audit",
+        "preflight",
     ] {
         assert!(document.contains(&format!("address: siteward/v1/{{site}}/{{gateway}}/{address}\n")), "no channel for {address}");
     }

@@ -19,6 +19,7 @@ pub mod config;
 pub mod enrolment;
 pub mod log;
 pub mod overrides;
+pub mod preflight;
 pub mod reload;
 pub mod renewal;
 pub mod retirement;

@@ -10,6 +10,7 @@ mod files;
 #[cfg(feature = "hub")]
 mod fleet;
 mod http;
+mod line;
 mod local;
 mod rollout;
 
@@ -22,6 +23,7 @@ pub use self::files::*;
 #[cfg(feature = "hub")]
 pub use self::fleet::*;
 pub use self::http::*;
+pub use self::line::*;
 pub use self::local::*;
 pub use self::rollout::*;
 

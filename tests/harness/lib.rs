@@ -33,6 +33,7 @@ pub mod observer;
 pub mod pki;
 pub mod plain_log;
 pub mod process;
+pub mod proxy;
 pub mod samba;
 pub mod scene;
 pub mod sender;

@@ -17,7 +17,7 @@ pub(super) fn other(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
     Failure::Other(error.into())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)
 }
 

@@ -20,6 +20,7 @@ mod lines;
 mod memory;
 mod messages;
 mod overrides;
+mod preflight;
 mod quarantine;
 mod retire;
 mod run;
@@ -73,6 +74,13 @@ enum Command {
         /// Judges the document's revision by what this spool says was committed
         #[arg(long, value_name = "DIR", requires = "document")]
         spool: Option<PathBuf>,
+    },
+    /// Tries the way to the hub step by step; names the first that fails, with text for a firewall ticket
+    Preflight {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long)]
+        json: bool,
     },
     /// Asks the running agent how it is
     Status {
@@ -279,6 +287,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
             let offered = document.as_deref().map(|file| check::Offered { file, spool: spool.as_deref() });
             check::check(&config.config, without_files, offered.as_ref())
         }
+        Command::Preflight { config, json } => preflight::preflight(&config.config, json),
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {

@@ -29,6 +29,28 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint, &'static str> {
     Ok(Endpoint::new(host, port, tls))
 }
 
+/// Host and port of an HTTP proxy: `http://host:port`.
+pub(super) fn proxy(url: &str) -> Result<(String, u16), &'static str> {
+    let rest = match url.split_once("://") {
+        Some(("http", rest)) => rest,
+        Some(("https", _)) => return Err("is https://; the proxy itself is spoken to in clear (the tunnel inside is TLS), write http://"),
+        _ => return Err("must begin with http://, like http://proxy.example.org:3128"),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('@') {
+        return Err(
+            "holds a user name or password; take them out, set them as a secret (user:password) and name it: proxy_credential = \"its-name\"",
+        );
+    }
+    if rest.contains(['/', '?', '#']) {
+        return Err("holds a path; give host and port only");
+    }
+    let (host, port) = split_port(rest)?;
+    let port = port.ok_or("has no port; write it, like http://proxy.example.org:3128")?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or("has no usable port; give a number from 1 to 65535")?;
+    Ok((host, port))
+}
+
 fn split_port(rest: &str) -> Result<(String, Option<&str>), &'static str> {
     if let Some(bracketed) = rest.strip_prefix('[') {
         let (host, after) = bracketed.split_once(']').ok_or("has no ] after the IPv6 address")?;
@@ -71,6 +93,24 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap().to_string(), shown, "{url}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_host_and_port_and_holds_no_password() {
+        for (url, host, port) in [
+            ("http://proxy.example.org:3128", "proxy.example.org", 3128),
+            ("http://10.0.0.7:8080/", "10.0.0.7", 8080),
+            ("http://[2001:db8::7]:1", "2001:db8::7", 1),
+        ] {
+            assert_eq!(proxy(url).unwrap(), (host.to_owned(), port), "{url}");
+        }
+        for url in
+            ["proxy:3128", "https://proxy:3128", "http://proxy", "http://proxy:0", "http://a/b:1", "http://:1", "socks5://proxy:1080"]
+        {
+            assert!(proxy(url).is_err(), "{url}");
+        }
+        let refused = proxy("http://kim:s3cret@proxy:3128").unwrap_err();
+        assert!(refused.contains("proxy_credential") && !refused.contains("s3cret"));
     }
 
     #[test]

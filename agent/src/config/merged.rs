@@ -70,6 +70,9 @@ pub(super) struct Uplink {
     pub cert: Field<PathBuf>,
     pub key: Field<PathBuf>,
     pub credential: Field<String>,
+    /// Default: endpoints are dialled directly.
+    pub proxy: Field<String>,
+    pub proxy_credential: Field<String>,
     pub in_flight: Option<At<u64>>,
     pub confirm: Option<At<Confirm>>,
     pub receipt_timeout: Option<At<Duration>>,
@@ -205,6 +208,8 @@ fn uplink(w: written::Uplink, f: &mut FaultList) -> Uplink {
         cert: w.cert,
         key: w.key,
         credential: w.credential,
+        proxy: w.proxy,
+        proxy_credential: w.proxy_credential,
         place: w.place,
     }
 }

@@ -46,6 +46,7 @@ mod document_tests;
 #[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
+mod proxy_tests;
 mod schema_tests;
 #[cfg(test)]
 mod tests;
@@ -135,6 +136,7 @@ fn parse(file: &Path, text: &str, files: Files, credentials: Option<&Path>) -> R
         Some(mut settings) => {
             let vault = secret::vault(&settings.spool, credentials);
             secret::bind(&mut settings.feeds, &vault, &secret::Carried::default(), &mut faults);
+            secret::bind_proxy(&mut settings.uplink, &vault);
             Ok(settings)
         }
         None => Err(faults.into_faults(file, text)),
@@ -155,7 +157,11 @@ fn bootstrap(file: &Path, text: &str, look: Files, credentials: Option<&Path>) -
     }
     let allow_plaintext = merged.uplink.allow_plaintext.as_ref().is_some_and(|at| at.value);
     match validate::validate(&merged, &base, &mut faults) {
-        Some(settings) => Ok((settings, allow_plaintext)),
+        Some(mut settings) => {
+            let vault = secret::vault(&settings.spool, credentials);
+            secret::bind_proxy(&mut settings.uplink, &vault);
+            Ok((settings, allow_plaintext))
+        }
         None => Err(faults.into_faults(file, text)),
     }
 }

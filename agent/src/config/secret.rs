@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::fault::{FaultList, Place};
 use super::reader::{At, Section, text};
-use super::settings::{FeedSettings, SourceSettings, TlsKeySource};
+use super::settings::{FeedSettings, SourceSettings, TlsKeySource, UplinkSettings};
 use crate::limits::SECRETS_MAX;
 use crate::secrets::{Reference, Value, Vault, name_fits, sealed};
 
@@ -80,6 +80,13 @@ pub(super) fn bind(feeds: &mut [FeedSettings], vault: &Arc<Vault>, carried: &Car
     }
     for place in unused.into_values() {
         f.add(place, "is used by no feed; name it there (credential = \"its-name\"), or remove it");
+    }
+}
+
+/// The same for what the uplink of the local file names.
+pub(super) fn bind_proxy(uplink: &mut UplinkSettings, vault: &Arc<Vault>) {
+    if let Some(credential) = uplink.proxy.as_mut().and_then(|proxy| proxy.credential.as_mut()) {
+        *credential = credential.within(vault, None);
     }
 }
 

@@ -99,6 +99,8 @@ pub struct UplinkSettings {
     pub ca: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<TlsKeySource>,
+    /// Every endpoint with TLS is reached through it, those that documents add too.
+    pub proxy: Option<Proxy>,
     pub in_flight: usize,
     pub confirm: Confirm,
     pub receipt_timeout: Duration,
@@ -109,6 +111,26 @@ pub struct UplinkSettings {
 pub enum TlsKeySource {
     Credential(Reference),
     File(PathBuf),
+}
+
+/// An HTTP proxy that opens tunnels (CONNECT).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub host: String,
+    pub port: u16,
+    /// `user:password` for it.
+    pub credential: Option<Reference>,
+}
+
+impl std::fmt::Display for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}", authority(&self.host, self.port))
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// `mqtts://host:port` or, where allowed, `mqtt://host:port`.
@@ -173,11 +195,7 @@ impl Endpoint {
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)
-        }
+        write!(f, "{scheme}://{}", authority(&self.host, self.port))
     }
 }
 

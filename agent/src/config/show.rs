@@ -88,6 +88,12 @@ pub fn render(settings: &Settings) -> String {
     if let Some(key) = &uplink.key {
         sheet.text("key", key_source(key));
     }
+    if let Some(proxy) = &uplink.proxy {
+        sheet.text("proxy", proxy);
+        if let Some(credential) = &proxy.credential {
+            sheet.text("proxy_credential", credential);
+        }
+    }
     sheet.raw("in_flight", uplink.in_flight);
     sheet.choice("confirm", uplink.confirm);
     sheet.seconds("receipt_timeout", uplink.receipt_timeout);

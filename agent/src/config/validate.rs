@@ -20,8 +20,8 @@ use super::listener;
 use super::merged::{Feed, Gateway, Merged, Mllp, Spool, Trust, Uplink};
 use super::reader::{At, Field, nearest};
 use super::settings::{
-    Endpoint, FeedSettings, GatewaySettings, KeySource, MllpSettings, Settings, SourceSettings, SpoolSettings, TlsKeySource, TrustSettings,
-    UplinkSettings,
+    Endpoint, FeedSettings, GatewaySettings, KeySource, MllpSettings, Proxy, Settings, SourceSettings, SpoolSettings, TlsKeySource,
+    TrustSettings, UplinkSettings,
 };
 use super::written::{Forward, Phi};
 use crate::limits;
@@ -185,6 +185,7 @@ fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> 
         }
     }
     let key = tls_key((&m.key, &m.credential), "uplink.key", base, f);
+    let proxy = proxy(m, f);
     let (least, most) = limits::IN_FLIGHT_RANGE;
     let in_flight = ranged(m.in_flight.as_ref(), least as u64..=most as u64, "1 to 1000", f);
     let receipt_timeout = ranged(m.receipt_timeout.as_ref(), within(limits::RECEIPT_TIMEOUT_RANGE), "\"1s\" to \"1h\"", f);
@@ -193,11 +194,34 @@ fn uplink(m: &Uplink, base: &Path, f: &mut FaultList) -> Option<UplinkSettings> 
         ca: m.ca.given().map(|at| base.join(&at.value)),
         cert: m.cert.given().map(|at| base.join(&at.value)),
         key,
+        proxy: proxy?,
         in_flight: in_flight? as usize,
         confirm: m.confirm.as_ref()?.value,
         receipt_timeout: receipt_timeout?,
         on_no_subscriber: m.on_no_subscriber.as_ref()?.value,
     })
+}
+
+/// `Some(None)`: there is none.
+#[allow(clippy::option_option)] // faulty, absent, given
+fn proxy(m: &Uplink, f: &mut FaultList) -> Option<Option<Proxy>> {
+    let credential = match &m.proxy_credential {
+        Field::Given(at) if m.proxy.is_absent() => return f.refuse(&at.place, "stands without proxy; add it, or remove this"),
+        Field::Given(at) if !credential_name(&at.value) => {
+            return f.refuse(&at.place, "is not the name of a secret; use letters, digits, - _ .");
+        }
+        Field::Given(at) => Some(at.value.as_str().into()),
+        Field::Bad => return None,
+        Field::Absent => None,
+    };
+    match &m.proxy {
+        Field::Given(at) => match endpoint::proxy(&at.value) {
+            Ok((host, port)) => Some(Some(Proxy { host, port, credential })),
+            Err(why) => f.refuse(&at.place, why),
+        },
+        Field::Bad => None,
+        Field::Absent => Some(None),
+    }
 }
 
 /// `beside`: what the key's file is called in the fault about both being there.

@@ -53,6 +53,10 @@ impl Topics {
     pub fn certificate_issued(&self) -> String {
         format!("{}/certificate/issued", self.prefix)
     }
+    /// Gateway to nobody: whether it may publish.
+    pub fn preflight(&self) -> String {
+        format!("{}/preflight", self.prefix)
+    }
     pub fn audit(&self) -> String {
         format!("{}/audit", self.prefix)
     }

@@ -78,12 +78,12 @@ impl Shell {
         let publisher = Publisher::new(&settings.gateway.site, &settings.gateway.id);
         let uplink = &settings.uplink;
         let rules = Rules { confirm: uplink.confirm, on_no_subscriber: uplink.on_no_subscriber, receipt_timeout: uplink.receipt_timeout };
+        let (subscriptions, optional) = uplink::subscriptions(publisher.topics());
         let identity = UplinkIdentity {
-            // Neither name can hold a dot, so no two gateways meet in one client id; a slash would upset brokers' access patterns.
-            client_id: format!("{}.{}", settings.gateway.site, settings.gateway.id),
+            client_id: uplink::client_id(&settings.gateway.site, &settings.gateway.id),
             will: publisher.will(),
-            subscriptions: vec![publisher.topics().receipt()],
-            optional: vec![publisher.topics().desired(), publisher.topics().command(), publisher.topics().certificate_issued()],
+            subscriptions,
+            optional,
             directory: uplink::sockets(std::env::var_os("RUNTIME_DIRECTORY").as_deref(), &settings.spool.path),
         };
         let now = Instant::now();

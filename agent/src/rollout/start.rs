@@ -183,6 +183,18 @@ impl Ground {
     }
 }
 
+/// What is committed on the spool of the local file's settings, and its revision; for tools beside the agent. Nothing is written.
+pub fn committed(disk: Arc<dyn Disk>, file: &Path, local: Settings) -> Result<(Settings, Option<u64>), String> {
+    let spool = local.spool.path.clone();
+    let Some(facts) = super::store::committed(&spool).map_err(|error| error.to_string())? else { return Ok((local, None)) };
+    let ground = Ground::new(file, local).map_err(|faults| faults.to_string())?;
+    let (document, _) = ground.stored(&Store::look(disk, &spool), &facts)?;
+    let document = Document { recovery: true, ..document }; // as in `restore`
+    let mut settings = ground.effective(&document, Files::NotChecked).map_err(|refusal| refusal.to_string())?.settings;
+    settings.settle();
+    Ok((settings, Some(facts.revision)))
+}
+
 /// Reads the ledger and decides what runs.
 pub fn start(disk: Arc<dyn Disk>, mut ground: Ground, board: &Board, at: Now) -> Result<Started, StoreError> {
     let (mut store, stored) = Store::open(disk, &ground.local_settings.spool.path)?;

@@ -111,6 +111,11 @@ impl Store {
         Ok((store, Stored { ledger, is_damaged, proven, unproven }))
     }
 
+    /// As it lies there; nothing is made or written. For tools beside the agent.
+    pub fn look(disk: Arc<dyn Disk>, spool: &Path) -> Self {
+        Self { disk, directory: spool.join(DIRECTORY), unsynced: None, named: BTreeSet::new() }
+    }
+
     /// A read that fails is tried again: it may be a passing fault, and what rests on it is large.
     fn read_ledger(&self) -> Option<Ledger> {
         let path = self.directory.join(LEDGER);

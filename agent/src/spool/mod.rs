@@ -251,6 +251,21 @@ pub fn lock(path: &Path) -> Result<Lock, OpenError> {
     take_lock(path)
 }
 
+/// Whether somebody has the lock now. Makes nothing; a spool that is not there has none.
+pub fn is_locked(path: &Path) -> Result<bool, OpenError> {
+    let path = path.join(LOCK_FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(OpenError::Io { path, source }),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false), // given back with the file
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
+    }
+}
+
 /// Opens a spool on the real disk: lock, recovery, thread. Blocks while it recovers.
 pub fn open(options: Options, board: &Arc<Board>) -> Result<Spool, OpenError> {
     let lock = lock(&options.path)?;

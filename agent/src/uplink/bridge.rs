@@ -32,12 +32,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::dial::{self, Line, Traffic, tls_fault};
+use super::dial::{self, Line, Trace, Traffic, Way, tls_fault};
 use super::sniff::Sniffer;
-use crate::config::settings::Endpoint;
+use crate::config::settings::{Endpoint, Proxy};
 use crate::limits::{BRIDGE_BUFFER_BYTES, BRIDGE_LINGER, CONNECT_TIMEOUT};
 
-pub use super::dial::DialError;
+pub use super::dial::{DialError, Waiting};
+pub use super::proxy::ProxyError;
 
 /// Why the line to the broker ended.
 #[derive(Debug, Clone)]
@@ -124,8 +125,19 @@ impl Drop for Unlink {
 
 /// Connects to the broker and offers the connection on a socket in `directory` (made 0700 if it is not there). Must run inside the runtime.
 pub async fn open(endpoint: &Endpoint, tls: Option<Arc<ClientConfig>>, directory: &Path, deadline: Instant) -> Result<Bridge, DialError> {
+    open_through(None, endpoint, tls, directory, deadline).await
+}
+
+/// As [`open`], through a proxy where the endpoint has TLS.
+pub async fn open_through(
+    proxy: Option<&Proxy>,
+    endpoint: &Endpoint,
+    tls: Option<Arc<ClientConfig>>,
+    directory: &Path,
+    deadline: Instant,
+) -> Result<Bridge, DialError> {
     let traffic = Arc::<Traffic>::default();
-    let line = dial::dial(endpoint, tls, &traffic, deadline).await?;
+    let line = dial::dial(Way { endpoint, proxy, tls }, &traffic, deadline, &mut Trace::default()).await?;
     let (listener, unlink) = bind(directory)?;
     let socket = unlink.0.clone();
     let shared = Arc::<Shared>::default();

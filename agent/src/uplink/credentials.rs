@@ -96,6 +96,11 @@ impl Credentials {
         credentials
     }
 
+    /// As they lie there; nothing is tidied up. For tools beside the agent.
+    pub fn look(disk: Arc<dyn Disk>, spool: &Path) -> Self {
+        Self { disk, directory: spool.join("tls") }
+    }
+
     /// A crash behind the rename of a promotion leaves the key, which waits for nothing any more.
     fn finish_promotion(&self) -> Result<(), CredentialError> {
         if self.has_replaced()? { self.remove(CANDIDATE_KEY) } else { Ok(()) }

@@ -3,6 +3,9 @@
 //! One call is one attempt under one deadline. Every address the name has is tried in turn with a fair part of the time left, so that a
 //! black-holed IPv6 route does not hide a working IPv4 one. Nothing is retried here and nothing is logged: the caller decides.
 //!
+//! Where a proxy is configured, endpoints with TLS are reached through it (`proxy`): names and TCP are then the proxy's, TLS is the broker's all
+//! the same. A [`Trace`] keeps how far an attempt came, for `preflight`.
+//!
 //! The sentence of an error names the endpoint and what to do; the cause (`source`) is the system's or the TLS library's own words.
 
 use std::io::{self, IoSlice};
@@ -21,8 +24,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::tls::ForeignIssuer;
-use crate::config::settings::Endpoint;
+use super::proxy::{self, ProxyError};
+use super::tls::{self, ForeignIssuer};
+use crate::config::settings::{Endpoint, Proxy};
 use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, UPLINK_UNSENT_BYTES, UPLINK_USER_TIMEOUT};
 
 /// Why there is no connection.
@@ -34,10 +38,12 @@ pub enum DialError {
     NoAddress { endpoint: Endpoint },
     #[error("{endpoint}: {address} refuses connections; check that the broker runs and that the port is right")]
     Refused { endpoint: Endpoint, address: SocketAddr },
-    #[error("{endpoint}: no answer in time while {stage}; check the WAN, the firewall and that the broker runs")]
-    Timeout { endpoint: Endpoint, stage: &'static str },
+    #[error("{endpoint}: no answer in time while {waiting}; check the WAN, the firewall and that the broker runs")]
+    Timeout { endpoint: Endpoint, waiting: Waiting },
     #[error("{endpoint}: no connection to {address}; check the network and the routes of this gateway")]
     Unreachable { endpoint: Endpoint, address: SocketAddr, source: io::Error },
+    #[error("{endpoint}: the proxy {proxy} {error}")]
+    Proxy { endpoint: Endpoint, proxy: String, error: ProxyError },
     #[error("{endpoint}: TLS is asked for but no CA file is configured; set `ca` under [uplink]")]
     NoTls { endpoint: Endpoint },
     #[error("{endpoint}: not a name or address that a certificate can be checked against; correct the endpoint")]
@@ -60,6 +66,7 @@ impl DialError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::NoTls { .. } | Self::ServerName { .. } | Self::ServerCertificate { .. } | Self::ClientCertificate { .. } => true,
+            Self::Proxy { error, .. } => error.is_permanent(),
             Self::Dns { .. }
             | Self::NoAddress { .. }
             | Self::Refused { .. }
@@ -71,8 +78,28 @@ impl DialError {
     }
 }
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    Name,
+    Tcp,
+    Proxy,
+    Handshake,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Name => "resolving the host name",
+            Self::Tcp => "connecting",
+            Self::Proxy => "waiting for the answer to CONNECT",
+            Self::Handshake => "waiting for the TLS handshake",
+        })
+    }
+}
+
 /// The fault in words; the library's own text repeats the certificate's names at length.
-fn certificate_fault(error: &CertificateError) -> String {
+pub(crate) fn certificate_fault(error: &CertificateError) -> String {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".into(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet".into(),
@@ -179,51 +206,139 @@ pub(super) enum Line {
     Tls(Box<TlsStream<Counted>>),
 }
 
-pub(super) async fn dial(
-    endpoint: &Endpoint,
-    tls: Option<Arc<ClientConfig>>,
-    traffic: &Arc<Traffic>,
-    deadline: Instant,
-) -> Result<Line, DialError> {
+/// How an endpoint is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Way<'a> {
+    pub endpoint: &'a Endpoint,
+    pub proxy: Option<&'a Proxy>,
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// How far an attempt came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trace {
+    /// Of the endpoint's host, or of the proxy's.
+    pub addresses: Vec<SocketAddr>,
+    /// Both ends of the TCP connection.
+    pub tcp: Option<(SocketAddr, SocketAddr)>,
+    /// The proxy opened the tunnel; the time it told, in seconds since 1970.
+    pub tunnel: Option<Option<i64>>,
+}
+
+/// Why there is no TCP connection.
+#[derive(Debug)]
+pub(super) enum NoTcp {
+    Dns(io::Error),
+    NoAddress,
+    Refused(SocketAddr),
+    Timeout(Waiting),
+    Unreachable(SocketAddr, io::Error),
+}
+
+impl NoTcp {
+    fn of(self, endpoint: &Endpoint) -> DialError {
+        let endpoint = endpoint.clone();
+        match self {
+            Self::Dns(source) => DialError::Dns { endpoint, source },
+            Self::NoAddress => DialError::NoAddress { endpoint },
+            Self::Refused(address) => DialError::Refused { endpoint, address },
+            Self::Timeout(waiting) => DialError::Timeout { endpoint, waiting },
+            Self::Unreachable(address, source) => DialError::Unreachable { endpoint, address, source },
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+pub(super) async fn dial(way: Way<'_>, traffic: &Arc<Traffic>, deadline: Instant, trace: &mut Trace) -> Result<Line, DialError> {
+    let Way { endpoint, proxy, tls } = way;
     // What can be known without the network is said first.
     let secure = match (endpoint.tls, tls) {
         (false, _) => None,
         (true, None) => return Err(DialError::NoTls { endpoint: endpoint.clone() }),
         (true, Some(config)) => {
             let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| DialError::ServerName { endpoint: endpoint.clone() })?;
-            Some((TlsConnector::from(config), name))
+            Some((TlsConnector::from(tls::for_port(config, endpoint.port)), name))
         }
     };
-    let tcp = Counted { stream: connect(endpoint, deadline).await?, traffic: traffic.clone() };
-    let Some((connector, name)) = secure else { return Ok(Line::Plain(tcp)) };
+    let Some((connector, name)) = secure else {
+        let stream = connect(&endpoint.host, endpoint.port, deadline, trace).await.map_err(|why| why.of(endpoint))?;
+        return Ok(Line::Plain(Counted { stream, traffic: traffic.clone() }));
+    };
+    let tcp = match proxy {
+        None => connect(&endpoint.host, endpoint.port, deadline, trace).await.map_err(|why| why.of(endpoint)),
+        Some(proxy) => tunnel(endpoint, proxy, deadline, trace).await.map_err(|error| DialError::Proxy {
+            endpoint: endpoint.clone(),
+            proxy: proxy.to_string(),
+            error,
+        }),
+    };
+    let tcp = Counted { stream: tcp?, traffic: traffic.clone() };
     match timeout_at(deadline, connector.connect(name, tcp)).await {
         Ok(Ok(stream)) => Ok(Line::Tls(Box::new(stream))),
         Ok(Err(source)) => Err(tls_fault(endpoint, &source).unwrap_or_else(|| DialError::Tls { endpoint: endpoint.clone(), source })),
-        Err(_) => Err(DialError::Timeout { endpoint: endpoint.clone(), stage: "waiting for the TLS handshake" }),
+        Err(_) => Err(DialError::Timeout { endpoint: endpoint.clone(), waiting: Waiting::Handshake }),
     }
 }
 
-async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, DialError> {
-    let lookup = timeout_at(deadline, tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)));
-    let addresses: Vec<SocketAddr> = match lookup.await {
+/// A way through the proxy to the endpoint.
+async fn tunnel(endpoint: &Endpoint, proxy: &Proxy, deadline: Instant, trace: &mut Trace) -> Result<TcpStream, ProxyError> {
+    let mut stream = connect(&proxy.host, proxy.port, deadline, trace).await?;
+    let answer = proxy::open(&mut stream, proxy, endpoint, deadline).await?;
+    trace.tunnel = Some(answer.date);
+    Ok(stream)
+}
+
+async fn connect(host: &str, port: u16, deadline: Instant, trace: &mut Trace) -> Result<TcpStream, NoTcp> {
+    let addresses: Vec<SocketAddr> = match timeout_at(deadline, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(source)) => return Err(DialError::Dns { endpoint: endpoint.clone(), source }),
-        Err(_) => return Err(DialError::Timeout { endpoint: endpoint.clone(), stage: "resolving the host name" }),
+        Ok(Err(error)) => return Err(NoTcp::Dns(error)),
+        Err(_) => return Err(NoTcp::Timeout(Waiting::Name)),
     };
-    let mut failure = DialError::NoAddress { endpoint: endpoint.clone() };
+    trace.addresses.clone_from(&addresses);
+    let mut failure = NoTcp::NoAddress;
     for (tried, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / (addresses.len() - tried) as u32;
         match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => match tune(&stream) {
-                Ok(()) => return Ok(stream),
-                Err(source) => failure = DialError::Unreachable { endpoint: endpoint.clone(), address: *address, source },
+                Ok(()) => {
+                    trace.tcp = stream.local_addr().ok().map(|local| (local, *address));
+                    return Ok(stream);
+                }
+                Err(source) => failure = NoTcp::Unreachable(*address, source),
             },
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                failure = DialError::Refused { endpoint: endpoint.clone(), address: *address };
-            }
-            Ok(Err(source)) => failure = DialError::Unreachable { endpoint: endpoint.clone(), address: *address, source },
-            Err(_) => failure = DialError::Timeout { endpoint: endpoint.clone(), stage: "connecting" },
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => failure = NoTcp::Refused(*address),
+            Ok(Err(source)) => failure = NoTcp::Unreachable(*address, source),
+            Err(_) => failure = NoTcp::Timeout(Waiting::Tcp),
         }
     }
     Err(failure)

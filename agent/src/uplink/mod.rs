@@ -18,7 +18,7 @@
 //! take events the connection task waits, and so does the broker; that time does not count as the broker's silence.
 //!
 //! Code map: `window` (tokens and packet ids, pure), `gate` (the lock both sides share), `mqtt`, `publisher` and `reason` (the only files
-//! that name rumqttc), `bridge`, `sniff`, `dial` and `tls` (the line), `patience` (is it still alive), `backoff` and `preference` (pure),
+//! that name rumqttc), `bridge`, `sniff`, `dial`, `proxy` and `tls` (the line), `probe` and `watched` (for `preflight`), `patience` (is it still alive), `backoff` and `preference` (pure),
 //! `supervisor`. Certificates: `credentials` and `csr` (a new one on trial), `expiry` (their end is watched).
 
 mod backoff;
@@ -32,6 +32,8 @@ mod gate;
 mod mqtt;
 mod patience;
 mod preference;
+pub(crate) mod probe;
+mod proxy;
 mod publisher;
 mod queue;
 mod reason;
@@ -39,6 +41,7 @@ mod sniff;
 mod supervisor;
 pub mod tls;
 pub mod visit;
+pub(crate) mod watched;
 mod window;
 
 #[cfg(test)]
@@ -58,7 +61,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::settings::{Endpoint, UplinkSettings};
+use crate::contract::topic::Topics;
 use crate::limits;
+use crate::record::Name;
 use crate::status::board::Board;
 use gate::Gate;
 
@@ -160,6 +165,17 @@ pub struct UplinkIdentity {
     pub optional: Vec<String>,
     /// For the bridge's sockets; made 0700. Its path should be short (a socket's name has about 100 bytes).
     pub directory: PathBuf,
+}
+
+/// By which name a gateway is a client. Neither part can hold a dot, so no two gateways meet in one client id; a slash would upset brokers' access
+/// patterns.
+pub fn client_id(site: &Name, gateway: &Name) -> String {
+    format!("{site}.{gateway}")
+}
+
+/// What a gateway subscribes to: what it cannot do without, and the rest.
+pub fn subscriptions(topics: &Topics) -> (Vec<String>, Vec<String>) {
+    (vec![topics.receipt()], vec![topics.desired(), topics.command(), topics.certificate_issued()])
 }
 
 /// Where the uplink's sockets are: beside the spool only where the service gave us no place of its own (the first, of several), so that what is

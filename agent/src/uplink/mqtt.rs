@@ -1,4 +1,4 @@
-//! One connection, from dialling to its end. With `publisher` and `reason` the only file that names rumqttc.
+//! One connection, from dialling to its end. With `publisher`, `reason` and `probe` the only file that names rumqttc.
 //!
 //! rumqttc 0.25.1 is used as a codec with a window, no more. Its own idea of a session (what it keeps for a reconnect) loses or reorders
 //! messages, so every connection has a fresh `EventLoop`, thrown away on any error. The rules kept here:
@@ -85,16 +85,16 @@ pub(super) async fn run(
 }
 
 /// What the CONNACK grants.
-struct Terms {
+pub(super) struct Terms {
     window: usize,
     packet_ids: usize,
-    packet_bytes_max: Option<u32>,
+    pub packet_bytes_max: Option<u32>,
     retain_available: bool,
-    session_present: bool,
+    pub session_present: bool,
 }
 
 impl Terms {
-    fn of(connack: &ConnAck, in_flight: usize, endpoint: &Endpoint) -> Result<Self, Fault> {
+    pub(super) fn of(connack: &ConnAck, in_flight: usize, endpoint: &Endpoint) -> Result<Self, Fault> {
         let given = connack.properties.as_ref();
         let receive_max = given.and_then(|p| p.receive_max).map_or(usize::from(u16::MAX), usize::from);
         if receive_max == 0 {
@@ -139,7 +139,8 @@ impl<'a> Connection<'a> {
         } else {
             None
         };
-        let bridge = bridge::open(endpoint, tls, &context.identity.directory, deadline).await.map_err(|error| Fault::dial(&error))?;
+        let (proxy, directory) = (settings.proxy.as_ref(), &context.identity.directory);
+        let bridge = bridge::open_through(proxy, endpoint, tls, directory, deadline).await.map_err(|error| Fault::dial(&error))?;
         let in_flight = settings.in_flight;
         let (client, mut events) = AsyncClient::new(options(context, in_flight, endpoint, &bridge)?, in_flight + CHANNEL_SPARE);
         let Event::Incoming(Packet::ConnAck(connack)) = next(&mut events, &bridge, endpoint, deadline).await? else {

@@ -1,4 +1,4 @@
-//! What rumqttc's errors and the broker's codes mean to us. Pure, and beside `mqtt` the only file that names rumqttc.
+//! What rumqttc's errors and the broker's codes mean to us. Pure, and beside `mqtt` and `probe` the only file that names rumqttc.
 //!
 //! rumqttc's own error texts are not shown where they could carry a packet (I7). Where the line knows better than rumqttc why it ended (TLS),
 //! the line's word counts.
@@ -117,7 +117,7 @@ fn plain(error: &ConnectionError) -> String {
     }
 }
 
-fn refused(endpoint: &Endpoint, code: ConnectReturnCode) -> Fault {
+pub(super) fn refused(endpoint: &Endpoint, code: ConnectReturnCode) -> Fault {
     use ConnectReturnCode as Code;
     match code {
         Code::ServerBusy | Code::QuotaExceeded | Code::ConnectionRateExceeded | Code::ServerUnavailable | Code::ServiceUnavailable => {
@@ -148,7 +148,7 @@ fn refused(endpoint: &Endpoint, code: ConnectReturnCode) -> Fault {
     }
 }
 
-fn disconnected(endpoint: &Endpoint, code: DisconnectReasonCode, said: Option<&str>) -> Fault {
+pub(super) fn disconnected(endpoint: &Endpoint, code: DisconnectReasonCode, said: Option<&str>) -> Fault {
     use DisconnectReasonCode as Code;
     let said = said.map(|said| format!(": {}", foreign(said))).unwrap_or_default();
     match code {

@@ -35,6 +35,7 @@ pub(crate) fn some_settings() -> UplinkSettings {
         ca: None,
         cert: None,
         key: None,
+        proxy: None,
         in_flight: 10,
         confirm: Confirm::Receipt,
         receipt_timeout: crate::limits::RECEIPT_TIMEOUT_DEFAULT,

@@ -34,6 +34,8 @@ use super::tls::{self, CaSource, TlsFiles};
 use super::{Timing, UplinkIdentity};
 use crate::config::settings::{ClientIdentity, Endpoint, TlsKeySource, UplinkSettings};
 use crate::limits::{TLS_FILES_INTERVAL, UNEXPLAINED_ENDS};
+use crate::secrets::Reference;
+use crate::source::tls::{Mark, mark};
 use crate::status::board::{Board, UplinkState};
 use crate::status::condition::Code;
 
@@ -247,7 +249,8 @@ async fn dialled(context: &Context, settings: &UplinkSettings, endpoint: &Endpoi
         },
         Err(_) => return false,
     };
-    dial::dial(endpoint, config, &Arc::default(), deadline).await.is_ok()
+    let way = dial::Way { endpoint, proxy: settings.proxy.as_ref(), tls: config };
+    dial::dial(way, &Arc::default(), deadline, &mut dial::Trace::default()).await.is_ok()
 }
 
 /// Young connections in a row that the broker closed without a word.
@@ -303,7 +306,7 @@ fn report(context: &Context, endpoint: &Endpoint, fault: &Fault, progressed: boo
     }
 }
 
-/// Waits; but where certificates may be the reason for a slow pace, a changed file is tried at once.
+/// Waits; but where certificates or the proxy's password may be the reason for a slow pace, a changed file is tried at once.
 async fn pause(settings: &UplinkSettings, endpoint: &Endpoint, pace: Pace, wait: Duration) {
     let until = Instant::now() + wait;
     let watched = (endpoint.tls && pace == Pace::Slow).then(|| fingerprint(settings, endpoint));
@@ -320,13 +323,13 @@ async fn pause(settings: &UplinkSettings, endpoint: &Endpoint, pace: Pace, wait:
     }
 }
 
-/// Sizes and times of the certificate files.
-fn fingerprint(settings: &UplinkSettings, endpoint: &Endpoint) -> Vec<Option<(u64, Option<std::time::SystemTime>)>> {
-    let Ok(TlsFiles { ca, cert, key }) = tls_files(settings, endpoint) else { return Vec::new() };
+/// Marks of the certificate files, and of the proxy's password.
+fn fingerprint(settings: &UplinkSettings, endpoint: &Endpoint) -> Vec<Option<Mark>> {
+    let password = settings.proxy.as_ref().and_then(|proxy| proxy.credential.as_ref()).map(Reference::marks).unwrap_or_default();
+    let Ok(TlsFiles { ca, cert, key }) = tls_files(settings, endpoint) else { return password };
     let ca = match ca {
         CaSource::File(path) => Some(path),
         CaSource::Inline(_) => None,
     };
-    let seen = |path: PathBuf| std::fs::metadata(path).ok().map(|found| (found.len(), found.modified().ok()));
-    [ca, cert, key].into_iter().flatten().map(seen).collect()
+    [ca, cert, key].into_iter().flatten().map(|path| mark(&path)).chain(password).collect()
 }

@@ -41,14 +41,14 @@ pub enum CaSource {
 
 impl CaSource {
     /// For messages.
-    fn name(&self) -> PathBuf {
+    pub(crate) fn name(&self) -> PathBuf {
         match self {
             Self::File(path) => path.clone(),
             Self::Inline(_) => PathBuf::from("`ca_pem` of the document's endpoint"),
         }
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         match self {
             Self::File(path) => certificates(path),
             Self::Inline(text) => some(CertificateDer::pem_slice_iter(text.as_bytes()).collect(), &self.name()),
@@ -85,13 +85,21 @@ pub enum TlsError {
 
 /// Reads the files and makes the configuration of one connection.
 pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_with(files, |verifier| verifier).map(Arc::new)
+}
+
+/// The same, with something around its verifier.
+pub(super) fn client_config_with(
+    files: &TlsFiles,
+    around: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = ByOwnTime { inner: verifier(&files.ca, &provider)? };
+    let verifier = around(Arc::new(ByOwnTime { inner: verifier(&files.ca, &provider)? }));
     let builder = ClientConfig::builder_with_details(provider, Arc::new(OwnTime))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Versions)?
         .dangerous() // its only departure from the usual checks is the rule for dates
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier);
     let config = match (&files.cert, &files.key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => builder
@@ -99,8 +107,21 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
             .map_err(|source| TlsError::Identity { cert: cert.clone(), key: key.clone(), source })?,
         _ => return Err(TlsError::HalfIdentity),
     };
-    Ok(Arc::new(config))
+    Ok(config)
 }
+
+/// What a listener on the port of HTTPS tells MQTT by (ALPN, as registered). Only there: elsewhere nobody else lives on the port, and a listener
+/// that has an ALPN list of its own would have to refuse a name it does not know.
+pub(super) fn for_port(config: Arc<ClientConfig>, port: u16) -> Arc<ClientConfig> {
+    if port != HTTPS_PORT {
+        return config;
+    }
+    let mut named = ClientConfig::clone(&config);
+    named.alpn_protocols = vec![b"mqtt".to_vec()];
+    Arc::new(named)
+}
+
+const HTTPS_PORT: u16 = 443;
 
 pub(super) fn verifier(ca: &CaSource, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();

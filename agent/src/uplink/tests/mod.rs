@@ -41,6 +41,7 @@ fn settings(endpoints: Vec<Endpoint>, in_flight: usize) -> UplinkSettings {
         ca: None,
         cert: None,
         key: None,
+        proxy: None,
         in_flight,
         confirm: Confirm::Receipt,
         receipt_timeout: HANGS,
