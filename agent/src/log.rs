@@ -13,20 +13,24 @@ use std::io::{IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{self as lines, FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 
 use crate::clock;
 
 /// The environment variable that sets the level.
 pub const VARIABLE: &str = "SITEWARD_LOG";
-const DEFAULT: &str = "warn,siteward=info";
+/// Of this program's own modules; libraries have `warn`.
+const DEFAULT: LevelFilter = LevelFilter::INFO;
 
 /// Puts another filter in the place of the one that holds; false where it cannot.
-static RELOAD: OnceLock<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>> = OnceLock::new();
+static RELOAD: OnceLock<Box<dyn Fn(Targets) -> bool + Send + Sync>> = OnceLock::new();
 
 /// Sets the level of this program's own modules; `None`: as asked at the start. False where there is no log of ours.
 pub fn set(level: Option<Level>) -> bool {
@@ -39,14 +43,8 @@ pub fn init() {
     let style = Style::of_stderr();
     let asked = std::env::var(VARIABLE).unwrap_or_default();
     let (filter, refused) = filter(&asked);
-    let builder = tracing_subscriber::fmt()
-        .log_internal_errors(false)
-        .with_env_filter(filter)
-        .event_format(Line(style))
-        .with_writer(std::io::stderr)
-        .with_filter_reloading();
-    let handle = builder.reload_handle();
-    if tracing::subscriber::set_global_default(builder.finish()).is_err() {
+    let (filter, handle) = reload::Layer::new(filter);
+    if tracing::subscriber::set_global_default(subscriber(style, filter, std::io::stderr)).is_err() {
         return;
     }
     // The first one counts, as that of the subscriber does.
@@ -62,25 +60,32 @@ pub fn init() {
     }
 }
 
+/// Lines of this style to `writer`, of what passes `filter`.
+fn subscriber<F, W>(style: Style, filter: F, writer: W) -> impl Subscriber + Send + Sync
+where
+    F: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = lines::layer().log_internal_errors(false).event_format(Line(style)).with_writer(writer);
+    tracing_subscriber::registry().with(filter).with(lines)
+}
+
 /// The filter for what was asked, and whether that had to be passed over.
-fn filter(asked: &str) -> (EnvFilter, bool) {
-    let default = || EnvFilter::new(DEFAULT);
+fn filter(asked: &str) -> (Targets, bool) {
+    let default = || Targets::new().with_default(LevelFilter::WARN).with_target("siteward", DEFAULT);
     if asked.trim().is_empty() {
         return (default(), false);
     }
-    let mut directives = vec![DEFAULT.to_owned()];
+    let mut targets = default();
     for part in asked.split(',').map(str::trim) {
         let (target, level) = part.split_once('=').unwrap_or(("siteward", part));
         let module = target.strip_prefix("siteward").is_some_and(|rest| rest.is_empty() || rest.starts_with(['_', ':']));
-        if !module || level.parse::<tracing::level_filters::LevelFilter>().is_err() {
+        let Some(level) = level.parse::<LevelFilter>().ok().filter(|_| module) else {
             return (default(), true);
-        }
-        directives.push(format!("{target}={level}"));
+        };
+        targets = targets.with_target(target, level);
     }
-    match EnvFilter::builder().parse(directives.join(",")) {
-        Ok(filter) => (filter, false),
-        Err(_) => (default(), true),
-    }
+    (targets, false)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,12 +180,7 @@ mod tests {
     fn logged(style: Style, asked: &str, work: impl FnOnce()) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(filter(asked).0)
-            .event_format(Line(style))
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, work);
+        tracing::subscriber::with_default(subscriber(style, filter(asked).0, move || writer.clone()), work);
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
     }
 

@@ -1,4 +1,4 @@
-//! A gateway box: a small Debian with systemd as process 1, in which siteward is installed as the runbook says and runs as a service.
+//! A gateway box: a small Debian with systemd as process 1, in which the package of siteward is installed as the runbook says and runs as a service.
 //!
 //! It is booted with `systemd-nspawn` on the network of this machine, so that broker, hub and senders of a scene are reached on loopback. Power is
 //! cut by killing all of it at once. (What a real power cut does to a disk is the business of the power-loss model; here it is what a cut does to
@@ -18,6 +18,7 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,udev,procps,ipr
 pub fn missing() -> Option<&'static str> {
     let has = |program: &str| ["/usr/bin", "/usr/sbin"].iter().any(|directory| Path::new(directory).join(program).exists());
     match () {
+        () if cfg!(not(target_arch = "x86_64")) => Some("an x86_64 processor"),
         () if !rustix::process::geteuid().is_root() => Some("root"),
         () if !has("systemd-nspawn") => Some("systemd-nspawn (Debian: systemd-container)"),
         () if !has("debootstrap") => Some("debootstrap"),
@@ -44,6 +45,15 @@ fn bare() -> PathBuf {
     bare
 }
 
+/// The package of the program under test, with this version; made by `cross/package` into `directory`.
+pub fn package(directory: &Path, version: &str) -> PathBuf {
+    let repository = crate::repository();
+    let mut command = Command::new(repository.join("cross/package"));
+    command.args(["x86_64", "--version", version, "--program"]).arg(crate::program("siteward"));
+    run(command.arg("--out").arg(directory.join(version)));
+    directory.join(version).join(format!("siteward_{version}_amd64.deb"))
+}
+
 #[derive(Debug)]
 pub struct Machine {
     root: PathBuf,
@@ -52,31 +62,27 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Installs siteward with this configuration, whose files are copied; nothing runs yet. `drop_in` is appended to the service.
-    pub fn install(directory: &Path, configuration: &Configuration, drop_in: &str) -> Self {
+    /// Installs the package and this configuration, whose files are copied; nothing runs yet. `drop_in` is appended to the service.
+    pub fn install(directory: &Path, package: &Path, configuration: &Configuration, drop_in: &str) -> Self {
         let root = directory.join("root");
         fs::create_dir_all(directory).expect("a directory for the machine");
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(bare()).arg(&root));
         let machine = Self { log: directory.join("console.log"), root, process: None };
+        let package = machine.bring(package);
+        machine.maintain(&["dpkg", "--install", &package]);
         machine.files(configuration, drop_in);
         machine.keys();
-        machine.maintain(&["systemctl", "enable", "siteward.service"]);
         machine
     }
 
+    /// Copies a package into the machine; its path there.
+    pub fn bring(&self, package: &Path) -> String {
+        let name = package.file_name().expect("a package has a name").to_string_lossy();
+        fs::copy(package, self.root.join("root").join(&*name)).expect("the package is copied");
+        format!("/root/{name}")
+    }
+
     fn files(&self, configuration: &Configuration, drop_in: &str) {
-        let shipped = crate::repository().join("systemd");
-        for (from, to, mode) in [
-            (crate::program("siteward"), "usr/bin/siteward", "755"),
-            (shipped.join("siteward.sysusers"), "usr/lib/sysusers.d/siteward.conf", "644"),
-            (shipped.join("siteward.tmpfiles"), "usr/lib/tmpfiles.d/siteward.conf", "644"),
-            (shipped.join("siteward.service"), "usr/lib/systemd/system/siteward.service", "644"),
-            (shipped.join("RUNBOOK.md"), "usr/share/doc/siteward/RUNBOOK.md", "644"),
-        ] {
-            run(Command::new("install").args(["-D", "-m", mode]).arg(from).arg(self.root.join(to)));
-        }
-        self.maintain(&["systemd-sysusers"]);
-        self.maintain(&["systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/siteward.conf"]);
         let mut inside = configuration.clone();
         inside.spool = "/var/lib/siteward".into();
         inside.spool_lines.push("key = \"credential:spool-key\"".into());
@@ -148,11 +154,23 @@ impl Machine {
 
     /// Runs a command inside; its standard output.
     pub fn command(&self, arguments: &[&str]) -> String {
+        String::from_utf8_lossy(&self.attempt(arguments).stdout).into_owned()
+    }
+
+    /// Runs a command inside that must succeed; its standard output.
+    pub fn must(&self, arguments: &[&str]) -> String {
+        let output = self.attempt(arguments);
+        let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {}\n{told}{complaint}", output.status);
+        told.into_owned()
+    }
+
+    /// Runs a command inside, whatever comes of it.
+    pub fn attempt(&self, arguments: &[&str]) -> Output {
         let init = wait::wait_for("process 1 of the machine", wait::SOON, || self.found("systemd"));
         let mut command = Command::new("nsenter");
         command.args(["--all", "--target", &init.to_string(), "--"]).args(arguments);
-        let output = command.stdin(Stdio::null()).output().expect("nsenter runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        command.stdin(Stdio::null()).output().expect("nsenter runs")
     }
 
     /// A path inside, as seen from here.

@@ -6,7 +6,7 @@
 //! | 1 | something failed; what and what to do is on stderr |
 //! | 2 | the command line itself is wrong |
 //! | 3 | done, and the answer is no: nothing found, fewer messages than asked for, a vendor test or the trial of a file not passed |
-//! | 78 | the configuration (or the script of a vendor test) is faulty (`EX_CONFIG`); every fault is on stderr |
+//! | 78 | the configuration (or the script of a vendor test) is faulty (`EX_CONFIG`); every fault is on stderr. For `run` also: a newer version wrote the spool |
 
 mod ask;
 mod certs;
@@ -47,7 +47,7 @@ pub const EXIT_OK: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// Everything worked, and the answer is no.
 pub const EXIT_NO: u8 = 3;
-/// `EX_CONFIG`: systemd is told not to restart on it.
+/// `EX_CONFIG`. The service tries again all the same: the file may be mended while nobody is there.
 pub const EXIT_CONFIG: u8 = 78;
 
 #[derive(Debug, Parser)]
@@ -253,6 +253,8 @@ struct ConfigFile {
 #[derive(Debug)]
 enum Failure {
     Config(Faults),
+    /// The way it is installed, nothing that trying again mends.
+    Unfit(Box<dyn Error>),
     Other(Box<dyn Error>),
     /// Nothing failed; the result, which is printed, is a no.
     No,
@@ -262,6 +264,14 @@ impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::Config(faults)
     }
+}
+
+/// The command line of a device, for man pages and completions: without `demo`, which is not on a device.
+pub fn command() -> clap::Command {
+    let whole = <Cli as clap::CommandFactory>::command();
+    let subcommands: Vec<_> = whole.get_subcommands().filter(|command| command.get_name() != "demo").cloned().collect();
+    let about = whole.get_about().cloned().unwrap_or_default();
+    clap::Command::new("siteward").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true).subcommands(subcommands)
 }
 
 /// The whole program.
@@ -330,6 +340,7 @@ pub(crate) fn read_secret_value(name: &str) -> Result<crate::secrets::Value, Str
 fn report(failure: &Failure) -> u8 {
     let (text, code) = match failure {
         Failure::Config(faults) => (faults.to_string(), EXIT_CONFIG),
+        Failure::Unfit(error) => (format!("siteward: {}", chain(error.as_ref())), EXIT_CONFIG),
         Failure::Other(error) => (format!("siteward: {}", chain(error.as_ref())), EXIT_FAILED),
         Failure::No => return EXIT_NO,
     };

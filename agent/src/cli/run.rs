@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::Failure;
+use crate::agent::RunError;
+use crate::spool::OpenError;
 use crate::{agent, config, log, rollout};
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
@@ -24,5 +26,8 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
             _ => return Err(faults.into()),
         },
     };
-    agent::run(settings, file.to_owned()).map_err(|error| Failure::Other(error.into()))
+    agent::run(settings, file.to_owned()).map_err(|error| match error {
+        RunError::Spool { source: OpenError::Newer { .. }, .. } => Failure::Unfit(error.into()),
+        error => Failure::Other(error.into()),
+    })
 }

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::backwards::Numbered;
 use super::key::Fingerprint;
 use super::window::Window;
 use super::{delta, format};
@@ -187,7 +188,7 @@ impl Covers {
 pub fn covered<'a>(db: &sled::Db, feeds: impl Iterator<Item = &'a FeedId>) -> sled::Result<BTreeMap<FeedId, Covers>> {
     let mut covered = BTreeMap::new();
     for feed in feeds {
-        let Some((_, value)) = db.scan_prefix(prefix(feed)).next_back().transpose()? else { continue };
+        let Some((_, value)) = Numbered::new(db, &prefix(feed)).last(0, u64::MAX)? else { continue };
         let Some(newest) = ChunkV1::decode(&value) else { continue };
         let holes = db.get([READING_BACK, feed.as_str().as_bytes()].concat())?;
         let holes_above = holes.map(|seq| seq.as_ref().try_into().map_or(0, u64::from_be_bytes));
@@ -199,8 +200,8 @@ pub fn covered<'a>(db: &sled::Db, feeds: impl Iterator<Item = &'a FeedId>) -> sl
 /// Reads the hashes of a feed, newest first, as many as the window takes.
 pub fn load(db: &sled::Db, feed: &FeedId, window: &mut Window) -> sled::Result<()> {
     let mut count = 0;
-    for item in db.scan_prefix(prefix(feed)).values().rev() {
-        let Some(chunk) = ChunkV1::decode(&item?) else { continue };
+    for item in Numbered::new(db, &prefix(feed)).newest_first(0, u64::MAX) {
+        let Some(chunk) = ChunkV1::decode(&item?.1) else { continue };
         for entry in chunk.entries.iter().rev() {
             window.insert(feed, &entry.fingerprint(), entry.seq);
             count += 1;
@@ -214,10 +215,7 @@ pub fn load(db: &sled::Db, feed: &FeedId, window: &mut Window) -> sled::Result<(
 
 /// Fingerprint, incarnation and answer of a record, if they are held.
 pub fn read_entry(db: &sled::Db, feed: &FeedId, seq: u64) -> sled::Result<Option<(Fingerprint, Incarnation, Vec<u8>)>> {
-    let prefix = prefix(feed);
-    let Some((_, value)) = db.range(prefix.to_vec()..=key(&prefix, seq).to_vec()).next_back().transpose()? else {
-        return Ok(None);
-    };
+    let Some((_, value)) = Numbered::new(db, &prefix(feed)).last(0, seq)? else { return Ok(None) };
     Ok(ChunkV1::decode(&value).and_then(|chunk| chunk.entry(seq).map(|(print, reply)| (print, chunk.incarnation, reply))))
 }
 
@@ -243,9 +241,8 @@ pub fn put_all(db: &sled::Db, feed: &FeedId, chunks: Vec<(u64, ChunkV1)>) -> sle
 /// Takes the entries of `first..=last` out of their chunks.
 pub fn cut_out(db: &sled::Db, feed: &FeedId, first: u64, last: u64) -> sled::Result<()> {
     let prefix = prefix(feed);
-    let begin = db.range(prefix.to_vec()..=key(&prefix, first).to_vec()).keys().next_back().transpose()?;
-    let begin = begin.unwrap_or_else(|| (&key(&prefix, first)).into());
-    for item in db.range(begin..=(&key(&prefix, last)).into()) {
+    let begin = Numbered::new(db, &prefix).last(0, first)?.map_or(first, |(begin, _)| begin);
+    for item in db.range(key(&prefix, begin)..=key(&prefix, last)) {
         let (at, value) = item?;
         let Some(chunk) = ChunkV1::decode(&value) else { continue };
         db.insert(at, chunk.without(first, last).encode())?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   <spool>/spool.lock                       one agent at a time
+//!           format                           which versions may open it                       admit.rs
 //!           spool.key                        where the key is `auto`
 //!           heads.a heads.b                  durable positions of every feed                heads.rs
 //!           journal/<lane>/<ordinal>.seg     records, sealed                                format.rs segment.rs
@@ -21,7 +22,9 @@
 //!
 //! [`open`] takes the lock, recovers and starts the thread; [`open_with`] gives the same parts without thread and lock, on any [`disk::Disk`].
 
+pub mod admit;
 mod arrivals;
+mod backwards;
 mod chunk;
 mod committer;
 mod configure;
@@ -146,6 +149,12 @@ pub enum OpenError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("spool: {path} is in use by another agent; stop that one first (systemctl status siteward), never delete the lock")]
     Locked { path: PathBuf },
+    #[error(
+        "spool: {path} has format {found}, and this version of siteward ({}) knows only formats up to {known}; nothing was touched; install the \
+         version that was here before, or a newer one",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Newer { path: PathBuf, found: u32, known: u32 },
     #[error(transparent)]
     Key(#[from] key::KeyError),
     #[error("spool: {path} was written with another spool key; give the agent the right key, or what is stored cannot be read")]
@@ -245,10 +254,12 @@ pub enum QuarantineError {
     Store(String),
 }
 
-/// Makes the spool's directory and keeps every other agent out of it.
+/// Makes the spool's directory and keeps every other agent out of it, and this one too where a newer version wrote what is there.
 pub fn lock(path: &Path) -> Result<Lock, OpenError> {
     make_ancestors(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-    take_lock(path)
+    let lock = take_lock(path)?;
+    admit::admit(&disk::RealDisk, path)?;
+    Ok(lock)
 }
 
 /// Whether somebody has the lock now. Makes nothing; a spool that is not there has none.

@@ -17,7 +17,7 @@
 //! never opens, repairs or closes it; where there is none, nothing is kept and the answers say so. Every call runs under `catch_unwind`.
 //! Nothing depends on what is kept here (I2, I10): times are for people, and a note that is missing costs a line in an answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
+use super::backwards::Numbered;
 use super::format::from_postcard;
 use super::search::Wanted;
 use super::state::{self, SharedState};
@@ -288,9 +289,9 @@ impl Recent {
             if lowest >= highest {
                 return Ok(found);
             }
-            for entry in tree.range(key(b'm', feed, lowest)..key(b'm', feed, highest)).rev() {
-                let (key, value) = entry?;
-                let (Some(seq), Some(mut outcome)) = (seq_of(&key), read::<Outcome>(&value)) else { continue };
+            for entry in numbered(tree, b'm', feed).newest_first(lowest, highest - 1) {
+                let (seq, value) = entry?;
+                let Some(mut outcome) = read::<Outcome>(&value) else { continue };
                 if wanted.fits(seq, &outcome.control_id, outcome.received_at_ms) {
                     outcome.settled_at_ms = settled_at(tree, feed, seq)?;
                     found.push((seq, outcome));
@@ -309,7 +310,7 @@ impl Recent {
         self.turn();
         self.with_tree("listing duplicates", |tree| {
             let mut found = Vec::new();
-            for entry in tree.range(key(b'd', feed, 0)..=key(b'd', feed, u64::MAX)).rev() {
+            for entry in numbered(tree, b'd', feed).newest_first(0, u64::MAX) {
                 let duplicate = read::<Duplicate>(&entry?.1);
                 found.extend(duplicate.filter(&wanted));
                 if found.len() >= most {
@@ -330,8 +331,8 @@ fn key(kind: u8, feed: &FeedId, n: u64) -> Vec<u8> {
     [&[kind][..], feed.as_str().as_bytes(), &[0], &n.to_be_bytes()].concat()
 }
 
-fn seq_of(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*key.last_chunk()?))
+fn numbered<'t>(tree: &'t sled::Tree, kind: u8, feed: &FeedId) -> Numbered<'t> {
+    Numbered::new(tree, &[&[kind][..], feed.as_str().as_bytes(), &[0]].concat())
 }
 
 fn read<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Option<T> {
@@ -351,12 +352,13 @@ fn settled_at(tree: &sled::Tree, feed: &FeedId, seq: u64) -> sled::Result<Option
 fn keep(tree: &sled::Tree, notes: Vec<Note>) -> sled::Result<()> {
     let mut outcomes: BTreeMap<(FeedId, u64), Outcome> = BTreeMap::new();
     let mut duplicates: BTreeMap<FeedId, u64> = BTreeMap::new();
-    let mut touched = BTreeSet::new();
+    let mut touched: BTreeMap<FeedId, u64> = BTreeMap::new();
     let mut batch = sled::Batch::default();
     for note in notes {
         match note {
             Note::Stored { feed, seq, received_at_ms, peer, control_id, ack, ack_at_ms, resend_of } => {
-                touched.insert(feed.clone());
+                let highest = touched.entry(feed.clone()).or_default();
+                *highest = seq.max(*highest);
                 let known = stored(tree, &mut outcomes, feed, seq)?;
                 if known.received_at_ms.is_some() {
                     // Of another history of this spool; what was noted before (it may be published before it is answered) counts else.
@@ -370,7 +372,7 @@ fn keep(tree: &sled::Tree, notes: Vec<Note>) -> sled::Result<()> {
             Note::Repeated { feed, seq, at_ms, peer, control_id, ack } => {
                 let next = match duplicates.get(&feed) {
                     Some(last) => last + 1,
-                    None => last_of(tree, b'd', &feed)?.map_or(0, |last| last + 1),
+                    None => last_of(tree, b'd', &feed, 0)?.map_or(0, |last| last + 1),
                 };
                 let duplicate = Duplicate { seq, at_ms, peer: peer.to_string(), control_id: control_id.into_vec(), ack };
                 batch.insert(key(b'd', &feed, next), written(duplicate));
@@ -386,8 +388,8 @@ fn keep(tree: &sled::Tree, notes: Vec<Note>) -> sled::Result<()> {
         batch.insert(key(b'm', &feed, seq), written(outcome));
     }
     tree.apply_batch(batch)?;
-    for feed in &touched {
-        let newest = last_of(tree, b'm', feed)?.unwrap_or(0);
+    for (feed, highest) in &touched {
+        let newest = last_of(tree, b'm', feed, *highest)?.unwrap_or(0);
         forget(tree, feed, b'm', newest.saturating_sub(RECENT_PER_FEED))?;
         forget(tree, feed, b's', newest.saturating_sub(RECENT_PER_FEED))?;
     }
@@ -415,9 +417,9 @@ fn stored<'o>(
     Ok(kept)
 }
 
-fn last_of(tree: &sled::Tree, kind: u8, feed: &FeedId) -> sled::Result<Option<u64>> {
-    let last = tree.range(key(kind, feed, 0)..=key(kind, feed, u64::MAX)).next_back().transpose()?;
-    Ok(last.and_then(|(key, _)| seq_of(&key)))
+/// The highest number of a kind, which is `known` or above.
+fn last_of(tree: &sled::Tree, kind: u8, feed: &FeedId, known: u64) -> sled::Result<Option<u64>> {
+    Ok(numbered(tree, kind, feed).last(known, u64::MAX)?.map(|(n, _)| n))
 }
 
 /// Removes entries through `end`, a bounded number at once.
