@@ -176,7 +176,7 @@ pub fn fingerprint() -> String {
     let pem = fs::read_to_string(crate::document::keys().join("openssl.pub")).expect("the public key");
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, body).expect("base64");
-    sha2::Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(der).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// A machine with siteward installed.

@@ -65,21 +65,20 @@ pub(super) fn retire(args: &Retire) -> Result<(), Failure> {
         Err(error) => return Err(other(error)),
     };
     let mut lock = Some(lock);
-    let record = match begun {
-        Some(record) => record,
-        None => {
-            let (loss, held) = count::count(&settings, lock.take().expect("taken above"));
-            lock = held;
-            if !loss.is_none() && !args.lose {
-                return Err(other(format!(
-                    "nothing was changed: this spool holds {loss}. Start the agent and say --drain SECONDS, so that they reach the hub; \
-                     or say --lose, and they are gone"
-                )));
-            }
-            let record = draft(args, &settings, loss, reported);
-            record.write(&place).map_err(other)?;
-            record
+    let record = if let Some(record) = begun {
+        record
+    } else {
+        let (loss, held) = count::count(&settings, lock.take().expect("taken above"));
+        lock = held;
+        if !loss.is_none() && !args.lose {
+            return Err(other(format!(
+                "nothing was changed: this spool holds {loss}. Start the agent and say --drain SECONDS, so that they reach the hub; \
+                 or say --lose, and they are gone"
+            )));
         }
+        let record = draft(args, &settings, loss, reported);
+        record.write(&place).map_err(other)?;
+        record
     };
     if lock.is_none() {
         // The spool could not be opened; the lock went with it.
@@ -149,10 +148,11 @@ fn drain(args: &Retire, settings: &Settings) -> Result<(spool::Lock, bool), Fail
     let why = format!("retired: {}", args.reason);
     for feed in &first.feeds {
         let order = Order::PauseFeed { feed: feed.id.to_string(), by: format!("{} on site", who()), why: why.clone() };
-        if let Err(failure) = ask::<Done>(&args.config, &Request::Do(order)) {
-            if !feed.retired {
-                return Err(failure); // a feed that is not configured any more takes nothing anyway
-            }
+        // A feed that is not configured any more takes nothing anyway.
+        if let Err(failure) = ask::<Done>(&args.config, &Request::Do(order))
+            && !feed.retired
+        {
+            return Err(failure);
         }
     }
     say("no feed takes anything new; waiting until the hub has confirmed everything");

@@ -47,6 +47,7 @@ mod document_tests;
 mod listener_tests;
 #[cfg(test)]
 mod proxy_tests;
+#[cfg(test)]
 mod schema_tests;
 #[cfg(test)]
 mod tests;

@@ -127,7 +127,9 @@ impl Differences {
             ("goes on", &self.adjusted, ", with other settings"),
         ];
         for (what, feeds, more) in lists {
-            feeds.iter().for_each(|feed| put(&mut out, format_args!("  feed {feed} {what}{more}\n")));
+            for feed in feeds {
+                put(&mut out, format_args!("  feed {feed} {what}{more}\n"));
+            }
         }
         if self.endpoints {
             put(&mut out, format_args!("  other endpoints; one that was added has to prove itself\n"));

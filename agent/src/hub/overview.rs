@@ -63,29 +63,25 @@ pub fn render(reports: &Reports, filter: &Filter, expected: &[String]) -> String
     for (key, known) in reports.iter().filter(|(key, known)| filter.takes(key, known)) {
         let there = known.presence.as_ref().map_or("unknown", |presence| if presence.online { "online" } else { "offline" });
         let mut row = vec![format!("{}/{}", key.0, key.1), there.to_owned()];
-        match &known.reported {
-            Some(reported) => {
-                let runs = if reported.running.revision == 0 { "local file".to_owned() } else { reported.running.revision.to_string() };
-                let (tried, why) = tried(known);
-                row.extend([shown(&reported.version, 20), runs, shown(&reported.running.since, 19), tried]);
-                row.extend(trust(known, expected));
-                row.push(why);
-            }
-            None => {
-                silent += 1;
-                row.extend(["-", "not known", "-", "-"].map(str::to_owned));
-                row.extend(trust(known, expected));
-                row.push(if known.unreadable {
-                    "what it reports cannot be read".to_owned()
-                } else {
-                    "the broker keeps no report of it".to_owned()
-                });
-            }
+        if let Some(reported) = &known.reported {
+            let runs = if reported.running.revision == 0 { "local file".to_owned() } else { reported.running.revision.to_string() };
+            let (tried, why) = tried(known);
+            row.extend([shown(&reported.version, 20), runs, shown(&reported.running.since, 19), tried]);
+            row.extend(trust(known, expected));
+            row.push(why);
+        } else {
+            silent += 1;
+            row.extend(["-", "not known", "-", "-"].map(str::to_owned));
+            row.extend(trust(known, expected));
+            let why = if known.unreadable { "what it reports cannot be read" } else { "the broker keeps no report of it" };
+            row.push(why.to_owned());
         }
         table.push(row);
     }
     let mut out = String::new();
-    rows(&table).iter().for_each(|line| put(&mut out, format_args!("{}\n", line.trim_end())));
+    for line in rows(&table) {
+        put(&mut out, format_args!("{}\n", line.trim_end()));
+    }
     let shown = table.len() - 1;
     put(
         &mut out,

@@ -155,8 +155,10 @@ impl Facts<'_> {
         let no_way = if !self.routes.is_empty() && self.routes.iter().all(Result::is_err) { Name::Route } else { Name::Tcp };
         match failure {
             DialError::Dns { .. } | DialError::NoAddress { .. } | DialError::Timeout { waiting: Waiting::Name, .. } => Name::Name,
-            DialError::Refused { .. } | DialError::Unreachable { .. } | DialError::Local { .. } => no_way,
-            DialError::Timeout { waiting: Waiting::Tcp, .. } => no_way,
+            DialError::Refused { .. }
+            | DialError::Unreachable { .. }
+            | DialError::Local { .. }
+            | DialError::Timeout { waiting: Waiting::Tcp, .. } => no_way,
             DialError::Timeout { waiting: Waiting::Proxy, .. } => Name::Proxy,
             DialError::Proxy { error, .. } => match error {
                 ProxyError::Dns(_) | ProxyError::NoAddress | ProxyError::Timeout(Waiting::Name) => Name::Name,

@@ -161,7 +161,7 @@ impl<'a> Check<'a> {
         } else {
             "nothing says that the system's clock is kept right"
         };
-        let Some(told) = trace.tunnel.flatten() else {
+        let Some(told) = trace.told else {
             let text = match clock::doubt() {
                 Some(doubt) => format!("offset not known: neither MQTT nor a proxy told a time; {doubt}"),
                 None => format!("offset not known: neither MQTT nor a proxy told a time; {kept}"),

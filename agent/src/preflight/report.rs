@@ -150,12 +150,8 @@ impl Report {
         }
         for checked in &self.endpoints {
             // Writing to a String does not fail.
-            let _ = write!(
-                text,
-                "\n{}{}\n",
-                checked.endpoint,
-                checked.proxy.iter().map(|proxy| format!(" through {proxy}")).collect::<String>()
-            );
+            let way = checked.proxy.as_ref().map_or_else(String::new, |proxy| format!(" through {proxy}"));
+            let _ = writeln!(text, "\n{}{way}", checked.endpoint);
             for Step { step, outcome, text: said } in &checked.steps {
                 let mark = match outcome {
                     Outcome::Good => "ok",

@@ -221,8 +221,8 @@ pub(crate) struct Trace {
     pub addresses: Vec<SocketAddr>,
     /// Both ends of the TCP connection.
     pub tcp: Option<(SocketAddr, SocketAddr)>,
-    /// The proxy opened the tunnel; the time it told, in seconds since 1970.
-    pub tunnel: Option<Option<i64>>,
+    /// The time that the proxy told when it opened a tunnel, in seconds since 1970.
+    pub told: Option<i64>,
 }
 
 /// Why there is no TCP connection.
@@ -313,7 +313,7 @@ pub(super) async fn dial(way: Way<'_>, traffic: &Arc<Traffic>, deadline: Instant
 async fn tunnel(endpoint: &Endpoint, proxy: &Proxy, deadline: Instant, trace: &mut Trace) -> Result<TcpStream, ProxyError> {
     let mut stream = connect(&proxy.host, proxy.port, deadline, trace).await?;
     let answer = proxy::open(&mut stream, proxy, endpoint, deadline).await?;
-    trace.tunnel = Some(answer.date);
+    trace.told = answer.date;
     Ok(stream)
 }
 

@@ -66,11 +66,11 @@ impl Desk {
     }
 
     fn make(&self, wish: &Wish) -> Result<Made, String> {
-        let signers = [Signer::from_pkcs8(&self.pkcs8()).unwrap()];
+        let signers = [Signer::from_pkcs8(&Self::pkcs8()).unwrap()];
         issue::make(&self.state.hold("test").unwrap(), &self.answering.authority, wish, &signers)
     }
 
-    fn pkcs8(&self) -> Vec<u8> {
+    fn pkcs8() -> Vec<u8> {
         let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/documents/keys/openssl.key");
         PrivateKeyDer::from_pem_file(key).unwrap().secret_der().to_vec()
     }

@@ -207,7 +207,7 @@ async fn keep(journal: Journal, shared: Arc<Shared>) {
                     break;
                 }
                 Ok(Err(error)) => {
-                    tracing::error!(%error, "alarms cannot be written down, nothing new is sent meanwhile; make room or repair the disk")
+                    tracing::error!(%error, "alarms cannot be written down, nothing new is sent meanwhile; make room or repair the disk");
                 }
                 Err(_) => tracing::error!("writing alarms down failed in a way that should not happen; please report this"),
             }

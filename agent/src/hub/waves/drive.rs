@@ -172,7 +172,7 @@ impl Driver<'_> {
                 }
                 Ok(Some(News::Heard { topic, payload })) => {
                     line.quiet = line.quiet.map(|_| Instant::now() + RETAINED_QUIET);
-                    self.heard(targets, &topic, &payload)
+                    heard(targets, &topic, &payload)
                 }
                 Ok(Some(News::Sent(token))) => {
                     line.unanswered = line.unanswered.saturating_sub(1);
@@ -218,16 +218,6 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn heard(&self, targets: &BTreeMap<GatewayKey, usize>, topic: &str, payload: &[u8]) -> Option<Event> {
-        let (key, word) = reports::read(topic, payload)?;
-        let target = *targets.get(&key)?;
-        match word {
-            Word::Reported(reported) => Some(Event::Reported(target, reported)),
-            Word::Presence(presence) => Some(Event::Presence(target, presence)),
-            Word::Unreadable => None,
-        }
-    }
-
     /// Whether there is nothing left to wait for.
     fn is_enough(&self, over_since: &mut Option<Instant>) -> bool {
         match self.until {
@@ -255,7 +245,9 @@ impl Driver<'_> {
         let entries: Vec<Entry> = notes.iter().cloned().filter_map(entry_of).collect();
         if !entries.is_empty() {
             self.journal.append(&entries)?;
-            entries.iter().for_each(|entry| (self.tell)(self.waves, Said::Entry(entry)));
+            for entry in &entries {
+                (self.tell)(self.waves, Said::Entry(entry));
+            }
         } else if is_tick {
             (self.tell)(self.waves, Said::Standing);
         }
@@ -289,5 +281,16 @@ fn entry_of(action: Action) -> Option<Entry> {
     match action {
         Action::Note(entry) => Some(entry),
         Action::Push(_) | Action::Withdraw(_) => None,
+    }
+}
+
+/// What a retained or fresh publish says of a gateway that this rollout is for.
+fn heard(targets: &BTreeMap<GatewayKey, usize>, topic: &str, payload: &[u8]) -> Option<Event> {
+    let (key, word) = reports::read(topic, payload)?;
+    let target = *targets.get(&key)?;
+    match word {
+        Word::Reported(reported) => Some(Event::Reported(target, reported)),
+        Word::Presence(presence) => Some(Event::Presence(target, presence)),
+        Word::Unreadable => None,
     }
 }

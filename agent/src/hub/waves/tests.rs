@@ -89,7 +89,9 @@ impl Rig {
                 Action::Withdraw(target) => self.withdrawn.push(target),
             }
         }
-        sent.into_iter().for_each(|target| self.give(Event::Sent(target)));
+        for target in sent {
+            self.give(Event::Sent(target));
+        }
     }
 
     fn after(&mut self, ms: i64) {

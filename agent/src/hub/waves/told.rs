@@ -116,7 +116,9 @@ pub fn report(waves: &Waves, now_ms: i64) -> String {
             table.push(vec![wave, goal.name(), revision, state, since, what]);
         }
     }
-    rows(&table).iter().for_each(|line| writeln!(out, "{}", line.trim_end()).expect("a String takes everything"));
+    for line in rows(&table) {
+        writeln!(out, "{}", line.trim_end()).expect("a String takes everything");
+    }
     let pending = (0..plan.targets.len()).filter(|target| waves.state(*target) == State::Pending).count();
     if pending > 0 {
         put(
