@@ -242,11 +242,11 @@ fn what_the_broker_refuses_is_named() {
             .expect("written");
         scene.broker.restart();
     };
-    configured(&mut scene, "topic read siteward/#\n", "");
+    configured(&mut scene, "pattern read siteward/#\n", "");
     preflight(&scene).fails("publish", "NotAuthorized", "broker", "publish below siteward/v1/st-marys/st-marys-gw1/");
-    configured(&mut scene, "topic readwrite siteward/#\n", "max_packet_size 100000\n");
+    configured(&mut scene, "pattern readwrite siteward/#\n", "max_packet_size 100000\n");
     preflight(&scene).fails("packet_limit", "takes packets of 100000 bytes", "broker", "a maximum packet size of at least");
-    configured(&mut scene, "topic readwrite siteward/#\n", "");
+    configured(&mut scene, "pattern readwrite siteward/#\n", "");
     assert_eq!(preflight(&scene).code, Some(0));
     println!("broker: certificate, publish permission and packet limit are named");
 }

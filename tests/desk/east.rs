@@ -27,10 +27,9 @@ type Published = Arc<Mutex<BTreeMap<String, Vec<Vec<u8>>>>>;
 #[derive(Debug)]
 pub struct East {
     pub sites: Vec<Site>,
-    pub hub: Hub,
+    _hub: Hub,
     onlooker: Onlooker,
     pub broker: Mosquitto,
-    pub pki: Pki,
     pub directory: Directory,
 }
 
@@ -101,7 +100,7 @@ impl East {
             site
         };
         let sites = (1..=gateways).map(site).collect();
-        let east = Self { sites, hub, onlooker, broker, pki, directory };
+        let east = Self { sites, _hub: hub, onlooker, broker, directory };
         (0..gateways).for_each(|index| east.is_online(index, true));
         east
     }

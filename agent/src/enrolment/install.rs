@@ -163,7 +163,8 @@ impl Run<'_> {
         };
         let directory = self.place.path("");
         let directory = directory.components().as_path();
-        let text = place::configuration(self.bundle, self.signer, directory, &self.options.spool, kept.as_deref());
+        let spool = std::path::absolute(&self.options.spool).map_err(|error| format!("{}: {error}", self.options.spool.display()))?;
+        let text = place::configuration(self.bundle, self.signer, directory, &spool, kept.as_deref());
         if kept.is_some() {
             self.is_kept(&text)?;
         }

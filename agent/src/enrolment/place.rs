@@ -191,16 +191,17 @@ pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: 
     let list = |texts: Vec<String>| format!("[{}]", texts.join(", "));
     let files = |kind: &str, count: usize| list((1..=count).map(|number| path(&trust_file(kind, number))).collect());
     let trust = &bundle.trust;
+    let groups = bundle.groups.iter().map(|group| quoted(group.as_str())).collect();
     let mut text = format!(
         "# Written by `siteward enroll` from bundle {id}, signed by {signer}.\n# Feeds come as documents of central IT.\n\n\
-         [gateway]\nsite = {site}\nid = {gateway}\ntimezone = {timezone}\ngroups = {groups}\n\n\
+         [gateway]\nsite = {site}\nid = {gateway}\ntimezone = {timezone}\n{groups}\n\
          [uplink]\nendpoints = {endpoints}\nca = {ca}\ncert = {cert}\nkey = {key}\n\n\
          [trust]\nkeys = {keys}\nthreshold = {threshold}\n",
         id = bundle.bundle,
         site = quoted(bundle.site.as_str()),
         gateway = quoted(bundle.gateway.as_str()),
         timezone = quoted(&bundle.timezone),
-        groups = list(bundle.groups.iter().map(|group| quoted(group.as_str())).collect()),
+        groups = if bundle.groups.is_empty() { String::new() } else { format!("groups = {}\n", list(groups)) },
         endpoints = list(bundle.endpoints.iter().map(|url| quoted(url)).collect()),
         ca = path(CA),
         cert = path(GATEWAY_CERT),

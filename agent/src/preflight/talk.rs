@@ -13,7 +13,9 @@ use crate::uplink::AckReason;
 use crate::uplink::probe::{Reached, Stop, Talk};
 use crate::uplink::watched::Seen;
 
-const ASKED: &str = "the broker asked for our certificate and took it";
+const TAKEN: &str = "the broker asked for our certificate and took it";
+/// A refusal would have come by now; what lies behind may still be one.
+const NOT_REFUSED: &str = "the broker asked for our certificate and said nothing against it";
 const NOT_ASKED: &str = "the broker asked for no certificate; it must know this gateway by something else";
 
 impl Check<'_> {
@@ -38,20 +40,20 @@ impl Check<'_> {
                 return Err(self.broker(Name::MutualTls, &why, "accept the certificate of this gateway, and the CA that issued it"));
             }
             Err(Stop::Other(why)) => {
-                self.certificate(seen);
+                self.certificate(seen, NOT_REFUSED);
                 return Err(self.broker(Name::Connect, &why, asked_of_broker));
             }
         };
-        self.certificate(seen);
+        self.certificate(seen, TAKEN);
         let session = if talk.has_session { "the session from before is there and was left as it was" } else { "no session from before" };
         self.steps.push(good(Name::Connect, format!("let in as {client_id}; {session}")));
         self.rights(talk, &topics).await
     }
 
-    fn certificate(&mut self, seen: &Seen) {
+    fn certificate(&mut self, seen: &Seen, asked: &str) {
         self.steps.push(match (self.endpoint.tls, seen.was_asked()) {
             (false, _) => skipped(Name::MutualTls, "not used by mqtt://"),
-            (true, true) => good(Name::MutualTls, ASKED),
+            (true, true) => good(Name::MutualTls, asked),
             (true, false) => skipped(Name::MutualTls, NOT_ASKED),
         });
     }
@@ -89,8 +91,7 @@ impl Check<'_> {
                 Stop::Other(why) => (step, why),
             }
         };
-        let filters = crate::uplink::subscriptions(topics);
-        let (required, optional) = filters;
+        let (required, optional) = crate::uplink::subscriptions(topics);
         let all: Vec<String> = required.iter().chain(&optional).cloned().collect();
         let asked = format!("let this gateway's client read {}", all.join(", "));
         let refused =
@@ -142,18 +143,18 @@ impl Check<'_> {
         let known = snapshot.map(|snapshot| Known { snapshot, endpoint: self.endpoint.to_string() });
         let stands = known.as_ref().is_some_and(Known::is_connected);
         if stands {
-            self.certificate(seen);
+            self.certificate(seen, TAKEN);
         } else if let Some(why) = why_no_key.filter(|_| seen.was_asked()) {
             return Err(self.no_key(&why));
         } else if self.endpoint.tls {
             match reached.verdict(self.endpoint).await {
-                Ok(()) => self.certificate(seen),
+                Ok(()) => self.certificate(seen, NOT_REFUSED),
                 Err(Stop::Certificate(why) | Stop::Other(why)) => {
                     return Err(self.broker(Name::MutualTls, &why, "accept the certificate of this gateway, and the CA that issued it"));
                 }
             }
         } else {
-            self.certificate(seen);
+            self.certificate(seen, NOT_REFUSED);
         }
         let Some(known) = known else {
             self.steps.push(skipped(

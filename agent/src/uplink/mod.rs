@@ -18,8 +18,8 @@
 //! take events the connection task waits, and so does the broker; that time does not count as the broker's silence.
 //!
 //! Code map: `window` (tokens and packet ids, pure), `gate` (the lock both sides share), `mqtt`, `publisher` and `reason` (the only files
-//! that name rumqttc), `bridge`, `sniff`, `dial`, `proxy` and `tls` (the line), `probe` and `watched` (for `preflight`), `patience` (is it still alive), `backoff` and `preference` (pure),
-//! `supervisor`. Certificates: `credentials` and `csr` (a new one on trial), `expiry` (their end is watched).
+//! that name rumqttc), `bridge`, `sniff`, `dial`, `proxy` and `tls` (the line), `patience` (is it still alive), `backoff` and
+//! `preference` (pure), `supervisor`; `probe` and `watched` (for `preflight`). Certificates: `credentials` and `csr` (a new one on trial), `expiry` (their end is watched).
 
 mod backoff;
 pub mod bridge;

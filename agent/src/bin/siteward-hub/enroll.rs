@@ -25,7 +25,7 @@ pub struct Enroll {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    make: Option<Make>,
+    make: Make,
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,18 +98,19 @@ pub struct At {
     pub directory: PathBuf,
 }
 
-/// A bundle for one box
+/// A bundle for one box. What is required is so without a subcommand only, so nothing here may be missing to the parser.
 #[derive(Debug, clap::Args)]
 struct Make {
-    #[command(flatten)]
-    state: At,
-    #[arg(long)]
-    site: Name,
-    #[arg(long)]
-    gateway: Name,
+    /// The desk's state, made by `enroll init`
+    #[arg(long, value_name = "DIR", required = true)]
+    state: Option<PathBuf>,
+    #[arg(long, required = true)]
+    site: Option<Name>,
+    #[arg(long, required = true)]
+    gateway: Option<Name>,
     /// The zone of the site, like America/New_York
-    #[arg(long)]
-    timezone: String,
+    #[arg(long, required = true)]
+    timezone: Option<String>,
     /// A group by which documents may mean it among others; once for each
     #[arg(long)]
     group: Vec<Name>,
@@ -117,8 +118,8 @@ struct Make {
     #[arg(long, value_name = "URL", required = true)]
     endpoint: Vec<String>,
     /// Certificates of the CA that signed the broker's certificate (PEM)
-    #[arg(long, value_name = "FILE")]
-    ca: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    ca: Option<PathBuf>,
     /// A public key that signs documents for this gateway; once for each
     #[arg(long, value_name = "FILE", required = true)]
     trust: Vec<PathBuf>,
@@ -139,8 +140,8 @@ struct Make {
     #[arg(long, value_name = "FILE", required = true)]
     sign_with: Vec<PathBuf>,
     /// Where the bundle goes. It holds a secret: who has it first is the gateway
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    out: Option<PathBuf>,
     /// It can be used for so many days
     #[arg(long, default_value_t = siteward::limits::BUNDLE_DAYS_DEFAULT,
           value_parser = clap::value_parser!(u32).range(i64::from(siteward::limits::BUNDLE_DAYS_RANGE.0)..=i64::from(siteward::limits::BUNDLE_DAYS_RANGE.1)))]
@@ -168,10 +169,9 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 pub fn carry_out(args: Enroll) -> Result<(), String> {
-    match (args.action, args.make) {
-        (Some(action), _) => act(action),
-        (None, Some(make)) => bundle(&make),
-        (None, None) => Err("say --site, --gateway and the rest, or one of init, serve, approve, list, retire, identity".to_owned()),
+    match args.action {
+        Some(action) => act(action),
+        None => bundle(&args.make),
     }
 }
 
@@ -205,6 +205,7 @@ fn act(action: Action) -> Result<(), String> {
     }
 }
 
+const MISSING: &str = "say --state, --site, --gateway, --timezone, --ca and --out";
 const NEXT: &str = "next: `siteward-hub broker mosquitto`, and give the broker its new files";
 
 fn text(path: &Path) -> Result<String, String> {
@@ -212,6 +213,8 @@ fn text(path: &Path) -> Result<String, String> {
 }
 
 fn bundle(make: &Make) -> Result<(), String> {
+    let (Some(state), Some(site), Some(gateway)) = (&make.state, &make.site, &make.gateway) else { return Err(MISSING.to_owned()) };
+    let (Some(timezone), Some(ca), Some(path)) = (&make.timezone, &make.ca, &make.out) else { return Err(MISSING.to_owned()) };
     let all = |files: &[PathBuf]| files.iter().map(|file| text(file)).collect::<Result<Vec<_>, _>>();
     let outside = match (&make.outside_ca, make.outside) {
         (Some(file), _) => Some(Some(text(file)?)),
@@ -219,12 +222,12 @@ fn bundle(make: &Make) -> Result<(), String> {
         (None, false) => None,
     };
     let wish = Wish {
-        site: make.site.clone(),
-        gateway: make.gateway.clone(),
-        timezone: make.timezone.clone(),
+        site: site.clone(),
+        gateway: gateway.clone(),
+        timezone: timezone.clone(),
         groups: make.group.clone(),
         endpoints: make.endpoint.clone(),
-        ca_pem: text(&make.ca)?,
+        ca_pem: text(ca)?,
         trust: Trust {
             keys: all(&make.trust)?,
             threshold: make.threshold,
@@ -238,16 +241,20 @@ fn bundle(make: &Make) -> Result<(), String> {
         outside,
     };
     let seen = match &make.account {
-        Some(account) => Some(seen::seen(account, &make.site, &make.gateway)?),
+        Some(account) => Some(seen::seen(account, site, gateway)?),
         None => None,
     };
-    let state = State::open(&make.state.directory)?;
+    let state = State::open(state)?;
     let authority = Authority::open(&state, &Passphrase::usual())?;
     let signers = signers(&make.sign_with)?;
-    let mut out = fresh(&make.out)?; // before anything is retired
-    let Made { record, envelope, replaced, withdrawn } = issue::make(&state.hold("enroll")?, &authority, &wish, &signers)?;
+    let mut out = fresh(path)?; // before anything is retired
+    let made = state.hold("enroll").and_then(|held| issue::make(&held, &authority, &wish, &signers)).inspect_err(|_| {
+        // Empty: one that cannot be removed only has to be named otherwise the next time.
+        let _ = std::fs::remove_file(path);
+    })?;
+    let Made { record, envelope, replaced, withdrawn } = made;
     let written = out.write_all(envelope.as_bytes()).and_then(|()| out.sync_all());
-    written.map_err(|error| format!("{}: cannot be written: {error}; make the bundle again elsewhere", make.out.display()))?;
+    written.map_err(|error| format!("{}: cannot be written: {error}; make the bundle again elsewhere", path.display()))?;
     for old in &replaced {
         println!("retired: {}", shown(old));
     }
@@ -261,9 +268,9 @@ fn bundle(make: &Make) -> Result<(), String> {
         println!("{feed}");
     }
     if seen.is_some_and(|seen| seen.is_empty()) {
-        println!("the receiver has nothing of {} at {}", make.gateway, make.site);
+        println!("the receiver has nothing of {gateway} at {site}");
     }
-    println!("{}: {}", make.out.display(), shown(&record));
+    println!("{}: {}", path.display(), shown(&record));
     for signer in &signers {
         println!("signed by {}", grouped(signer.id()));
     }
