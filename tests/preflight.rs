@@ -236,7 +236,7 @@ fn what_the_broker_refuses_is_named() {
     let rules = scene.directory.path().join("rules");
     let before = std::fs::read_to_string(&file).expect("the broker's configuration");
     let ruled = format!("use_identity_as_username true\nacl_file {}\n", rules.display());
-    let mut configured = |scene: &mut Scene, lines: &str, further: &str| {
+    let configured = |scene: &mut Scene, lines: &str, further: &str| {
         std::fs::write(&rules, lines).expect("written");
         std::fs::write(&file, before.replace("use_identity_as_username true\n", &ruled).replace("log_dest", &format!("{further}log_dest")))
             .expect("written");
