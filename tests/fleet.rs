@@ -88,7 +88,9 @@ fn a_fleet_is_seen_and_configured_and_a_bad_document_costs_nobody_anything() {
     fleet.start(&reachable);
     measured.started = began.elapsed();
     fleet.start(&gone);
-    gone.iter().for_each(|&number| fleet.sites[number].kill());
+    for &number in &gone {
+        fleet.sites[number].kill();
+    }
     wait::wait_until("the last wills", wait::SOON, || gone.iter().all(|&number| !fleet.watcher.is_online(number)));
     fleet.sites[inspected].spawn();
     seen_as_they_are(&fleet, &mut measured, (inspected, &gone), offline);

@@ -33,15 +33,17 @@ mod tests {
     fn every_condition_has_its_runbook_section() {
         let sections: Vec<(&str, &str)> =
             RUNBOOK.split("\n## ").skip(1).map(|section| section.split_once('\n').expect("a section has a body")).collect();
-        for code in Code::ALL {
-            let code = code.as_str();
-            let (_, body) = sections.iter().find(|(title, _)| *title == code).unwrap_or_else(|| panic!("no section for {code}"));
+        // What only the desk sees is told by `siteward-hub fleet`, which not every build has.
+        let desk = ["gateway_offline", "gateway_stale"];
+        let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).chain(desk).collect();
+        for code in &codes {
+            let (_, body) = sections.iter().find(|(title, _)| title == code).unwrap_or_else(|| panic!("no section for {code}"));
             for part in ["**You see.**", "**It means.**", "**Do.**", "**Never.**"] {
                 assert!(body.contains(part), "{code} lacks {part}");
             }
         }
         for (title, _) in sections {
-            assert!(Code::ALL.iter().any(|code| code.as_str() == title), "{title} is no condition");
+            assert!(codes.contains(&title), "{title} is no condition");
         }
     }
 }
