@@ -6,15 +6,13 @@
 
 use std::net::IpAddr;
 
-use rustls::CertificateError;
-
 use super::presented::{Presented, product};
 use super::report::{Audience, Name, Outcome, Step};
 use crate::clock;
 use crate::config::settings::{Endpoint, Proxy, authority};
 use crate::limits::PREFLIGHT_ADDRESSES_TOLD;
 use crate::uplink::bridge::{DialError, ProxyError, Waiting};
-use crate::uplink::probe::{Trace, certificate_fault, chain};
+use crate::uplink::probe::{Trace, certificate_fault, chain, is_of_another_ca};
 
 /// What is known of one dial.
 pub(super) struct Facts<'a> {
@@ -196,7 +194,7 @@ impl Facts<'_> {
         );
         let verdict = |to, text, asked| Verdict { step: Name::Tls, text, to, asked };
         match failure {
-            DialError::ServerCertificate { error: CertificateError::UnknownIssuer | CertificateError::BadSignature, .. } => {
+            DialError::ServerCertificate { error, .. } if is_of_another_ca(error) => {
                 let issuer = self.presented.map_or("no name", |presented| presented.issuer.as_str());
                 let ours = if self.authorities.is_empty() { String::new() } else { format!(" (ours: {})", self.authorities.join("; ")) };
                 if self.authorities.iter().any(|ours| ours == issuer) {
@@ -233,6 +231,8 @@ impl Facts<'_> {
 mod tests {
     use std::io;
     use std::net::SocketAddr;
+
+    use rustls::CertificateError;
 
     use super::*;
 

@@ -112,6 +112,15 @@ pub(crate) fn certificate_fault(error: &CertificateError) -> String {
     }
 }
 
+/// Whether a certificate was refused because another CA issued it.
+pub(crate) fn is_of_another_ca(error: &CertificateError) -> bool {
+    match error {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => true,
+        CertificateError::Other(other) => other.0.is::<ForeignIssuer>(),
+        _ => false,
+    }
+}
+
 fn alert_name(alert: AlertDescription) -> &'static str {
     alert.as_str().unwrap_or("an alert the standard does not name")
 }

@@ -38,7 +38,7 @@ use crate::limits::{
     SESSION_EXPIRY,
 };
 
-pub(crate) use super::dial::{Trace, certificate_fault};
+pub(crate) use super::dial::{Trace, certificate_fault, is_of_another_ca};
 pub(crate) use super::fault::chain;
 
 /// What a publish that nobody reads is kept for, should somebody be subscribed.
