@@ -18,7 +18,8 @@
 //! 4. A gateway that was there and is gone with the document is not pending. It has the document's trial and the grace to come back; then it failed.
 //! 5. The first wave needs somebody who confirms. Later waves may be all pending.
 //! 6. Whoever is there and neither runs nor tries it after the grace gets the same bytes again, a few times: a broker may have lost them.
-//! 7. A rollout that stops takes the document away from the broker for those who have not begun with it.
+//! 7. A rollout that stops takes the document away from the broker for those who have not begun with it. One whose waves are all done still stops
+//!    when those who come back late fail.
 //!
 //! Nothing is decided before the driver has read what the broker keeps ([`Event::Informed`]), and again after a lost connection.
 
@@ -222,9 +223,7 @@ impl Waves {
         if self.informed {
             whom.for_each(|target| self.judge(target, now_ms, &mut actions));
         }
-        if self.phase == Phase::Finished && self.informed && !self.only_reads {
-            self.publish_again(now_ms, &mut actions);
-        } else if !self.is_over() && !self.only_reads {
+        if !matches!(self.phase, Phase::Stopped { .. }) && !self.only_reads {
             let stop = stop.or_else(|| self.informed.then(|| self.reason_to_stop()).flatten());
             match stop {
                 Some(why) => self.stop(now_ms, why, &mut actions),

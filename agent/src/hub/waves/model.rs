@@ -148,7 +148,8 @@ impl Model {
     fn happens(&mut self, chance: &Chance) {
         match *chance {
             Chance::Acts(i) => {
-                if self.online[i] && self.desired[i] && self.manners[i] != Manner::Deaf {
+                // What was begun needs the broker no more.
+                if self.online[i] && (self.desired[i] || self.stage[i] == 1) && self.manners[i] != Manner::Deaf {
                     let leaves = self.manners[i] == Manner::Leaves && self.stage[i] == 1;
                     self.stage[i] = (self.stage[i] + 1).min(2);
                     if leaves {

@@ -181,6 +181,20 @@ fn who_is_offline_is_pending_and_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn failures_of_those_who_come_back_late_spare_who_is_still_away() {
+    let mut rig = Rig::online(4, &[1, 4], Threshold::Count(0));
+    (2..4).for_each(|i| rig.give(Event::Presence(i, online(false))));
+    rig.says(0, 7, None);
+    rig.after(SOAK_MS);
+    rig.says(1, 7, None);
+    assert_eq!(*rig.waves.phase(), Phase::Finished);
+    rig.give(Event::Presence(2, online(true)));
+    rig.says(2, 6, Some(("rolled_back", 7)));
+    assert!(rig.why().contains("the last is s/g2"), "{}", rig.why());
+    assert_eq!(rig.withdrawn, [2, 3]);
+}
+
+#[test]
 fn nobody_there_in_the_first_wave_proves_nothing() {
     let mut rig = Rig::new(plan(2, vec![1, 2], Threshold::Count(0)));
     rig.give(Event::Presence(1, online(true)));
