@@ -227,11 +227,12 @@ fn killed_in_every_step_of_a_renewal_comes_back_with_a_certificate_that_works() 
 #[test]
 fn an_expired_certificate_is_offered_told_and_replaced_from_a_file_without_the_hub() {
     // Only a clock that somebody vouches for refuses what has ended, and no hub does before it was reached.
+    let mut marker = PathBuf::new();
     let mut scene = scene(|configuration| {
-        let marker = configuration.spool.with_file_name("synchronised");
-        fs::write(&marker, "").expect("the clock is kept right");
+        marker = configuration.spool.with_file_name("synchronised");
         configuration.gateway_lines.push(format!("clock_synchronised_file = \"{}\"", marker.display()));
     });
+    fs::write(&marker, "").expect("the clock is kept right");
     let expired = scene.pki.client_between("st-marys-gw1", (-90, -1));
     scene.start();
     assert!(scene.site.wire().exchange(&message::build(0, 1, 700)).expect("an answer").positive());

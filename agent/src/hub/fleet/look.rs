@@ -69,12 +69,16 @@ pub async fn look(reach: &Reach, fleet: &mut Fleet) -> Result<Ended, String> {
     let listen = Listen { endpoint: broker, tls: tls.as_ref(), client_id, directory: directory.path(), filters: &filters };
     let take = async {
         let deadline = Instant::now() + FLEET_DEADLINE;
-        let mut stands = false;
+        // What is told meanwhile is taken too, and is no reason to wait for more.
+        let (mut stands, mut kept) = (false, Instant::now());
         loop {
-            let patience = if stands { deadline.min(Instant::now() + FLEET_QUIET) } else { deadline };
+            let patience = if stands { deadline.min(kept + FLEET_QUIET) } else { deadline };
             match timeout_at(patience, heard.recv()).await {
-                Ok(Some(Heard::Stands)) => stands = true,
+                Ok(Some(Heard::Stands)) => (stands, kept) = (true, Instant::now()),
                 Ok(Some(Heard::Publish { topic, payload, retained })) => {
+                    if retained {
+                        kept = Instant::now();
+                    }
                     fleet.take(&topic, &payload, retained, clock::now().unix_ms);
                 }
                 // The connection's end is told by the other side.
