@@ -1,5 +1,9 @@
 //! What would be lost: records that the hub has not confirmed, and what lies in quarantine, by feed. From the spool itself, with no agent on it.
 
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::settings::Settings;
@@ -71,5 +75,30 @@ pub fn count(settings: &Settings, lock: spool::Lock) -> (Loss, Option<spool::Loc
     drop((appender, reader, resends, kept));
     recent.stop(); // before its database is closed
     closer.close();
+    if let Err(error) = give_back(&settings.spool.path) {
+        let why = format!("its files cannot be given back to the agent's user: {error}; run chown -R on it before the agent starts again");
+        return (Loss { unsettled, quarantined, unknown: Some(why) }, Some(lock));
+    }
     (Loss { unsettled, quarantined, unknown }, Some(lock))
+}
+
+/// What root opened is the agent's again: files made meanwhile go to whom the spool belongs, or the agent could not open it.
+fn give_back(spool: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(spool)?;
+    let mut directories = vec![spool.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.metadata()?.uid() != owner.uid() {
+                lchown(entry.path(), Some(owner.uid()), Some(owner.gid()))?;
+            }
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
