@@ -201,7 +201,7 @@ fn a_vendor_delivers_by_sftp_and_can_do_nothing_else() {
     for (arguments, word) in [
         (&["siteward-drop", "add", "root", "/given/keys/other.pub"][..], "already"),
         (&["siteward-drop", "add", "a/b", "/given/keys/other.pub"], "cannot be a vendor's name"),
-        (&["siteward-drop", "add", "third", "/given/keys/other"], "public key"),
+        (&["siteward-drop", "add", "third", "/given/keys/other"], "private keys are not taken"),
         (&["siteward-drop", "add", "third", "/given/keys/other.pub", "1T"], "no size"),
         (&["dpkg", "--remove", "siteward-drop"], "there are vendors still"),
     ] {

@@ -105,7 +105,7 @@ impl East {
         east
     }
 
-    pub fn topic(&self, index: usize, name: &str) -> String {
+    pub fn topic(index: usize, name: &str) -> String {
         format!("siteward/v1/st-marys/gw{}/{name}", index + 1)
     }
 
@@ -118,7 +118,7 @@ impl East {
 
     /// What the broker keeps of a gateway.
     pub fn kept(&self, index: usize, name: &str) -> Value {
-        let payload = observer::retained(self.broker.plain(), &self.topic(index, name)).unwrap_or_default();
+        let payload = observer::retained(self.broker.plain(), &Self::topic(index, name)).unwrap_or_default();
         serde_json::from_slice(&payload).unwrap_or_default()
     }
 
@@ -157,7 +157,7 @@ impl East {
     }
 
     /// Any command of the desk's tool that needs no broker.
-    pub fn tool(&self, arguments: &[&str]) -> Output {
+    pub fn tool(arguments: &[&str]) -> Output {
         Command::new(harness::program("siteward-hub")).args(arguments).output().expect("it runs")
     }
 

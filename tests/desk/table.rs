@@ -48,6 +48,15 @@ owner = "{{ owner }}"
 listen = "127.0.0.1:{{ port }}"
 "#;
 
+/// Before it is published, by what the gateways report.
+fn another_document_of_a_revision_is_refused(east: &East, running: &Path, other: &Path) {
+    good(&east.at_broker(&["config", "lint", utf8(running)])); // the same document again changes nothing
+    std::fs::write(other, std::fs::read_to_string(running).expect("text").replace("the lab", "a lab")).expect("a copy");
+    let refused = east.at_broker(&["config", "lint", utf8(other)]);
+    assert!(text(&refused).contains("the gateway runs another document of revision 1"), "{}", text(&refused));
+    assert_eq!(refused.status.code(), Some(78));
+}
+
 /// I6: the way of the runbook: template, table, lint against what gateways report, signatures, rollout; then new keys in, proven, old ones out.
 #[test]
 fn from_a_table_to_running_gateways_and_from_the_old_key_to_the_new() {
@@ -74,16 +83,18 @@ fn from_a_table_to_running_gateways_and_from_the_old_key_to_the_new() {
         if before.exists() {
             render.extend(["--against", utf8(&before)]);
         }
-        good(&east.tool(&render));
+        good(&East::tool(&render));
         let files = ["gw1.toml", "gw2.toml"].map(|name| out.join(name));
-        good(&east.tool(&["config", "sign", utf8(&files[0]), utf8(&files[1]), "--key", utf8(key), "--out", utf8(&signed)]));
+        good(&East::tool(&["config", "sign", utf8(&files[0]), utf8(&files[1]), "--key", utf8(key), "--out", utf8(&signed)]));
         let linted = east.at_broker(&["config", "lint", utf8(&files[0])]);
         good(&linted);
         east.rollout("start", &["--documents", utf8(&signed), "--now", "--json"]).output().expect("it runs")
     };
     let trusts = |files: &[&Path]| {
         let mut arguments = vec!["config", "status", "--json"];
-        files.iter().for_each(|file| arguments.extend(["--trusts", utf8(file)]));
+        for file in files {
+            arguments.extend(["--trusts", utf8(file)]);
+        }
         let output = east.at_broker(&arguments);
         good(&output);
         let all: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -98,29 +109,12 @@ fn from_a_table_to_running_gateways_and_from_the_old_key_to_the_new() {
     let shown = String::from_utf8_lossy(&east.sites[0].command(&["status", "--json"]).stdout).into_owned();
     assert!(shown.contains(r#"Kim \"]]\" {{ site }}"#), "a hostile value is a value: {shown}");
 
-    // An older revision is refused before it is published, by what the gateways report.
-    let stale = east.at_broker(&["config", "lint", utf8(&at("next-1/gw1.toml"))]);
-    good(&stale); // the same document again changes nothing
-    std::fs::write(at("other.toml"), std::fs::read_to_string(at("next-1/gw1.toml")).expect("text").replace("the lab", "a lab"))
-        .expect("a copy");
-    let stale = east.at_broker(&["config", "lint", utf8(&at("other.toml"))]);
-    assert!(text(&stale).contains("the gateway runs another document of revision 1"), "{}", text(&stale));
-    assert_eq!(stale.status.code(), Some(78));
+    another_document_of_a_revision_is_refused(&east, &at("next-1/gw1.toml"), &at("other.toml"));
 
     // Step 2 of the runbook: add.
     let section = at("bootstrap.toml");
-    good(&east.tool(&[
-        "keys",
-        "rotate",
-        "--old",
-        utf8(&desk1_public),
-        "--add",
-        utf8(&desk2_public),
-        "--recovery",
-        utf8(&recovery_public),
-        "--out",
-        utf8(&section),
-    ]));
+    let (old, added, held) = (utf8(&desk1_public), utf8(&desk2_public), utf8(&recovery_public));
+    good(&East::tool(&["keys", "rotate", "--old", old, "--add", added, "--recovery", held, "--out", utf8(&section)]));
     let both = std::fs::read_to_string(&section).expect("a section");
     let refused = round(2, &both, &desk1);
     assert_eq!(refused.status.code(), Some(3), "the old key alone changes no keys: {}", text(&refused));
@@ -133,7 +127,7 @@ fn from_a_table_to_running_gateways_and_from_the_old_key_to_the_new() {
     assert_eq!(done.status.code(), Some(0), "{}", text(&done));
     // Step 6: the old one goes.
     let running = at("next-4/gw1.toml");
-    good(&east.tool(&["keys", "rotate", "--document", utf8(&running), "--remove", utf8(&desk1_public), "--out", utf8(&section)]));
+    good(&East::tool(&["keys", "rotate", "--document", utf8(&running), "--remove", utf8(&desk1_public), "--out", utf8(&section)]));
     let alone = std::fs::read_to_string(&section).expect("a section");
     let done = round(5, &alone, &recovery);
     assert_eq!(done.status.code(), Some(0), "{}", text(&done));

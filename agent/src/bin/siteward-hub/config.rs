@@ -287,7 +287,7 @@ fn render(template: &Path, table: &Path, out: &Path, against: Option<&Path>) -> 
     }
     let known: Vec<String> = rendered.iter().map(|one| format!("{}.toml", one.gateway)).collect();
     let there = std::fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    for stranger in there.filter(|name| name.ends_with(".toml") && !known.contains(name)) {
+    for stranger in there.filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "toml") && !known.contains(name)) {
         eprintln!("warning: {}: is not in the table; it was left as it is", out.join(stranger).display());
     }
     println!("{}: {} documents, all good", out.display(), rendered.len());

@@ -1,7 +1,7 @@
 //! `siteward-hub fleet`: all gateways at a look, as they change, and for monitoring.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -79,9 +79,9 @@ struct Look {
 }
 
 /// The broker, and the gateways that there should be.
-fn open(broker: Broker, expect: Option<PathBuf>, client_id: Option<String>, verb: &str) -> Result<(Reach, Fleet), String> {
+fn open(broker: Broker, expect: Option<&Path>, client_id: Option<String>, verb: &str) -> Result<(Reach, Fleet), String> {
     let mut fleet = Fleet::default();
-    if let Some(list) = &expect {
+    if let Some(list) = expect {
         fleet.expect(expected::open(list)?);
     }
     let endpoint = broker.endpoint.clone();
@@ -153,7 +153,7 @@ fn beyond(fleet: &Fleet) -> Option<String> {
 
 fn looked(broker: Broker, look: Look) -> Result<(), String> {
     let (filter, json) = (look.filter(), look.json);
-    let (reach, mut fleet) = open(broker, look.expect, look.client_id, "fleet")?;
+    let (reach, mut fleet) = open(broker, look.expect.as_deref(), look.client_id, "fleet")?;
     let ended = crate::runtime()?.block_on(look::look(&reach, &mut fleet))?;
     let now_ms = clock::now().unix_ms;
     let rows = fleet.rows(&filter, now_ms);
@@ -175,7 +175,7 @@ fn looked(broker: Broker, look: Look) -> Result<(), String> {
 
 fn watched(broker: Broker, look: Look) -> Result<(), String> {
     let (filter, json) = (look.filter(), look.json);
-    let (reach, fleet) = open(broker, look.expect, look.client_id, "watch")?;
+    let (reach, fleet) = open(broker, look.expect.as_deref(), look.client_id, "watch")?;
     crate::runtime()?.block_on(async {
         let (sender, events) = mpsc::channel(FLEET_PENDING_MAX);
         let following = tokio::spawn(look::follow(reach, sender, until_signal()?));
@@ -249,7 +249,7 @@ fn served(args: Serve) -> Result<(), String> {
         _ => None,
     };
     let listed = expect.is_some();
-    let (reach, fleet) = open(broker, expect, client_id, "serve")?;
+    let (reach, fleet) = open(broker, expect.as_deref(), client_id, "serve")?;
     let expected = fleet.members().keys().cloned().collect();
     let offline_after_ms = i64::try_from(Duration::from_secs(offline_after).as_millis()).unwrap_or(i64::MAX);
     let options = Options { reach, expected, listed, metrics, webhooks, rules: Rules { offline_after_ms, runbook } };

@@ -49,7 +49,7 @@ enum Command {
     #[command(subcommand)]
     Certs(certs::Certs),
     /// Make a bundle that makes a gateway of a box; answer boxes; retire gateways.
-    Enroll(enroll::Enroll),
+    Enroll(Box<enroll::Enroll>),
     /// Write what the broker has to know of gateways.
     #[command(subcommand)]
     Broker(broker::BrokerFiles),
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Command::Rollout(command) => rollout::carry_out(command),
         Command::Order(command) => command::carry_out(command),
         Command::Certs(command) => told(certs::carry_out(command)),
-        Command::Enroll(command) => told(enroll::carry_out(command)),
+        Command::Enroll(command) => told(enroll::carry_out(*command)),
         Command::Broker(command) => told(broker::carry_out(command)),
         Command::Secret(command) => told(secret::carry_out(command)),
         Command::Fleet(args) => fleet::carry_out(*args),

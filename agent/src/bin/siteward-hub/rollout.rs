@@ -373,7 +373,7 @@ fn print_report(waves: &Waves, json: bool) {
 }
 
 /// Ends with a signal.
-async fn stopped() -> Result<watch::Receiver<bool>, String> {
+fn stopped() -> Result<watch::Receiver<bool>, String> {
     let caught = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
     let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
     let (stop, stopped) = watch::channel(false);
@@ -399,7 +399,7 @@ fn drive(
     let json = screen.json;
     let mut tell = |waves: &Waves, said: Said<'_>| screen.tell(waves, &said);
     let driver = Driver { door, journal: &mut journal, waves: &mut waves, until, stop, tell: &mut tell };
-    let ended = runtime.block_on(async { driver.run(stopped().await?).await });
+    let ended = runtime.block_on(async { driver.run(stopped()?).await });
     screen.wipe();
     let ending = ended?;
     print_report(&waves, json);
