@@ -272,8 +272,9 @@ fn a_gateway_is_retired_with_nothing_lost_unless_somebody_says_so() {
 
     desk.broker.restart();
     box_.start();
+    let resumed = || box_.command(&["feeds", "resume", "--feed", "or-usage", "--why", "not yet"]).done;
+    wait::wait_until("the feed is resumed", wait::EVENTUALLY, resumed);
     box_.listens(port);
-    assert!(box_.command(&["feeds", "resume", "--feed", "or-usage", "--why", "not yet"]).done);
     desk.hub.wait_for_events(3);
     let keys = [box_.directory.join("spool/spool.key"), box_.enrolled()[0].join("gateway.key")];
     assert!(keys.iter().all(|key| key.exists()));

@@ -200,7 +200,10 @@ impl Box_ {
     pub fn enrolling(&self, bundle: &Path, more: &[&str]) -> Command {
         let mut command = Command::new(crate::program("siteward"));
         command.arg("enroll").arg(bundle).arg("--config").arg(self.config()).arg("--spool").arg(self.directory.join("spool"));
-        command.args(["--wait", "60s"]).args(more);
+        if !more.contains(&"--wait") {
+            command.args(["--wait", "60s"]);
+        }
+        command.args(more);
         command
     }
 
