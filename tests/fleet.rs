@@ -219,6 +219,9 @@ fn bad_document(fleet: &Fleet, wave: &[usize]) {
         reported["running"]["revision"] == 1 && reported["tried"]["revision"] == 2 && reported["tried"]["state"] == "rolled_back"
     };
     wait::wait_until("every touched gateway is back", wait::EVENTUALLY, || wave.iter().all(|&number| back(number)));
+    // A gateway's status follows what it reported.
+    let named = || fleet.view(&["--condition", "config_rolled_back"])["gateways"].as_array().map(Vec::len);
+    wait::wait_until("the view names those", wait::SOON, || named() >= Some(wave.len()));
     let view = fleet.view(&["--condition", "config_rolled_back"]);
     assert_eq!(view["gateways"].as_array().map(Vec::len), Some(wave.len()), "the view names those and no others");
     for &number in wave {
