@@ -168,7 +168,8 @@ fn a_message_is_found_with_its_times_in_every_state() {
     // Cut off: what comes now is queued, and the rest is still known after a restart.
     scene.link.set(Weather::Down);
     wire.exchange(&message::build(1, 4, 700)).expect("an answer");
-    assert_eq!(state(&find(&scene.site, &["--seq", "4"])), Some("queued"));
+    // Until the agent knows that it is cut off, it may be in flight.
+    wait::wait_until("it is queued", wait::EVENTUALLY, || state(&find(&scene.site, &["--seq", "4"])) == Some("queued"));
     drop(wire);
     scene.site.stop();
     scene.site.start();
