@@ -13,8 +13,6 @@ use siteward::hub::enrolment::state::{Record, Role, State};
 use siteward::hub::enrolment::{identity, seen};
 use siteward::hub::keys::Passphrase;
 use siteward::record::Name;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::keys::signers;
 use crate::reach::Broker;
@@ -321,18 +319,6 @@ fn answer_boxes(state: &At, broker: Broker, client_id: Option<String>, until_sto
     let client_id = client_id.unwrap_or_else(|| format!("siteward-hub-enroll-{}", std::process::id()));
     let reach = Reach { broker: endpoint, tls: broker.tls()?, client_id };
     let answering = Answering { state, authority };
-    crate::runtime()?.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let caught = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
-        let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            // Nobody left to tell means that it has ended already.
-            let _ = stop.send(true);
-        });
-        answer::serve(&reach, &answering, until_stopped, stopped, |line| println!("{line}")).await
-    })
+    crate::runtime()?
+        .block_on(async { answer::serve(&reach, &answering, until_stopped, crate::until_signal()?, |line| println!("{line}")).await })
 }

@@ -17,8 +17,7 @@ use siteward::hub::fleet::webhook::{Client, Target};
 use siteward::hub::fleet::{Fleet, expected, table};
 use siteward::limits::{FLEET_PENDING_MAX, FLEET_TICK, OFFLINE_AFTER_DEFAULT, WEBHOOKS_MAX};
 use siteward::record::Name;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval};
 
 use crate::reach::Broker;
@@ -178,7 +177,7 @@ fn watched(broker: Broker, look: Look) -> Result<(), String> {
     let (reach, fleet) = open(broker, look.expect.as_deref(), look.client_id, "watch")?;
     crate::runtime()?.block_on(async {
         let (sender, events) = mpsc::channel(FLEET_PENDING_MAX);
-        let following = tokio::spawn(look::follow(reach, sender, until_signal()?));
+        let following = tokio::spawn(look::follow(reach, sender, crate::until_signal()?));
         let watched = watch(fleet, events, &filter, json).await;
         let followed = following.await.map_err(|_| "following the fleet failed; please report this".to_owned())?;
         watched.and(followed)
@@ -253,21 +252,5 @@ fn served(args: Serve) -> Result<(), String> {
     let expected = fleet.members().keys().cloned().collect();
     let offline_after_ms = i64::try_from(Duration::from_secs(offline_after).as_millis()).unwrap_or(i64::MAX);
     let options = Options { reach, expected, listed, metrics, webhooks, rules: Rules { offline_after_ms, runbook } };
-    crate::runtime()?.block_on(async { serve::serve(options, until_signal()?).await })
-}
-
-/// True once a signal asks us to end.
-fn until_signal() -> Result<watch::Receiver<bool>, String> {
-    let caught = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
-    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        // Nobody left to tell means that it has ended already.
-        let _ = stop.send(true);
-    });
-    Ok(stopped)
+    crate::runtime()?.block_on(async { serve::serve(options, crate::until_signal()?).await })
 }

@@ -5,8 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use siteward::hub::receive::{self, Options};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::reach::Broker;
 
@@ -44,7 +42,7 @@ pub fn carry_out(args: Receive) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(until_signal(options)) {
+    match runtime.block_on(received(options)) {
         Ok(summary) => {
             for feed in &summary {
                 tracing::info!(feed = %feed.key, through = feed.through_seq, events = feed.tally.events, missing = ?feed.missing, "feed");
@@ -61,19 +59,6 @@ pub fn carry_out(args: Receive) -> ExitCode {
     }
 }
 
-async fn until_signal(options: Options) -> Result<Vec<siteward::hub::desk::Summary>, String> {
-    let (stop, stopped) = watch::channel(false);
-    let caught = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
-    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
-    let waiting = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        // Nobody left to tell means that it has ended already.
-        let _ = stop.send(true);
-    });
-    let received = receive::receive(options, None, stopped).await.map_err(|error| receive::explain(&error));
-    waiting.abort();
-    received
+async fn received(options: Options) -> Result<Vec<siteward::hub::desk::Summary>, String> {
+    receive::receive(options, None, crate::until_signal()?).await.map_err(|error| receive::explain(&error))
 }

@@ -19,8 +19,6 @@ use siteward::hub::waves::{Phase, Waves, told};
 use siteward::limits::PUSH_GRACE_DEFAULT;
 use siteward::record::Name;
 use siteward::status::table::put;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::reach::{Broker, MaybeBroker};
 
@@ -372,22 +370,6 @@ fn print_report(waves: &Waves, json: bool) {
     }
 }
 
-/// Ends with a signal.
-fn stopped() -> Result<watch::Receiver<bool>, String> {
-    let caught = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
-    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        // Nobody left to tell means that it has ended already.
-        let _ = stop.send(true);
-    });
-    Ok(stopped)
-}
-
 fn drive(
     runtime: &tokio::runtime::Runtime,
     door: &Door,
@@ -399,7 +381,7 @@ fn drive(
     let json = screen.json;
     let mut tell = |waves: &Waves, said: Said<'_>| screen.tell(waves, &said);
     let driver = Driver { door, journal: &mut journal, waves: &mut waves, until, stop, tell: &mut tell };
-    let ended = runtime.block_on(async { driver.run(stopped()?).await });
+    let ended = runtime.block_on(async { driver.run(crate::until_signal()?).await });
     screen.wipe();
     let ending = ended?;
     print_report(&waves, json);
