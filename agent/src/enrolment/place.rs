@@ -6,8 +6,9 @@
 //!   /etc/siteward/siteward.toml.before what was there
 //! ```
 //!
-//! Files are root's and readable by the group of the configuration directory, which the service runs as (a user who is not root keeps them to
-//! himself). Private ones are not open to anybody else.
+//! Files are root's and readable by the group of the configuration directory, which the service runs as; where that is root's, by the group
+//! `siteward` if the machine has one (a program installed by hand). A user who is not root keeps them to himself. Private ones are not open to
+//! anybody else. A repeated enrolment puts the rights of what is there already in order too.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -51,12 +52,14 @@ impl Place {
         let place = Self { directory, config };
         std::fs::create_dir_all(&base).map_err(told(&base))?;
         for one in [&enrolled, &place.directory] {
-            match DirBuilder::new().mode(0o750).create(one) {
-                Ok(()) => place.give(one, 0o750).and_then(|()| sync_parent(one)).map_err(told(one))?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(told(one)(error)),
+            if let Err(error) = DirBuilder::new().mode(0o750).create(one)
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(told(one)(error));
             }
+            place.give(one, 0o750).and_then(|()| sync_parent(one)).map_err(told(one))?;
         }
+        place.give_again().map_err(told(&place.directory))?;
         Ok(place)
     }
 
@@ -93,9 +96,19 @@ impl Place {
         sync_parent(path)
     }
 
-    /// To the group of the configuration directory, where we may; else its owner alone.
+    /// What an interrupted enrolment left, with the modes it has; there are as many files as this module has names.
+    fn give_again(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            self.give(&entry.path(), entry.metadata()?.mode() & 0o777)?;
+        }
+        Ok(())
+    }
+
+    /// To the group that the service runs as, where we may; else its owner alone.
     fn give(&self, path: &Path, mode: u32) -> io::Result<()> {
-        let group = self.config.parent().map(std::fs::metadata).transpose()?.map_or(0, |base| base.gid());
+        let base = self.config.parent().map(std::fs::metadata).transpose()?.map_or(0, |base| base.gid());
+        let group = if base == 0 { group_of_service()? } else { base };
         let is_root = rustix::process::geteuid().is_root();
         if is_root {
             std::os::unix::fs::chown(path, None, Some(group))?;
@@ -131,6 +144,21 @@ impl Place {
         }
         std::fs::rename(&fresh, config).and_then(|()| sync_parent(config)).map_err(told(config))
     }
+}
+
+/// The group `siteward` of this machine; root's where it has none.
+fn group_of_service() -> io::Result<u32> {
+    let mut text = String::new();
+    match File::open("/etc/group") {
+        Ok(file) => file.take(CONFIG_BYTES_MAX).read_to_string(&mut text).map(|_| group_named("siteward", &text).unwrap_or(0)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// From the lines of group(5): `name:password:id:members`.
+fn group_named(name: &str, text: &str) -> Option<u32> {
+    text.lines().map(|line| line.split(':')).find_map(|mut parts| if parts.next()? == name { parts.nth(1)?.parse().ok() } else { None })
 }
 
 fn fresh(path: &Path) -> PathBuf {
@@ -265,6 +293,14 @@ mod tests {
         let again = configuration(&bundle, "signer", place, Path::new("/elsewhere"), Some(&others(&added)));
         let settings = config::parse_text(Path::new("/etc/siteward/siteward.toml"), &again).unwrap();
         assert_eq!((settings.feeds.len(), settings.spool.path.as_path()), (1, spool));
+    }
+
+    #[test]
+    fn the_group_of_the_service_is_found_by_its_whole_name() {
+        let text = "root:x:0:\nsiteward-view:x:990:alice\nbroken\nsiteward:x:987:\n";
+        assert_eq!(group_named("siteward", text), Some(987));
+        assert_eq!(group_named("site", text), None);
+        assert_eq!(group_named("broken", text), None);
     }
 
     #[test]

@@ -58,8 +58,9 @@ pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
         println!("{}", out.join(name).display());
     }
     println!(
-        "{} gateways admitted, {} certificates revoked",
+        "{} gateways admitted, {} bundles not used yet, {} certificates revoked",
         records.iter().filter(|r| r.is_admitted() && r.used.is_some()).count(),
+        records.iter().filter(|r| r.is_admitted() && r.used.is_none()).count(),
         revoked.len()
     );
     Ok(())

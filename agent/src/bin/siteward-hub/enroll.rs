@@ -280,7 +280,9 @@ fn bundle(make: &Make) -> Result<(), String> {
 /// Private, and never over another file.
 fn fresh(path: &Path) -> Result<std::fs::File, String> {
     let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    open.map_err(|error| format!("{}: cannot be written: {error}; nothing is ever written over", path.display()))
+    open.map_err(|error| {
+        format!("{}: cannot be written: {error}; its directory has to be there, and nothing is ever written over", path.display())
+    })
 }
 
 fn shown(record: &Record) -> String {

@@ -13,6 +13,7 @@ mod receive;
 mod rollout;
 mod secret;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -70,7 +71,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let asked = std::env::var("SITEWARD_LOG").ok().filter(|asked| !asked.is_empty()).and_then(|asked| asked.parse().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    tracing_subscriber::registry().with(filter).with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init();
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
     match cli.command {
         Command::Receive(args) => receive::carry_out(args),
         Command::Keys(command) => told(keys::carry_out(command)),

@@ -39,5 +39,7 @@ fn write_new(file: &Path, mode: u32, text: &str) -> Result<(), String> {
         open.write_all(text.as_bytes())?;
         open.sync_all()
     });
-    written.map_err(|error| format!("{}: cannot be written: {error}; nothing is ever written over", file.display()))
+    written.map_err(|error| {
+        format!("{}: cannot be written: {error}; its directory has to be there, and nothing is ever written over", file.display())
+    })
 }
