@@ -46,6 +46,7 @@ use crate::status::control::ControlSocket;
 use crate::status::desk::Desk;
 use crate::status::on_site::OnSite;
 use crate::status::snapshot::{self, Reporter};
+use crate::systemd::sockets::SocketStore;
 use crate::uplink::credentials::Credentials;
 use crate::{clock, config, systemd};
 
@@ -70,8 +71,8 @@ pub enum RunError {
 }
 
 /// Runs until SIGTERM or SIGINT. Blocking.
-/// SIGHUP reads the feeds of `file` again.
-pub fn run(settings: Settings, file: PathBuf) -> Result<(), RunError> {
+/// SIGHUP reads the feeds of `file` again. `sockets` are those that stayed open since the process before.
+pub fn run(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result<(), RunError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(limits::RUNTIME_THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -80,13 +81,13 @@ pub fn run(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    let outcome = runtime.block_on(live(settings, file));
+    let outcome = runtime.block_on(live(settings, file, sockets));
     // A blocking call that exceeded the deadline must not hold up the exit.
     runtime.shutdown_background();
     outcome
 }
 
-async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
+async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result<(), RunError> {
     // First, so that a SIGTERM during recovery is a clean stop too.
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
@@ -133,6 +134,7 @@ async fn live(settings: Settings, file: PathBuf) -> Result<(), RunError> {
         board: Arc::clone(&board),
         message_bytes_max: settings.spool.message_bytes_max,
         told,
+        sockets,
     };
     let (sources, handle) = take_up(parts, &settings, &overridden, &stopped).await?;
     tasks.spawn(sources.run(stopped.clone()));
@@ -168,11 +170,13 @@ async fn take_up(
 ) -> Result<(Sources, SourcesHandle), RunError> {
     let path = settings.spool.path.clone();
     let pauses = tokio::task::spawn_blocking(move || Pauses::open(Arc::new(spool::disk::RealDisk), &path)).await;
+    let sockets = parts.sockets.clone();
     let (mut sources, handle) = Sources::new(parts, pauses.map_err(|_| RunError::Panicked("reading which feeds are paused"))?);
     sources.begin_under(overridden.overrides().clone());
     if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), stopped).await {
         tracing::error!("the feeds cannot be taken up: {error}");
     }
+    sockets.close_rest();
     Ok((sources, handle))
 }
 

@@ -103,6 +103,8 @@ pub const STORE_FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Connections waiting to be accepted (the kernel may cap it lower).
 pub const LISTEN_BACKLOG: i32 = 1024;
+/// How long systemd may take to accept a notification of a port.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// After accept failed (descriptors exhausted): wait, doubling to the second value.
 pub const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(5);
@@ -365,6 +367,8 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// One answer on the control socket, and clients served at once.
 pub const CONTROL_ANSWER_BYTES_MAX: u64 = 4 * MIB;
 pub const CONTROL_CLIENTS: usize = 8;
+/// A service that is not configured looks this often whether it is.
+pub const UNCONFIGURED_LOOK: Duration = Duration::from_secs(2);
 /// Fuel gauge: a sample this often, over so many samples (five minutes); no statement before the span is this long.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
 pub const GAUGE_SAMPLES: usize = 31;

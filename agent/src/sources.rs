@@ -49,6 +49,7 @@ use crate::source::slots::LargeFrameSlots;
 use crate::spool::{Appender, ConfigureError};
 use crate::status::board::Board;
 use crate::status::condition::Code;
+use crate::systemd::sockets::SocketStore;
 
 /// Why one feed is not what it should be; the others are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +159,8 @@ pub struct Parts {
     pub message_bytes_max: u64,
     /// Where the configured feeds are told: the forwarder, the desk.
     pub told: watch::Sender<Feeds>,
+    /// Ports that stay open over a restart.
+    pub sockets: SocketStore,
 }
 
 /// See the module's documentation.
@@ -191,6 +194,7 @@ impl Sources {
     /// Nothing runs yet; the spool was opened with `feeds`.
     pub fn new(parts: Parts, pauses: Pauses) -> (Self, SourcesHandle) {
         let (sender, requests) = mpsc::channel(limits::SOURCE_REQUESTS);
+        let http_ports = HttpPorts::new(parts.sockets.clone());
         let sources = Self {
             parts,
             slots: LargeFrameSlots::new(),
@@ -199,7 +203,7 @@ impl Sources {
             wanted: Arc::from([]),
             running: BTreeMap::new(),
             ports: BTreeMap::new(),
-            http_ports: HttpPorts::default(),
+            http_ports,
             turns: BTreeMap::new(),
             faulty: BTreeSet::new(),
             pauses,
@@ -231,7 +235,8 @@ impl Sources {
                 _ = retry.tick() => drop(self.reconcile(true).await), // the faults stand on the board
             }
         }
-        // Ports first: nobody new is let in while the others leave.
+        // Ports first: nobody new is let in while the others leave. Those that systemd keeps are the next process's from here on.
+        self.parts.sockets.leave();
         self.ports.clear();
         for source in std::mem::take(&mut self.running).into_values() {
             source.stop.send_replace(true);

@@ -6,6 +6,8 @@
 //! moves or has nothing to do, and [`moves`] compares from one beat to the next. Three beats fit into systemd's patience; when none comes in
 //! that time, it restarts the agent.
 
+pub mod sockets;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +19,11 @@ fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "systemd could not be notified");
     }
+}
+
+/// Whether somebody wants to be told.
+pub fn is_service() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 /// Start-up is over.
@@ -51,6 +58,11 @@ impl<F: FnMut() -> bool> Watchdog<F> {
 
     fn with_interval(every: Option<Duration>, alive: F) -> Self {
         Self { every, next: Instant::now(), alive, told: false }
+    }
+
+    /// How long from beat to beat, where any is wanted.
+    pub fn interval(&self) -> Option<Duration> {
+        self.every
     }
 
     /// Waits until a beat is due; forever where none is wanted. Cancel-safe.

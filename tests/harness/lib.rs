@@ -25,6 +25,7 @@ pub mod hub;
 pub mod inspector;
 pub mod link;
 pub mod machine;
+pub mod manager;
 pub mod message;
 pub mod mosquitto;
 pub mod net;

@@ -64,13 +64,19 @@ pub struct Machine {
 impl Machine {
     /// Installs the package and this configuration, whose files are copied; nothing runs yet. `drop_in` is appended to the service.
     pub fn install(directory: &Path, package: &Path, configuration: &Configuration, drop_in: &str) -> Self {
+        let machine = Self::unconfigured(directory, package);
+        machine.configure(configuration, drop_in);
+        machine
+    }
+
+    /// Installs the package.
+    pub fn unconfigured(directory: &Path, package: &Path) -> Self {
         let root = directory.join("root");
         fs::create_dir_all(directory).expect("a directory for the machine");
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(bare()).arg(&root));
         let machine = Self { log: directory.join("console.log"), root, process: None };
         let package = machine.bring(package);
         machine.maintain(&["dpkg", "--install", &package]);
-        machine.files(configuration, drop_in);
         machine.keys();
         machine
     }
@@ -82,7 +88,8 @@ impl Machine {
         format!("/root/{name}")
     }
 
-    fn files(&self, configuration: &Configuration, drop_in: &str) {
+    /// Puts this configuration in place, whose files are copied, last of all; while the machine is off, and while it is on.
+    pub fn configure(&self, configuration: &Configuration, drop_in: &str) {
         let mut inside = configuration.clone();
         inside.spool = "/var/lib/siteward".into();
         inside.spool_lines.push("key = \"credential:spool-key\"".into());
@@ -92,12 +99,20 @@ impl Machine {
                 *path = Path::new("/etc/siteward/tls").join(name);
             }
         }
-        fs::write(self.root.join("etc/siteward/siteward.toml"), inside.text()).expect("the configuration is written");
-        self.maintain(&["chgrp", "-R", "siteward", "/etc/siteward"]);
-        self.maintain(&["chmod", "-R", "u=rwX,g=rX,o=", "/etc/siteward"]);
         let drop_ins = self.root.join("etc/systemd/system/siteward.service.d");
         fs::create_dir_all(&drop_ins).expect("a directory for the drop-in");
         fs::write(drop_ins.join("test.conf"), format!("[Service]\n{drop_in}\n")).expect("the drop-in is written");
+        let file = self.root.join("etc/siteward/siteward.toml");
+        let fresh = file.with_extension("fresh");
+        fs::write(&fresh, inside.text()).expect("the configuration is written");
+        for arguments in [&["chgrp", "-R", "siteward", "/etc/siteward"][..], &["chmod", "-R", "u=rwX,g=rX,o=", "/etc/siteward"]] {
+            if self.process.is_some() {
+                self.must(arguments);
+            } else {
+                self.maintain(arguments);
+            }
+        }
+        fs::rename(fresh, file).expect("the configuration is in place");
     }
 
     /// The spool's key, sealed to this machine.
@@ -130,6 +145,19 @@ impl Machine {
     /// Power on.
     pub fn boot(&mut self) {
         self.process = Some(Process::start("systemd-nspawn", self.container().args(["--console=pipe", "--boot"]), &self.log));
+    }
+
+    /// Power on, with nothing but its own loopback.
+    pub fn boot_without_network(&mut self) {
+        let mut command = self.container();
+        command.args(["--private-network", "--console=pipe", "--boot"]);
+        self.process = Some(Process::start("systemd-nspawn", &mut command, &self.log));
+    }
+
+    /// Waits until systemd says that the service is ready.
+    pub fn active(&self) {
+        let is_active = || self.attempt(&["systemctl", "is-active", "--quiet", "siteward.service"]).status.success();
+        assert!(wait::try_until(wait::EVENTUALLY, is_active), "the service does not run; the console ends with:\n{}", self.log_tail());
     }
 
     /// Power off, without a word to anybody.

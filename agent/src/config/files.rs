@@ -30,8 +30,17 @@ use crate::secrets::{Value, Vault};
 use crate::source::http::tokens::Tokens;
 use crate::status::cadence::read_holidays;
 
+/// The site of the file that a package brings.
+pub(super) const DEFAULT_SITE: &str = "change-me";
+
 /// `credentials`: the directory systemd hands credentials over in, where there is one. `base`: relative paths are taken from here.
 pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
+    if let Some(at) = merged.gateway.site.as_ref().filter(|at| at.value == DEFAULT_SITE) {
+        f.add(
+            &at.place,
+            "is still that of the default file; name the site, like \"st-marys\"; it is part of every record, so set it before the first",
+        );
+    }
     let uplink = &merged.uplink;
     check_authorities(&uplink.ca, base, f);
     let handed_over = |name: &str| credentials.map(|at| read_secret(&at.join(name), Secret::Credential)).transpose();

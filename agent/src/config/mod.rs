@@ -125,6 +125,15 @@ pub fn control_socket(file: &Path) -> Result<PathBuf, Faults> {
     }
 }
 
+/// Nobody has said yet whose gateway this is: the file is the one that the package brought.
+pub fn is_default(file: &Path) -> bool {
+    let Ok(text) = read_file(file) else { return false };
+    let Ok(document) = document(file, &text) else { return false };
+    let mut ignored = FaultList::default();
+    let merged = merged::merge(written::read(document.get_ref(), &mut ignored), &mut ignored);
+    merged.gateway.site.as_ref().is_some_and(|at| at.value == files::DEFAULT_SITE)
+}
+
 fn parse(file: &Path, text: &str, files: Files, credentials: Option<&Path>) -> Result<Settings, Faults> {
     let document = document(file, text)?;
     let base = base(file);

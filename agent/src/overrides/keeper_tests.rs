@@ -64,7 +64,14 @@ impl Bench {
         let gateway = Name::new("g").unwrap();
         let (told, _) = watch::channel(Arc::from([]));
         let (appender, message_bytes_max) = (spool.appender.clone(), crate::limits::MIB);
-        let parts = Parts { gateway: gateway.clone(), appender, board: Arc::clone(&board), message_bytes_max, told };
+        let parts = Parts {
+            gateway: gateway.clone(),
+            appender,
+            board: Arc::clone(&board),
+            message_bytes_max,
+            told,
+            sockets: crate::systemd::sockets::SocketStore::default(),
+        };
         let (mut sources, source_handle) = Sources::new(parts, Pauses::open(Arc::new(RealDisk), &path));
         let (stop, stopped) = watch::channel(false);
         assert_eq!(sources.apply(Arc::clone(&feeds), &stopped).await, Ok(vec![]));

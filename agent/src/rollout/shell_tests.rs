@@ -106,6 +106,7 @@ impl Rig {
             board: Arc::clone(&board),
             message_bytes_max: crate::limits::MIB,
             told: watch::channel(Arc::from([])).0,
+            sockets: crate::systemd::sockets::SocketStore::default(),
         };
         let (stop, stopped) = watch::channel(false);
         let pauses = Pauses::open(Arc::new(RealDisk), &directory.path().join("spool"));

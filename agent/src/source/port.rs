@@ -15,6 +15,7 @@ use crate::limits::{
 use crate::record::FeedId;
 use crate::status::board::Board;
 use crate::status::condition::Code;
+use crate::systemd::sockets::SocketStore;
 
 /// The port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -106,18 +107,30 @@ impl BindError {
 }
 
 /// An open port. It outlives the listeners that accept from it: one can follow another (other settings, another feed) on the same socket, and what
-/// connects in between waits in its backlog instead of being refused. Dropping it, and every acceptor made of it, closes the port.
+/// connects in between waits in its backlog instead of being refused. Dropping it, and every acceptor made of it, closes the port; under systemd,
+/// which has a copy of its own, dropping it ends the listening whoever still accepts, unless the agent ends (`systemd::sockets`).
 #[derive(Debug)]
 pub struct Port {
     address: SocketAddr,
     socket: std::net::TcpListener,
+    store: SocketStore,
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.store.close(self.address, &self.socket);
+    }
 }
 
 impl Port {
-    /// Opens it; `feed` is named if that fails.
-    pub fn open(feed: &FeedId, address: SocketAddr) -> Result<Self, BindError> {
+    /// Opens it, or takes it from `store`, where it was kept open; `feed` is named if that fails.
+    pub fn open(store: &SocketStore, feed: &FeedId, address: SocketAddr) -> Result<Self, BindError> {
+        if let Some(socket) = store.take(address) {
+            return Ok(Self { address, socket, store: store.clone() });
+        }
         let socket = listen(address).map_err(|source| BindError::Port { feed: feed.clone(), listen: address, source })?;
-        Ok(Self { address, socket })
+        store.keep(address, &socket);
+        Ok(Self { address, socket, store: store.clone() })
     }
 
     /// As configured.

@@ -87,11 +87,11 @@ impl Sources {
         let port = match self.ports.get(&listen) {
             Some(port) => Some(Arc::clone(port)),
             None if self.ports.keys().any(|open| collide(*open, listen)) => None,
-            None => Some(Arc::new(Port::open(&feed.id, listen).map_err(|error| self.told(&feed, &error))?)),
+            None => Some(Arc::new(Port::open(&self.parts.sockets, &feed.id, listen).map_err(|error| self.told(&feed, &error))?)),
         };
         let Some(port) = port else {
             // Whether the address is one of this machine can be seen without its port.
-            Port::open(&feed.id, SocketAddr::new(listen.ip(), 0)).map_err(|error| self.told(&feed, &error))?;
+            Port::open(&self.parts.sockets, &feed.id, SocketAddr::new(listen.ip(), 0)).map_err(|error| self.told(&feed, &error))?;
             if again && self.running.contains_key(&feed.id) {
                 let reason =
                     "its port could not be had when the feed let go of it; apply the configuration again to try once more".to_owned();
@@ -146,7 +146,10 @@ impl Sources {
     }
 
     pub(super) fn open(&self, feed: &FeedSettings, listen: SocketAddr) -> Result<(Arc<Port>, MllpListener), BindError> {
-        let port = self.ports.get(&listen).map_or_else(|| Port::open(&feed.id, listen).map(Arc::new), |open| Ok(Arc::clone(open)))?;
+        let port = self
+            .ports
+            .get(&listen)
+            .map_or_else(|| Port::open(&self.parts.sockets, &feed.id, listen).map(Arc::new), |open| Ok(Arc::clone(open)))?;
         let SourceSettings::Mllp(settings) = &feed.source else { unreachable!("only listeners have an address") };
         let listener = self.listening(feed.id.clone(), settings.clone()).on(&port)?;
         Ok((port, listener))

@@ -49,6 +49,11 @@ fn feeds(written: &[&str]) -> Feeds {
 
 impl Rig {
     pub(super) async fn new(written: &[&str]) -> Self {
+        Self::under(SocketStore::default(), written).await
+    }
+
+    /// Where systemd keeps ports.
+    pub(super) async fn under(sockets: SocketStore, written: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let board = Board::new([]);
         let first = feeds(written);
@@ -68,6 +73,7 @@ impl Rig {
             board: Arc::clone(&board),
             message_bytes_max: limits::MIB,
             told,
+            sockets,
         };
         let pauses = Pauses::open(Arc::new(spool::disk::RealDisk), &directory.path().join("spool"));
         let (sources, _) = Sources::new(parts, pauses);

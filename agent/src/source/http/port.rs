@@ -35,11 +35,13 @@ use crate::source::oddity::Oddity;
 use crate::source::peers;
 use crate::source::port::{self, BindError, Retry};
 use crate::source::tls::{Tls, client_name};
+use crate::systemd::sockets::SocketStore;
 
 /// The open ports of one agent; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct HttpPorts {
     open: Arc<Mutex<HashMap<SocketAddr, Arc<Port>>>>,
+    store: SocketStore,
 }
 
 /// One open port.
@@ -77,6 +79,11 @@ impl Ended {
 }
 
 impl HttpPorts {
+    /// None is open; those that were kept open over a restart are in `store`.
+    pub fn new(store: SocketStore) -> Self {
+        Self { open: Arc::default(), store }
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Port>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,7 +99,7 @@ impl HttpPorts {
             }
             Some(port) => Arc::clone(port),
             None => {
-                let port = start(feed)?;
+                let port = start(feed, &self.store)?;
                 open.insert(listen, Arc::clone(&port));
                 port
             }
@@ -168,12 +175,13 @@ impl Port {
 }
 
 /// Opens the port and starts its task.
-fn start(feed: &Arc<Shared>) -> Result<Arc<Port>, BindError> {
+fn start(feed: &Arc<Shared>, store: &SocketStore) -> Result<Arc<Port>, BindError> {
     let (id, settings) = (feed.feed.clone(), &feed.settings);
     let tls = settings.tls.clone().map(|tls| Tls::open(tls, id.clone(), Arc::clone(&feed.board))).transpose();
     let tls = tls.map_err(|why| BindError::Tls { feed: id.clone(), why })?;
     let listen = settings.listen;
-    let opened = port::Port::open(&id, listen)?.acceptor().and_then(|listener| listener.local_addr().map(|local| (listener, local)));
+    let socket = port::Port::open(store, &id, listen)?;
+    let opened = socket.acceptor().and_then(|listener| listener.local_addr().map(|local| (listener, local)));
     let (listener, local) = opened.map_err(|source| BindError::Port { feed: id, listen, source })?;
     let (ends, ended) = watch::channel(false);
     let port = Arc::new(Port {
@@ -189,13 +197,13 @@ fn start(feed: &Arc<Shared>) -> Result<Arc<Port>, BindError> {
     let serving = Arc::clone(&port);
     // Ends when the last feed leaves; whoever leaves waits for it.
     tokio::spawn(async move {
-        serve(listener, serving).await;
+        serve(socket, listener, serving).await;
         ends.send_replace(true);
     });
     Ok(port)
 }
 
-async fn serve(listener: TcpListener, port: Arc<Port>) {
+async fn serve(socket: port::Port, listener: TcpListener, port: Arc<Port>) {
     let mut watching = JoinSet::new(); // ends with this function
     if let Some(tls) = &port.tls {
         watching.spawn(Arc::clone(tls).watch());
@@ -220,7 +228,7 @@ async fn serve(listener: TcpListener, port: Arc<Port>) {
             },
         }
     };
-    drop(listener);
+    drop((listener, socket));
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             tell_panic(&port, &ended);

@@ -118,7 +118,7 @@ fn listener(store: &FakeStore, settings: MllpSettings, board: &Arc<Board>, feed:
 }
 
 fn bind_to(store: Store, feed: FeedId, settings: MllpSettings, board: &Arc<Board>) -> Result<MllpListener, BindError> {
-    let port = Port::open(&feed, settings.listen)?;
+    let port = Port::open(&crate::systemd::sockets::SocketStore::default(), &feed, settings.listen)?;
     MllpListener::on_to(&port, store, feed, settings, LIMIT, &LargeFrameSlots::new(), board)
 }
 

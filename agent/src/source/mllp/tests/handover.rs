@@ -26,7 +26,7 @@ async fn a_listener_follows_another_on_the_same_port() {
     let feed = FeedId::new("f").unwrap();
     let board = Board::new([feed.clone()]);
     let (old, new) = (FakeStore::new(), FakeStore::new());
-    let port = Port::open(&feed, settings().listen).unwrap();
+    let port = Port::open(&crate::systemd::sockets::SocketStore::default(), &feed, settings().listen).unwrap();
     let make = |store: &FakeStore| {
         MllpListener::on_to(&port, Store::Fake(store.clone()), feed.clone(), settings(), LIMIT, &LargeFrameSlots::new(), &board).unwrap()
     };
