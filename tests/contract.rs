@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use siteward::clock::WallTime;
 use siteward::contract::topic::{self, Kind};
 use siteward::contract::{
-    Audit, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt,
+    Audit, AuditStage, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt,
     RenewalState, SpoolTold,
 };
 use siteward::overrides::{self, handle::View};
@@ -172,6 +172,7 @@ fn everything_the_types_can_say_is_as_the_contract_says() {
 fn optional(schema: &str) -> &'static [&'static str] {
     match schema {
         "receipt" => &["missing", "time"],
+        "audit" => &["of"],
         "reported" => &["overrides_more"],
         "certificate-request" => &["csr", "last"],
         "status" => &["since", "at", "spool", "conditions", "conditions_left_out"],
@@ -274,6 +275,12 @@ fn reports() -> Vec<(&'static str, Value)> {
         reason: String::new(),
         time: TIME.into(),
         clock_suspect: false,
+        chain: Incarnation([7; 16]),
+        n: 2,
+        stage: AuditStage::Outcome,
+        of: Some(1),
+        prev: Digest([1; 32]),
+        digest: Digest([2; 32]),
     };
     all.into_iter().map(|report| ("reported", report)).chain([("audit", json!(audit))]).collect()
 }

@@ -10,6 +10,8 @@
 //! After every opening everything is verified ([`Ledger::verify`]). A failure prints its seed and the history; `SITEWARD_SEED=n` plays one seed
 //! again, `SITEWARD_LONG=1` plays twenty times as many.
 
+#[path = "power_loss/audit.rs"]
+mod audit;
 #[path = "power_loss/directed.rs"]
 mod directed;
 #[path = "power_loss/files.rs"]

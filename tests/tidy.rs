@@ -126,6 +126,27 @@ fn every_condition_has_its_page_in_the_runbook() {
     assert!(missing.is_empty(), "no page for {missing:?}");
 }
 
+/// The table of who may do what is the one the agent goes by, and it has every command.
+#[test]
+fn the_runbook_says_who_may_do_what_as_the_agent_does() {
+    let runbook = fs::read_to_string(harness::repository().join("systemd/RUNBOOK.md")).expect("systemd/RUNBOOK.md");
+    let table = siteward::status::access::table();
+    assert!(runbook.contains(&table), "put this table into \"Who may do what\":\n{table}");
+    let command = siteward::cli::command();
+    let mut leaves = Vec::new();
+    for verb in command.get_subcommands() {
+        let inner: Vec<_> = verb.get_subcommands().map(|sub| format!("{} {}", verb.get_name(), sub.get_name())).collect();
+        // `feeds` alone lists.
+        if inner.is_empty() || verb.get_name() == "feeds" {
+            leaves.push(verb.get_name().to_owned());
+        }
+        leaves.extend(inner);
+    }
+    let missing: Vec<_> = leaves.iter().filter(|leaf| !table.contains(&format!("`siteward {leaf}`"))).collect();
+    assert!(missing.is_empty(), "nobody knows who may do {missing:?}");
+    println!("{} commands, each with its group", leaves.len());
+}
+
 /// Lines of blocks of code, and what stands in backticks elsewhere, each in one line.
 fn code(text: &str) -> Vec<String> {
     let (mut code, mut prose, mut in_block) = (Vec::new(), String::new(), false);

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::audit::{self, Book};
 use crate::config::settings::{ExpectSettings, FeedSettings, RenewSettings, Settings, SourceSettings};
 use crate::forward::mail::Mail;
 use crate::forward::{Feeds, Forwarder, ForwarderHandle};
@@ -39,10 +40,11 @@ use crate::sources::{Parts, Sources, SourcesHandle};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
 use crate::spool::{self, Closer, Monitor, Spool};
+use crate::status::access::{self, Group};
 use crate::status::board::{Board, ConfigView};
 use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
-use crate::status::control::ControlSocket;
+use crate::status::control::{BindError, ControlSocket};
 use crate::status::desk::Desk;
 use crate::status::on_site::OnSite;
 use crate::status::snapshot::{self, Reporter};
@@ -110,7 +112,8 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     let (spool_monitor, rollout_monitor) = (monitor.clone(), monitor.clone());
     let (rollout, asked) = rollout::handle::open();
     let (renew, wanted) = watch::channel(None);
-    let (keeper, renewal) = renewer(&settings, credentials, &mut mail, wanted, &board);
+    let book = open_book(&settings, &monitor, &board);
+    let (keeper, renewal) = renewer(&settings, credentials, &mut mail, &book, wanted, &board);
     let vault = Arc::new(Vault::new(&settings.spool, started.ground.credentials.as_deref()));
     let (overridden, overrides) = Kept::open(Arc::new(spool::disk::RealDisk), &settings.spool.path);
     let desk = Desk {
@@ -122,7 +125,9 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
         feeds: told.subscribe(),
         rollout: Some(rollout),
         renewal: Some(renewal),
-        on_site: OnSite::new(settings.gateway.id.clone(), Arc::clone(&vault), overrides, mail.way_out()),
+        book: book.clone(),
+        kept: kept.clone(),
+        on_site: OnSite::new(Arc::clone(&vault), overrides, book.clone()),
     };
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -141,14 +146,15 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     let executor = Executor::of(&desk, &mail, handle.clone(), kept);
     let highest = started.machine.ledger().highest_command;
     let orders = tokio::task::block_in_place(|| Orders::new(&started.running.settings, highest, executor));
-    let (overriding, told) = overridden.keep(handle.clone(), watched.clone(), &desk.board, mail.way_out(), settings.gateway.id.clone());
+    let (overriding, told) = overridden.keep(handle.clone(), watched.clone(), &desk.board, book.clone());
     tasks.spawn(overriding.run(stopped.clone()));
+    tasks.spawn(audit::sender::run(book, mail.way_out(), stopped.clone()));
     let local = Local { overrides: told, secret_key: tokio::task::block_in_place(|| vault.public_key().ok()) };
     let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders, renew, local };
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
-    tasks.spawn(serve_status(settings.gateway.control_socket.clone(), Arc::new(desk), stopped));
+    serve_all(&settings, &Arc::new(desk), &stopped, &mut tasks);
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
     let ended = keep_house(&mut signals, &reporter, &board, forwarder.progress_counter(), &closer, &resends, &clock_watch).await;
@@ -227,6 +233,7 @@ fn renewer(
     settings: &Settings,
     credentials: Credentials,
     mail: &mut Mail,
+    book: &Book,
     wanted: watch::Receiver<Option<RenewSettings>>,
     board: &Arc<Board>,
 ) -> (Keeper, renewal::Handle) {
@@ -237,6 +244,7 @@ fn renewer(
         cert: settings.uplink.cert.clone(),
         credentials,
         post: mail.way_out(),
+        book: book.clone(),
         certificates: mail.certificates.take().expect("nobody else takes it"),
         wanted,
         asked,
@@ -300,17 +308,51 @@ async fn keep_cadence(
     }
 }
 
-/// Serves the control socket; where it cannot be made, tries on.
-async fn serve_status(path: std::path::PathBuf, desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
+/// The audit log of this spool.
+fn open_book(settings: &Settings, monitor: &Monitor, board: &Arc<Board>) -> Book {
+    let gateway = settings.gateway.id.clone();
+    let disk = Arc::new(spool::disk::RealDisk);
+    Book::open(disk, &settings.spool.path, gateway, monitor.view().incarnation, Arc::clone(board))
+}
+
+/// Serves the control socket, and where the unit made their directory the sockets of the groups.
+fn serve_all(settings: &Settings, desk: &Arc<Desk>, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
+    tasks.spawn(serve_status(settings.gateway.control_socket.clone(), None, Arc::clone(desk), stop.clone()));
+    let directory = &settings.gateway.access_directory;
+    if !directory.is_dir() {
+        tracing::debug!(directory = %directory.display(), "there is no directory for the sockets of the groups");
+        return;
+    }
+    for group in Group::ALL {
+        tasks.spawn(serve_status(directory.join(group.socket()), Some(group), Arc::clone(desk), stop.clone()));
+    }
+}
+
+/// For root and the service's user, or the members of a group.
+fn bind_socket(path: &std::path::Path, group: Option<Group>) -> Result<ControlSocket, String> {
+    let cause = |error: BindError| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{error}{source}")
+    };
+    let Some(group) = group else { return ControlSocket::bind(path).map_err(cause) };
+    let groups = std::fs::read_to_string("/etc/group").map_err(|error| format!("/etc/group cannot be read: {error}"))?;
+    let gid = access::gid_of(&groups, group.name()).ok_or_else(|| format!("there is no group {}; the package makes it", group.name()))?;
+    ControlSocket::bind_for(path, group, gid).map_err(cause)
+}
+
+/// Serves a socket; where it cannot be made, tries on.
+async fn serve_status(path: std::path::PathBuf, group: Option<Group>, desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
     let mut told = false;
     loop {
-        match ControlSocket::bind(&path) {
+        match bind_socket(&path, group) {
             Ok(socket) => {
                 return socket.serve(move |request, peer| desk.answer(request, peer), stop).await;
             }
             Err(error) if !told => {
-                let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-                tracing::error!("no status can be asked for: {error}{cause}");
+                match group {
+                    None => tracing::error!("no status can be asked for: {error}"),
+                    Some(group) => tracing::warn!("members of {} cannot ask: {error}", group.name()),
+                }
                 told = true;
             }
             Err(_) => {}

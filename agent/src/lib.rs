@@ -14,6 +14,7 @@ pub mod spool;
 pub mod uplink;
 
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod enrolment;

@@ -3,6 +3,7 @@
 //! A reader who asks "how much memory, disk or time can this take at worst?" finds the answer here. Limits that a site may set in its
 //! configuration have their default and their permitted range here; everything else is fixed.
 
+mod audit;
 mod cadence;
 mod desk;
 mod enrol;
@@ -16,6 +17,7 @@ mod rollout;
 
 use std::time::Duration;
 
+pub use self::audit::*;
 pub use self::cadence::*;
 pub use self::desk::*;
 pub use self::enrol::*;

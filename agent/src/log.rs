@@ -8,10 +8,11 @@
 //! - [`set`] changes that level for a while, and [`set`] without one goes back to what was asked at the start.
 //! - A panic is told with its place and thread. Its message is told only if it is a literal of the source: a formatted one may hold data.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -23,6 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 
 use crate::clock;
+use crate::limits::{LOG_LINE_BYTES_KEPT, LOG_LINES_KEPT};
 
 /// The environment variable that sets the level.
 pub const VARIABLE: &str = "SITEWARD_LOG";
@@ -31,6 +33,41 @@ const DEFAULT: LevelFilter = LevelFilter::INFO;
 
 /// Puts another filter in the place of the one that holds; false where it cannot.
 static RELOAD: OnceLock<Box<dyn Fn(Targets) -> bool + Send + Sync>> = OnceLock::new();
+
+/// The last lines, for whoever asks on site; bounded by number and size.
+static LAST: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+
+/// The last lines that were logged, the oldest first, each with its time.
+pub fn last_lines() -> Vec<String> {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+}
+
+/// Stderr, and the last lines.
+struct Tee(std::io::Stderr);
+
+impl std::io::Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    /// One event is one call.
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LOG_LINE_BYTES_KEPT)]);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        while last.len() >= LOG_LINES_KEPT {
+            last.pop_front();
+        }
+        let is_bare = std::env::var_os("JOURNAL_STREAM").is_some();
+        let time = if is_bare { format!("{} ", clock::rfc3339(clock::now().unix_ms)) } else { String::new() };
+        last.push_back(format!("{time}{}", text.trim_end()));
+        drop(last);
+        self.0.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// Sets the level of this program's own modules; `None`: as asked at the start. False where there is no log of ours.
 pub fn set(level: Option<Level>) -> bool {
@@ -44,7 +81,7 @@ pub fn init() {
     let asked = std::env::var(VARIABLE).unwrap_or_default();
     let (filter, refused) = filter(&asked);
     let (filter, handle) = reload::Layer::new(filter);
-    if tracing::subscriber::set_global_default(subscriber(style, filter, std::io::stderr)).is_err() {
+    if tracing::subscriber::set_global_default(subscriber(style, filter, || Tee(std::io::stderr()))).is_err() {
         return;
     }
     // The first one counts, as that of the subscriber does.

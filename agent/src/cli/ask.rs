@@ -1,12 +1,13 @@
 //! What the commands that ask the running agent have in common: finding its socket, asking, reading what a person typed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print};
+use crate::status::access::needed;
 use crate::status::control::{self, AskError};
 use crate::status::question::{Order, Request};
 use crate::status::table::printable;
@@ -21,9 +22,39 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)
 }
 
+/// The socket by which this user may ask for this: the agent's own, or that of a group this user is in.
+pub(super) fn socket(file: &Path, request: &Request) -> Result<PathBuf, Failure> {
+    let need = needed(request);
+    let (control, access) = match config::sockets(file) {
+        Ok((control, access)) => (Some(control), access),
+        // Only root and the service read it; members of the groups do not have to.
+        Err(_) if is_denied(std::fs::File::open(file)) => (None, config::DEFAULT_ACCESS.into()),
+        Err(faults) => return Err(faults.into()),
+    };
+    if let Some(control) = control.clone().filter(|control| !is_denied(writable(control))) {
+        return Ok(control);
+    }
+    let doors: Vec<PathBuf> = need.doors().iter().map(|group| access.join(group.socket())).collect();
+    let is_open = |door: &&PathBuf| writable(door).is_ok();
+    match doors.iter().find(is_open) {
+        Some(door) => Ok(door.clone()),
+        None if doors.iter().any(|door| is_denied(writable(door))) => Err(other(AskError::Denied(doors[0].clone(), need))),
+        None => Ok(control.unwrap_or_else(|| doors[0].clone())),
+    }
+}
+
+/// Whether the kernel would let us connect.
+fn writable(socket: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::access(socket, rustix::fs::Access::WRITE_OK)?)
+}
+
+pub(super) fn is_denied<T>(tried: std::io::Result<T>) -> bool {
+    tried.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// Asks the agent of this configuration.
 pub(super) fn ask<T: DeserializeOwned>(file: &Path, request: &Request) -> Result<T, Failure> {
-    let socket = config::control_socket(file)?;
+    let socket = socket(file, request)?;
     let answer = runtime()?.block_on(control::ask(&socket, request)).map_err(other)?;
     serde_json::from_value(answer).map_err(|_| other(AskError::Unusable(socket)))
 }
@@ -36,13 +67,13 @@ struct Done {
 /// Gives an order in the name of whoever is logged in, and prints what became of it.
 pub(super) fn order(file: &Path, order: impl FnOnce(String) -> Order) -> Result<(), Failure> {
     let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
-    let done: Done = ask(file, &Request::Do(order(format!("{name} on site"))))?;
+    let done: Done = ask(file, &Request::Do(order(name)))?;
     print(&printable(&format!("{}\n", done.done)))
 }
 
 /// Watches. `Ok(false)`: the agent went away before the watch had ended.
 pub(super) fn watch(file: &Path, request: &Request, each: impl FnMut(Line) -> bool) -> Result<bool, Failure> {
-    let socket = config::control_socket(file)?;
+    let socket = socket(file, request)?;
     runtime()?.block_on(control::watch(&socket, request, each)).map_err(other)
 }
 
@@ -57,7 +88,7 @@ pub(super) enum Watched {
 
 /// The same, and Ctrl-C ends it in order.
 pub(super) fn watch_until_interrupted(file: &Path, request: &Request, each: impl FnMut(Line) -> bool) -> Result<Watched, Failure> {
-    let socket = config::control_socket(file)?;
+    let socket = socket(file, request)?;
     runtime()?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(other)?;

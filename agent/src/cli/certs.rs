@@ -61,8 +61,7 @@ pub fn carry_out(action: Action) -> Result<(), Failure> {
 }
 
 fn who() -> String {
-    let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
-    format!("{name} on site")
+    std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned())
 }
 
 fn view(config: &Path) -> Result<View, Failure> {

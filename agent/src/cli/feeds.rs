@@ -115,8 +115,8 @@ fn connections(connections: &[ConnectionView], ended: bool) -> Vec<String> {
     rows(&table)
 }
 
-pub(super) fn accept_resend(file: &Path, feed: &str, time: Duration, json: bool) -> Result<(), Failure> {
-    let order = Order::AcceptResend { feed: feed.to_owned(), for_s: time.as_secs() };
+pub(super) fn accept_resend(file: &Path, feed: &str, time: Duration, why: Option<String>, json: bool) -> Result<(), Failure> {
+    let order = Order::AcceptResend { feed: feed.to_owned(), for_s: time.as_secs(), by: super::secret::by(), why };
     let answer: serde_json::Value = ask(file, &Request::Do(order))?;
     if json {
         return print_json(&answer);

@@ -9,11 +9,13 @@
 //! | 78 | the configuration (or the script of a vendor test) is faulty (`EX_CONFIG`); every fault is on stderr. For `run` also: a newer version wrote the spool |
 
 mod ask;
+mod audit;
 mod certs;
 mod check;
 mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod diagnose;
 mod enroll;
 mod feeds;
 mod lines;
@@ -134,6 +136,17 @@ enum Command {
     /// Sets values that the configuration names (private keys, tokens); shows names only
     #[command(subcommand)]
     Secret(secret::Action),
+    /// Makes one archive for whoever helps from afar: versions, settings, status, logs; no content of messages, no secrets
+    Diagnose {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The archive (.tar); a new file, which only this user may read
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Shows the audit log: who did what, when and why
+    #[command(subcommand)]
+    Audit(audit::Action),
     /// Runs a feed otherwise than configured, for some hours: break-glass, audited, ends by itself
     #[command(subcommand)]
     Override(overrides::Action),
@@ -159,6 +172,9 @@ enum FeedsAction {
         /// For how long (30m, 1h; at most 24h)
         #[arg(long = "for", value_name = "TIME", value_parser = ask::duration)]
         time: Duration,
+        /// Why; audited
+        #[arg(long, value_name = "REASON")]
+        why: Option<String>,
         #[arg(long)]
         json: bool,
     },
@@ -301,7 +317,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
-            FeedsAction::AcceptResend { config, feed, time, json } => feeds::accept_resend(&config.config, &feed, time, json),
+            FeedsAction::AcceptResend { config, feed, time, why, json } => feeds::accept_resend(&config.config, &feed, time, why, json),
             FeedsAction::Pause(OnFeed { config, feed, why }) => order(&config.config, |by| Order::PauseFeed { feed, by, why }),
             FeedsAction::Resume(OnFeed { config, feed, why }) => order(&config.config, |by| Order::ResumeFeed { feed, by, why }),
             FeedsAction::Try { config, feed, limit, json, file } => {
@@ -321,6 +337,8 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigAction::Rollback { config, why }) => config::rollback(&config.config, &why),
         Command::Certs(action) => certs::carry_out(action),
         Command::Secret(action) => secret::carry_out(action),
+        Command::Diagnose { config, out } => diagnose::diagnose(&config.config, out),
+        Command::Audit(action) => audit::carry_out(action),
         Command::Override(action) => overrides::carry_out(action),
         Command::Enroll(args) => enroll::enroll(args),
         Command::Retire(args) => retire::retire(&args),

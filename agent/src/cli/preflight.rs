@@ -51,7 +51,7 @@ async fn agent(settings: &Settings) -> Result<Agent, Failure> {
         Ok(answer) => Ok(Agent::Runs(serde_json::from_value(answer).ok().map(Box::new))),
         Err(AskError::NotRunning(_)) if spool::is_locked(&settings.spool.path).map_err(other)? => Ok(Agent::Runs(None)),
         Err(AskError::NotRunning(_)) => Ok(Agent::Stopped),
-        Err(error @ AskError::Denied(_)) => Err(other(error)),
+        Err(error @ AskError::Denied(..)) => Err(other(error)),
         Err(_) => Ok(Agent::Runs(None)),
     }
 }

@@ -1,10 +1,14 @@
-//! `siteward quarantine list`: what was kept aside, when and why; no content.
+//! `siteward quarantine`: what was kept aside, when and why; what becomes of it. Content is shown by `show --content` only, for whoever may see it.
 
-use std::path::Path;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 
-use super::ask::{ask, print_json};
+use super::ask::{ask, other, print_json};
 use super::{ConfigFile, Failure, OnFeed, order, print};
 use crate::spool::QuarantineListed;
 use crate::status::diagnosis::QuarantineView;
@@ -26,6 +30,22 @@ pub enum Action {
         feed: Option<String>,
         #[arg(long)]
         json: bool,
+    },
+    /// Shows one entry; with --content what is in it, for members of siteward-phi, audited
+    Show {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Its id as `quarantine list` shows it
+        id: String,
+        /// The bytes themselves: THIS IS DATA OF PATIENTS
+        #[arg(long, requires = "why")]
+        content: bool,
+        /// Why; audited
+        #[arg(long, value_name = "REASON")]
+        why: Option<String>,
+        /// Writes the bytes to this new file, which only this user may read
+        #[arg(long, value_name = "FILE", requires = "content")]
+        out: Option<PathBuf>,
     },
     /// Sends records to the hub after all, under the identity they had, and removes each when it is acknowledged
     Release {
@@ -63,9 +83,48 @@ pub struct SeqRange {
     last: u64,
 }
 
+fn show(file: &Path, id: &str) -> Result<(), Failure> {
+    let mut view: QuarantineView = ask(file, &Request::Get(Question::Quarantine { feed: None }))?;
+    view.entries.retain(|entry| entry.id == id);
+    if view.entries.is_empty() {
+        return Err(other(format!("no entry {} is among the first that `siteward quarantine list` shows", id.escape_debug())));
+    }
+    view.total = 1;
+    print(&render(&view))
+}
+
+#[derive(serde::Deserialize)]
+struct Part {
+    bytes: u64,
+    content: String,
+}
+
+/// Part by part, each of which is audited.
+fn content(file: &Path, id: &str, why: &str, out: Option<&Path>) -> Result<(), Failure> {
+    let cannot = |error: std::io::Error| other(format!("the content cannot be written: {error}; give --out another path"));
+    let mut target: Box<dyn Write> = match out {
+        Some(path) => Box::new(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?),
+        None => Box::new(std::io::stdout()),
+    };
+    let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
+    let mut offset = 0;
+    loop {
+        let order = Order::Unseal { entry: id.to_owned(), offset, by: by.clone(), why: why.to_owned() };
+        let Part { bytes, content } = ask(file, &Request::Do(order))?;
+        let part = STANDARD.decode(content).map_err(|_| other("the agent gave no usable answer; nothing more is shown"))?;
+        target.write_all(&part).map_err(cannot)?;
+        offset += part.len() as u64;
+        if offset >= bytes || part.is_empty() {
+            return target.flush().map_err(cannot);
+        }
+    }
+}
+
 pub fn carry_out(action: Action) -> Result<(), Failure> {
     match action {
         Action::List { config, feed, json } => list(&config.config, feed, json),
+        Action::Show { config, id, content: false, .. } => show(&config.config, &id),
+        Action::Show { config, id, why, out, .. } => content(&config.config, &id, &why.unwrap_or_default(), out.as_deref()),
         Action::Release { at: OnFeed { config, feed, why }, range: SeqRange { first, last } } => {
             order(&config.config, |by| Order::ReleaseQuarantine { feed, first, last, by, why })
         }

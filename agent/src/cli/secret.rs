@@ -2,18 +2,23 @@
 //! its own key; with the agent stopped the command has the spool's lock and writes them itself.
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Subcommand;
 
-use super::ask::{ask, other, print_json};
+use super::ask::{ask, is_denied, other, print_json};
 use super::{ConfigFile, Failure, print};
+use crate::audit::Book;
 use crate::config;
 use crate::limits::SECRET_BYTES_MAX;
+use crate::record::{Incarnation, Name};
 use crate::secrets::{Value, Vault, name_fits, sealed};
+use crate::spool::disk::RealDisk;
 use crate::spool::{self, Lock};
-use crate::status::on_site::SecretsView;
+use crate::status::access::Door;
+use crate::status::board::Board;
+use crate::status::on_site::{Peer, SecretsView};
 use crate::status::question::{Order, Question, Request};
 use crate::status::table::{printable, put, rows};
 
@@ -67,7 +72,43 @@ enum Way {
     /// The agent runs.
     Agent,
     /// It does not, and cannot start while this is held.
-    Here { vault: Arc<Vault>, owner: (u32, u32), _lock: Lock },
+    Here { vault: Arc<Vault>, owner: (u32, u32), records: Records, _lock: Lock },
+}
+
+/// The audit log of a gateway whose agent does not run; its lock is held.
+struct Records {
+    spool: PathBuf,
+    gateway: Name,
+    owner: (u32, u32),
+}
+
+impl Records {
+    /// Does it between its intent and its outcome, as the agent would.
+    fn around<T>(&self, what: &str, name: &str, work: impl FnOnce() -> Result<T, String>) -> Result<T, Failure> {
+        let mut incarnation = Incarnation([0; 16]);
+        getrandom::fill(&mut incarnation.0).map_err(other)?;
+        let book = Book::open(Arc::new(RealDisk), &self.spool, self.gateway.clone(), incarnation, Board::new([]));
+        let uid = Some(rustix::process::getuid().as_raw());
+        let who = format!("{} on site, the agent stopped", Peer { uid, door: Door::Owner }.name(by().as_deref()));
+        let done = book.begin(&who, what, name, "").and_then(|intent| {
+            let done = work();
+            book.end(intent, done.is_ok(), done.as_ref().err().map_or("", String::as_str));
+            done
+        });
+        self.give_back()?;
+        done.map_err(told)
+    }
+
+    /// The files are the agent's, whoever wrote them.
+    fn give_back(&self) -> Result<(), Failure> {
+        let directory = self.spool.join(crate::audit::log::DIRECTORY);
+        let (uid, gid) = (Some(self.owner.0), Some(self.owner.1));
+        let give = |path: &Path| std::os::unix::fs::lchown(path, uid, gid);
+        for entry in std::fs::read_dir(&directory).map_err(other)?.flatten() {
+            give(&entry.path()).map_err(other)?;
+        }
+        give(&directory).map_err(other)
+    }
 }
 
 fn told(why: impl Into<String>) -> Failure {
@@ -76,8 +117,15 @@ fn told(why: impl Into<String>) -> Failure {
 
 fn way(file: &Path) -> Result<Way, Failure> {
     use std::os::unix::fs::MetadataExt as _;
+    // Members of the groups read neither the configuration nor the spool; they ask.
+    if is_denied(std::fs::File::open(file)) {
+        return Ok(Way::Agent);
+    }
     let settings = config::load_bootstrap_unchecked(file)?;
     let path = &settings.spool.path;
+    if is_denied(std::fs::read_dir(path)) {
+        return Ok(Way::Agent);
+    }
     let metadata = std::fs::metadata(path).map_err(|error| {
         told(format!("the spool {} cannot be looked at ({error}); start the agent once, it makes its spool", path.display()))
     })?;
@@ -85,7 +133,9 @@ fn way(file: &Path) -> Result<Way, Failure> {
         Ok(lock) => {
             let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
             let vault = Arc::new(Vault::new(&settings.spool, directory.as_deref()));
-            Ok(Way::Here { vault, owner: (metadata.uid(), metadata.gid()), _lock: lock })
+            let owner = (metadata.uid(), metadata.gid());
+            let records = Records { spool: path.clone(), gateway: settings.gateway.id.clone(), owner };
+            Ok(Way::Here { vault, owner, records, _lock: lock })
         }
         Err(spool::OpenError::Locked { .. }) => Ok(Way::Agent),
         Err(error) => Err(other(error)),
@@ -152,8 +202,8 @@ fn set(file: &Path, name: &str) -> Result<(), Failure> {
     }
     let value = read_value(name).map_err(told)?; // first: the spool is not kept locked while somebody types
     match way(file)? {
-        Way::Here { vault, owner, _lock } => {
-            vault.set(name, &value, Some(owner)).map_err(told)?;
+        Way::Here { vault, owner, records, _lock } => {
+            records.around("secret_set", name, || vault.set(name, &value, Some(owner)))?;
             print(&format!("secret {name} is set; the agent reads it when it starts\n"))
         }
         Way::Agent => {
@@ -168,8 +218,8 @@ fn set(file: &Path, name: &str) -> Result<(), Failure> {
 
 fn remove(file: &Path, name: &str) -> Result<(), Failure> {
     match way(file)? {
-        Way::Here { vault, owner, _lock } => {
-            if !vault.remove(name, Some(owner)).map_err(told)? {
+        Way::Here { vault, owner, records, _lock } => {
+            if !records.around("secret_removed", name, || vault.remove(name, Some(owner)))? {
                 return Err(told("no secret of this name is set here; see `siteward secret list`"));
             }
             print(&printable(&format!("secret {name} is removed\n")))

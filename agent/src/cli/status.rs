@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use super::ask::socket;
 use super::{Failure, print};
-use crate::config;
 use crate::status::control;
 use crate::status::question::Request;
 use crate::status::snapshot::Snapshot;
 use crate::status::table;
 
 pub(super) fn status(file: &Path, json: bool) -> Result<(), Failure> {
-    let socket = config::control_socket(file)?;
+    let socket = socket(file, &Request::STATUS)?;
     let other = |error: Box<dyn std::error::Error>| Failure::Other(error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| other(error.into()))?;
     let answer = runtime.block_on(control::ask(&socket, &Request::STATUS)).map_err(|error| other(error.into()))?;

@@ -33,6 +33,8 @@ pub(super) struct Gateway {
     pub timezone: Option<At<String>>,
     /// Default: `control.sock` in the spool.
     pub control_socket: Field<PathBuf>,
+    /// Default: what the service's unit makes.
+    pub access_directory: Field<PathBuf>,
     pub clock_synchronised_file: Option<At<PathBuf>>,
     /// Default: none.
     pub groups: Field<Vec<String>>,
@@ -167,6 +169,7 @@ fn gateway(w: written::Gateway, f: &mut FaultList) -> Gateway {
         id: w.id.required(f, at, "id", "name this gateway, like \"st-marys-gw1\"; no two gateways of a hub may share a name"),
         timezone: w.timezone.required(f, at, "timezone", "name the zone of the site's clocks, like \"America/New_York\""),
         control_socket: w.control_socket,
+        access_directory: w.access_directory,
         clock_synchronised_file: w.clock_synchronised_file.or(PathBuf::from(SYNCHRONISED_FILE), at, "clock_synchronised_file"),
         groups: w.groups,
     }

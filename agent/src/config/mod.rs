@@ -68,6 +68,8 @@ use crate::limits;
 
 /// Where the configuration is, unless said otherwise.
 pub const DEFAULT_FILE: &str = "/etc/siteward/siteward.toml";
+/// Where the service's unit lets the agent make the sockets of its groups.
+pub const DEFAULT_ACCESS: &str = "/run/siteward";
 
 /// Whether the files a configuration refers to are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +115,21 @@ pub fn parse_text(file: &Path, text: &str) -> Result<Settings, Faults> {
 
 /// Where the agent of this configuration listens for `status`, even if the rest of the file is faulty.
 pub fn control_socket(file: &Path) -> Result<PathBuf, Faults> {
+    sockets(file).map(|(control, _)| control)
+}
+
+/// The same, and the directory of the groups' sockets.
+pub fn sockets(file: &Path) -> Result<(PathBuf, PathBuf), Faults> {
     let text = read_file(file)?;
     let document = document(file, &text)?;
     let mut elsewhere = FaultList::default();
     let merged = merged::merge(written::read(document.get_ref(), &mut elsewhere), &mut elsewhere);
     let mut faults = FaultList::default();
     match validate::control_socket(&merged.gateway, &merged.spool, &base(file), &mut faults) {
-        Some(socket) => Ok(socket),
+        Some(socket) => {
+            let access = validate::access_directory(&merged.gateway, &base(file), &mut FaultList::default());
+            Ok((socket, access.unwrap_or_else(|| DEFAULT_ACCESS.into())))
+        }
         None if faults.is_empty() => Err(elsewhere.into_faults(file, &text)),
         None => Err(faults.into_faults(file, &text)),
     }

@@ -49,6 +49,8 @@ pub struct GatewaySettings {
     /// IANA name, checked against the compiled-in data.
     pub timezone: String,
     pub control_socket: PathBuf,
+    /// Where the sockets of the groups are; where there is no such directory there are none.
+    pub access_directory: PathBuf,
     /// There while the system's clock is kept right.
     pub clock_synchronised_file: PathBuf,
 }

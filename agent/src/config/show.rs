@@ -61,6 +61,7 @@ pub fn render(settings: &Settings) -> String {
     sheet.text("id", &settings.gateway.id);
     sheet.text("timezone", &settings.gateway.timezone);
     sheet.text("control_socket", settings.gateway.control_socket.display());
+    sheet.text("access_directory", settings.gateway.access_directory.display());
     sheet.text("clock_synchronised_file", settings.gateway.clock_synchronised_file.display());
     sheet.section("[spool]");
     sheet.text("path", settings.spool.path.display());

@@ -49,6 +49,7 @@ fn a_minimal_configuration_gets_every_default() {
     let settings = parse_text(Path::new("/etc/siteward/siteward.toml"), GOOD).unwrap();
     assert_eq!(settings.gateway.site.as_str(), "st-marys");
     assert_eq!(settings.gateway.control_socket, Path::new("/var/lib/siteward/control.sock"));
+    assert_eq!(settings.gateway.access_directory, Path::new("/run/siteward"));
     assert_eq!(settings.gateway.clock_synchronised_file, Path::new(crate::clock::SYNCHRONISED_FILE));
     assert_eq!((settings.spool.max_bytes, &settings.spool.key), (None, &KeySource::Auto));
     assert_eq!(settings.spool.message_bytes_max, limits::MESSAGE_BYTES_MAX_DEFAULT);
@@ -73,6 +74,7 @@ fn every_key_can_be_set() {
         id = "g"
         timezone = "europe/berlin"
         control_socket = "run/control.sock"
+        access_directory = "run/access"
         clock_synchronised_file = "/run/chrony/synchronised"
         [spool]
         path = "spool"
@@ -101,6 +103,7 @@ fn every_key_can_be_set() {
     let settings = parse_text(Path::new("/etc/siteward/siteward.toml"), text).unwrap();
     assert_eq!(settings.gateway.timezone, "Europe/Berlin");
     assert_eq!(settings.gateway.control_socket, Path::new("/etc/siteward/run/control.sock"), "relative to the file");
+    assert_eq!(settings.gateway.access_directory, Path::new("/etc/siteward/run/access"));
     assert_eq!(settings.gateway.clock_synchronised_file, Path::new("/run/chrony/synchronised"));
     assert_eq!(settings.spool.path, Path::new("/etc/siteward/spool"));
     assert_eq!(settings.spool.max_bytes, Some(20 * limits::GIB));
@@ -378,7 +381,7 @@ fn shipped_configuration_shows_every_key() {
     let text = lines.join("\n");
     let settings = parse_text(Path::new("/etc/siteward/siteward.toml"), &text).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(!settings.feeds.is_empty());
-    let keys = "site id timezone control_socket clock_synchronised_file path max_bytes key message_bytes_max endpoints allow_plaintext ca cert credential in_flight confirm \
+    let keys = "site id timezone control_socket access_directory clock_synchronised_file path max_bytes key message_bytes_max endpoints allow_plaintext ca cert credential in_flight confirm \
                 receipt_timeout on_no_subscriber lane stage forward phi listen on_store_failure allow_missing_control_id connections_max \
                 frame_timeout idle_timeout charset charset_force on_invalid app_ack batch_ack types versions processing_ids \
                  peers unframed client_ca client_subjects \

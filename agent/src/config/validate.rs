@@ -47,6 +47,7 @@ fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option
     let id = name(m.id.as_ref(), f);
     let timezone = m.timezone.as_ref().and_then(|at| timezone(at, f));
     let control_socket = control_socket(m, spool, base, f);
+    let access_directory = access_directory(m, base, f);
     let groups = match &m.groups {
         Field::Given(at) => header::groups(at, f),
         Field::Bad => None,
@@ -59,6 +60,7 @@ fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option
         groups: groups?,
         timezone: timezone?,
         control_socket: control_socket?,
+        access_directory: access_directory?,
         clock_synchronised_file: clock_synchronised_file?,
     })
 }
@@ -113,6 +115,22 @@ fn quorum(keys: &Field<Vec<String>>, threshold: Option<&At<u64>>, base: &Path, f
     }
     let threshold = ranged(Some(threshold), 1..=files.len() as u64, "1 to the number of keys listed", f)?;
     Some((files, threshold as usize))
+}
+
+/// Where the running agent listens for members of its groups.
+pub(super) fn access_directory(m: &Gateway, base: &Path, f: &mut FaultList) -> Option<PathBuf> {
+    let at = match &m.access_directory {
+        Field::Given(at) => at,
+        Field::Bad => return None,
+        Field::Absent => return Some(PathBuf::from(super::DEFAULT_ACCESS)),
+    };
+    let directory = base.join(&at.value);
+    let bytes = directory.as_os_str().len() + 1 + crate::status::access::Group::Operate.socket().len();
+    if bytes > limits::SOCKET_PATH_BYTES_MAX {
+        let max = limits::SOCKET_PATH_BYTES_MAX;
+        return f.refuse(&at.place, format!("makes socket paths of {bytes} bytes, the system takes {max}; give a shorter one"));
+    }
+    Some(directory)
 }
 
 /// Where the running agent listens for `status`.

@@ -30,6 +30,7 @@ pub(super) struct Gateway {
     pub id: Field<String>,
     pub timezone: Field<String>,
     pub control_socket: Field<PathBuf>,
+    pub access_directory: Field<PathBuf>,
     pub clock_synchronised_file: Field<PathBuf>,
     pub groups: Field<Vec<String>>,
 }
@@ -162,6 +163,7 @@ fn gateway(mut s: Section<'_, '_>, f: &mut FaultList) -> Gateway {
         id: s.read(f, "id", text),
         timezone: s.read(f, "timezone", text),
         control_socket: s.read(f, "control_socket", path),
+        access_directory: s.read(f, "access_directory", path),
         clock_synchronised_file: s.read(f, "clock_synchronised_file", path),
         groups: s.read(f, "groups", texts),
     };

@@ -14,7 +14,7 @@
 //! | `command/result` | gateway | no | JSON: `rollout::command::Answer`, at least once |
 //! | `certificate/request` | gateway | yes | [`CertificateState`]; again on every connection; nothing while no renewal was ever asked for |
 //! | `certificate/issued` | hub | may be | the certificate and its intermediates, PEM, at most `CERTIFICATE_BYTES_MAX` |
-//! | `audit` | gateway | no | [`Audit`], at least once |
+//! | `audit` | gateway | no | [`Audit`], in order, at least once; chained to the one before it |
 //!
 //! A gateway whose broker does not let it read `config/desired`, `command` or `certificate/issued` goes on without them.
 
@@ -190,6 +190,30 @@ pub struct Audit {
     /// RFC 3339.
     pub time: String,
     pub clock_suspect: bool,
+    /// Which log of this gateway: the incarnation it was begun in.
+    pub chain: Incarnation,
+    /// Its place there, from 1, without gaps.
+    pub n: u64,
+    pub stage: AuditStage,
+    /// Of an outcome: the `n` of its intent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<u64>,
+    /// The digest of the record before it; of the first: what `chain` and `gateway` make (`audit::chain`).
+    pub prev: Digest,
+    /// SHA-256 of this record without this member: as JSON, members in the order of their names, nothing between them.
+    pub digest: Digest,
+}
+
+/// What a record of the audit log stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditStage {
+    /// Written before it is done.
+    Intent,
+    /// What became of an intent.
+    Outcome,
+    /// What happened.
+    Fact,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

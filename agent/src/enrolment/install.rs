@@ -179,7 +179,7 @@ impl Run<'_> {
         let new = config::parse_text(&self.config, text).map_err(|_| by_hand.to_owned())?;
         let on_site = |settings: &Settings| {
             let Settings { gateway, spool, uplink, trust, feeds, .. } = settings.clone();
-            let gateway = (gateway.control_socket, gateway.clock_synchronised_file);
+            let gateway = (gateway.control_socket, gateway.access_directory, gateway.clock_synchronised_file);
             let uplink = (uplink.in_flight, uplink.confirm, uplink.receipt_timeout, uplink.on_no_subscriber);
             (gateway, spool, uplink, trust.commands, feeds)
         };

@@ -24,6 +24,7 @@ use super::ledger::{AccountKey, ItemVerdict, Ledger, Tally};
 use super::line::{Line, LineKind};
 use super::output::{Output, OutputError};
 use super::snapshot::{self, LoadError, Snapshot};
+use super::trail::Trail;
 use crate::clock;
 use crate::contract::topic::Topics;
 use crate::contract::{Mark, Receipt};
@@ -99,6 +100,7 @@ pub struct Desk {
     /// Accounts whose gateway waits for a receipt, and the incarnation its last checkpoint spoke of.
     pub(super) due: BTreeMap<AccountKey, Incarnation>,
     pub(super) gateways: Gateways,
+    pub(super) trail: Trail,
     uncovered_lines: u64,
     uncovered_since: Option<Instant>,
 }
@@ -124,6 +126,7 @@ impl Desk {
             written: Vec::new(),
             due: BTreeMap::new(),
             gateways: Gateways::default(),
+            trail: Trail::default(),
             uncovered_lines: 0,
             uncovered_since: None,
         };

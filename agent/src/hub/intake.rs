@@ -74,6 +74,12 @@ impl Desk {
         let data: serde_json::Value = parse(payload)?;
         let mut line = Line::new(kind, None);
         (line.site, line.gateway) = (Some(site.clone()), Some(gateway.clone()));
+        if kind == LineKind::Audit
+            && let Some(why) = self.trail.follow(site, gateway, &data)
+        {
+            tracing::error!(%site, %gateway, "an audit record does not fit: {why}; see `siteward-hub audit verify`");
+            line.reason = Some(why);
+        }
         write_data(&line, &data, &mut self.staged);
         self.written.push(Written { kind, key: None, id: None, seq: None, control_id: None });
         Ok(())

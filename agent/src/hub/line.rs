@@ -11,7 +11,7 @@
 //! | `conflict` | an identity that is here already, with another chain value; or `reason` says which chain does not fit | where it has data |
 //! | `fork` | `ranges` of incarnation `other` are not in the history that `incarnation` continues | no |
 //! | `corrupt` | an event whose payload does not have the digest it claims; kept, asked for again | no |
-//! | `reported`, `command_result`, `audit` | `data` is what a gateway says of its configuration, of a command, of who did what; as often as it comes | no |
+//! | `reported`, `command_result`, `audit` | `data` is what a gateway says of its configuration, of a command, of who did what; as often as it comes; `reason`: why an audit record does not fit | no |
 //! | `malformed` | a publish that is not of the contract; without its content | no |
 //!
 //! Reading a line back skips the payload.

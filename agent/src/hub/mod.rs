@@ -58,4 +58,5 @@ pub mod secrets;
 pub mod snapshot;
 mod stretch;
 pub mod template;
+pub mod trail;
 pub mod waves;

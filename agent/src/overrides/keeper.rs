@@ -16,13 +16,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::handle::{self, Asked, Handle, Request, Response, View};
 use super::store::Store;
 use super::{Change, Kind, Override, Overrides, fits, in_the_way};
+use crate::audit::Book;
 use crate::clock;
-use crate::contract::Audit;
 use crate::forward::Feeds;
-use crate::forward::mail::{Letter, Post};
 use crate::limits::{OVERRIDE_REASON_CHARS_MAX, OVERRIDE_TICK, OVERRIDE_TIME_MAX, OVERRIDE_TIME_MIN};
-use crate::record::{FeedId, Name};
-use crate::rollout::report::SCHEMA;
+use crate::record::FeedId;
 use crate::sources::{FeedFault, SourcesHandle};
 use crate::spool::disk::Disk;
 use crate::status::board::Board;
@@ -36,8 +34,7 @@ struct Means {
     /// Those that run now.
     feeds: watch::Receiver<Feeds>,
     board: Arc<Board>,
-    poster: Post,
-    gateway: Name,
+    book: Book,
     /// Told to the rollout, which reports them.
     told: watch::Sender<Vec<View>>,
     asked: mpsc::Receiver<Asked>,
@@ -80,37 +77,13 @@ impl Kept {
         sources: SourcesHandle,
         feeds: watch::Receiver<Feeds>,
         board: &Arc<Board>,
-        poster: Post,
-        gateway: Name,
+        book: Book,
     ) -> (Keeper, watch::Receiver<Vec<View>>) {
         let (told, heard) = watch::channel(Vec::new());
         let Self { store, overrides, asked } = self;
-        let means = Means { store, sources, feeds, board: Arc::clone(board), poster, gateway, told, asked };
+        let means = Means { store, sources, feeds, board: Arc::clone(board), book, told, asked };
         (Keeper { overrides, means, last: Instant::now(), is_owed: false, unwritten: false }, heard)
     }
-}
-
-/// An audit letter about something done here, on its way.
-pub fn audit(gateway: &Name, poster: &Post, who: &str, what: &str, subject: &str, reason: &str) {
-    if let Err(error) = poster.post(audit_letter(gateway, who, what, subject, reason)) {
-        tracing::warn!(who, what, subject, "an audit record could not be handed to the uplink: {error}");
-    }
-}
-
-/// An audit letter about something done here.
-pub fn audit_letter(gateway: &Name, who: &str, what: &str, subject: &str, reason: &str) -> Letter {
-    let now = clock::now();
-    let letter = Audit {
-        schema: SCHEMA,
-        gateway: gateway.clone(),
-        who: who.to_owned(),
-        what: what.to_owned(),
-        subject: subject.to_owned(),
-        reason: reason.to_owned(),
-        time: clock::rfc3339(now.unix_ms),
-        clock_suspect: now.suspect,
-    };
-    Letter::Audit(serde_json::to_vec(&letter).expect("plain values").into())
 }
 
 impl Keeper {
@@ -242,7 +215,7 @@ impl Keeper {
     fn audit(&self, who: &str, what: &str, one: &Override, reason: &str) {
         let value = one.change.value();
         let subject = format!("{} {}{}{value}", one.feed, one.change.kind().as_str(), if value.is_empty() { "" } else { " " });
-        audit(&self.means.gateway, &self.means.poster, who, what, &subject, reason);
+        self.means.book.note(who, what, &subject, reason);
     }
 
     async fn answer(&mut self, request: Request) -> Result<Response, String> {
@@ -288,7 +261,6 @@ impl Keeper {
             return Err(format!("{fault}; the feed is as it was"));
         }
         tracing::warn!(%feed, kind = one.change.kind().as_str(), who = one.who, "an override holds for {} s: {}", time.as_secs(), one.reason);
-        self.audit(&one.who, "override_set", &one, &one.reason);
         let sentence = one.change.sentence();
         Ok(Response::Done { done: format!("feed {feed}: {sentence} for {} s, then it is as configured again", time.as_secs()) })
     }
@@ -302,9 +274,6 @@ impl Keeper {
         self.overrides.charge();
         self.write_or(&before)?;
         let fault = self.follow().await.into_iter().find(|fault| fault.feed == *feed);
-        for one in &cleared {
-            self.audit(who, "override_cleared", one, "");
-        }
         tracing::warn!(%feed, who, "overrides were cleared");
         Ok(Response::Done {
             done: match fault {

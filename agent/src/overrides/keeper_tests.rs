@@ -80,7 +80,7 @@ impl Bench {
         let (kept, handle) = Kept::open(Arc::clone(&disk) as Arc<dyn Disk>, &path);
         let (feeds, running) = watch::channel(feeds);
         let (mail, office) = office(some_settings(), Identities::default());
-        let (keeper, views) = kept.keep(source_handle, running, &board, mail.way_out(), gateway);
+        let (keeper, views) = kept.keep(source_handle, running, &board, crate::audit::Book::of_rig(&board));
         tokio::spawn(keeper.run(stopped));
         let bench = Self { directory, disk, board, handle, feeds, _rest: (mail, office, spool, stop, views) };
         assert_eq!(bench.holding().await, 0, "it has begun");

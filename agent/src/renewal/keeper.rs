@@ -14,9 +14,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::handle::{Asked, Request, View};
 use super::memory::Memory;
 use super::trial::{Trial, Verdict};
+use crate::audit::Book;
 use crate::clock;
 use crate::config::settings::{Endpoint, RenewSettings};
-use crate::contract::{Audit, CertificateOutcome, CertificateState, RenewalState};
+use crate::contract::{CertificateOutcome, CertificateState, RenewalState};
 use crate::forward::mail::{Letter, Post};
 use crate::limits::{RENEWAL_RETRY, RENEWAL_TICK, RENEWAL_TOLD_INTERVAL};
 use crate::record::Name;
@@ -34,6 +35,7 @@ pub struct Means {
     pub cert: Option<PathBuf>,
     pub credentials: Credentials,
     pub post: Post,
+    pub book: Book,
     pub certificates: mpsc::Receiver<Bytes>,
     /// What the committed configuration asks for.
     pub wanted: watch::Receiver<Option<RenewSettings>>,
@@ -160,7 +162,7 @@ impl Keeper {
             self.again_at = Some(Instant::now() + RENEWAL_RETRY);
             return;
         }
-        self.audit(DOCUMENT, "certificate_requested", &request, "");
+        self.means.book.note(DOCUMENT, "certificate_requested", &request, "");
     }
 
     /// Makes a new key and asks with it. A candidate on trial is forgotten.
@@ -326,7 +328,7 @@ impl Keeper {
         } else {
             tracing::warn!("{why}");
         }
-        self.audit(by, if taken { "certificate_renewed" } else { "certificate_refused" }, "", &why);
+        self.means.book.note(by, if taken { "certificate_renewed" } else { "certificate_refused" }, "", &why);
         self.memory.last = Some(CertificateOutcome { taken, why, at: clock::rfc3339(clock::now().unix_ms) });
         self.remember();
         self.tell();
@@ -400,34 +402,18 @@ impl Keeper {
         self.owes_state = posted.is_err();
     }
 
-    fn audit(&self, who: &str, what: &str, subject: &str, reason: &str) {
-        let now = clock::now();
-        let (who, what, subject, reason) = (who.to_owned(), what.to_owned(), subject.to_owned(), reason.to_owned());
-        let (gateway, time) = (self.means.gateway.clone(), clock::rfc3339(now.unix_ms));
-        let audit = Audit { schema: 1, gateway, who, what, subject, reason, time, clock_suspect: now.suspect };
-        // The broker's answer is of no use here; the mailbox repeats what it has to.
-        if let Err(error) = self.means.post.post(Letter::Audit(serde_json::to_vec(&audit).expect("plain values").into())) {
-            tracing::warn!("an audit record of the certificate could not be handed to the uplink: {error}");
-        }
-    }
-
     // ---- the control socket ----
 
     fn asked(&mut self, asked: Asked) {
         let done = match &asked.request {
             Request::Show => Ok(None),
-            Request::Renew { by, trial } => self.renew(None, *trial).map(|()| {
-                self.audit(by, "certificate_requested", "", "");
-                Some("a new key was made; have the request signed (`siteward certs csr --out FILE`)")
-            }),
-            Request::Install { by, chain } => self.install(chain, true).map(|()| {
-                self.audit(by, "certificate_installed", "", "");
-                Some("the certificate is on trial; `siteward certs show` says what becomes of it")
-            }),
-            Request::Cancel { by } => self.cancel().map(|()| {
-                self.audit(by, "certificate_cancelled", "", "");
-                Some("no renewal waits any more; the certificate in use is not touched")
-            }),
+            Request::Renew { trial, .. } => {
+                self.renew(None, *trial).map(|()| Some("a new key was made; have the request signed (`siteward certs csr --out FILE`)"))
+            }
+            Request::Install { chain, .. } => {
+                self.install(chain, true).map(|()| Some("the certificate is on trial; `siteward certs show` says what becomes of it"))
+            }
+            Request::Cancel { .. } => self.cancel().map(|()| Some("no renewal waits any more; the certificate in use is not touched")),
         };
         let view = done.map(|done| self.view(done)).map_err(|error| told(&error));
         asked.answer(view);

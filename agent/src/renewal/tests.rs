@@ -157,6 +157,7 @@ impl Bench {
             cert: None,
             credentials,
             post: mail.way_out(),
+            book: crate::audit::Book::of_rig(&board),
             certificates: mail.certificates.take().unwrap(),
             wanted,
             asked,

@@ -22,6 +22,7 @@ use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::command::{LogLevel, Outcome, Verb};
+use crate::audit::Book;
 use crate::config::settings::Endpoint;
 use crate::forward::Feeds;
 use crate::forward::mail::{Letter, Mail, Post};
@@ -105,6 +106,7 @@ impl From<Result<String, String>> for Effect {
 pub struct Executor {
     pub(super) sources: SourcesHandle,
     pub(super) poster: Post,
+    pub(super) book: Book,
     pub(super) link: watch::Receiver<Option<Endpoint>>,
     pub(super) reporter: Arc<Reporter>,
     pub(super) board: Arc<Board>,
@@ -125,6 +127,7 @@ impl Executor {
         Self {
             sources,
             poster: mail.way_out(),
+            book: Book::of_rig(board),
             link: mail.link(),
             reporter: Reporter::new(name("s"), name("gw1"), Arc::clone(board), monitor.clone()),
             board: Arc::clone(board),
@@ -141,6 +144,7 @@ impl Executor {
         Self {
             sources,
             poster: mail.way_out(),
+            book: desk.book.clone(),
             link: mail.link(),
             reporter: Arc::clone(&desk.reporter),
             board: Arc::clone(&desk.board),

@@ -10,7 +10,8 @@
 //!    doubt (see `command`). Nothing is executed beside something else.
 //! 2. What is accepted is audited before it begins and when it has ended. What is refused is answered and audited as `refusals` permits, shown as
 //!    the condition `command_refused` where it cannot be a mistake, and counted where it is not told.
-//! 3. Results and audit lines are letters: at least once while the agent lives, bounded. A result that got lost is given again to whoever sends the
+//! 3. Results are letters: at least once while the agent lives, bounded; audit records are durable (`audit`). A command whose record cannot be
+//!    written is not carried out. A result that got lost is given again to whoever sends the
 //!    command again.
 
 use std::time::Duration;
@@ -19,19 +20,17 @@ use tokio::task::JoinHandle;
 
 use super::command::{Answer, Command, CommandDesk, Decision, Outcome};
 use super::executor::{self, Effect, Executor, Given, Order};
-use super::facts::cut;
 use super::handle::{Asked, Response};
 use super::machine::Input;
 use super::refusals::Refusals;
 use super::shell::Shell;
 use super::start::now;
+use crate::audit::{Book, Intent};
 use crate::clock;
 use crate::config::settings::{Settings, TrustSettings};
 use crate::config::trust::{Anchors, Verified};
-use crate::contract::Audit;
 use crate::forward::mail::{Letter, Post};
-use crate::limits::{COMMAND_REFUSED_SHOWN, COMMAND_TEXT_BYTES_MAX, COMMAND_TIME, ORDER_TIME, REFUSALS_FORGED, REFUSALS_SIGNED};
-use crate::record::Name;
+use crate::limits::{COMMAND_REFUSED_SHOWN, COMMAND_TIME, ORDER_TIME, REFUSALS_FORGED, REFUSALS_SIGNED};
 use crate::status::condition::Code;
 
 /// Refusals that no honest sender gets.
@@ -46,13 +45,14 @@ struct Running {
     given: Given,
     /// Whoever asked on site; `None`: a signed command.
     asked: Option<Asked>,
+    /// Of a signed command; the desk of the control socket keeps its own.
+    intent: Option<Intent>,
     task: JoinHandle<Effect>,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Orders {
-    gateway: Name,
     pub(super) desk: CommandDesk,
     anchors: Anchors,
     executor: Executor,
@@ -81,10 +81,8 @@ fn anchors(trust: &TrustSettings) -> Anchors {
 impl Orders {
     /// At a start. `highest`: the highest counter in the ledger. Blocking: reads the keys.
     pub fn new(local: &Settings, highest: u64, executor: Executor) -> Self {
-        let gateway = local.gateway.id.clone();
         Self {
-            desk: CommandDesk::new(gateway.clone(), local.trust.commands.clone(), highest, random()),
-            gateway,
+            desk: CommandDesk::new(local.gateway.id.clone(), local.trust.commands.clone(), highest, random()),
             anchors: anchors(&local.trust),
             executor,
             accepted: None,
@@ -102,6 +100,10 @@ impl Orders {
 
     fn poster(&self) -> &Post {
         &self.executor.poster
+    }
+
+    pub(super) fn book(&self) -> &Book {
+        &self.executor.book
     }
 
     /// A command came. The counter of one that may be carried out; whatever else is answered here.
@@ -148,7 +150,7 @@ impl Orders {
             let what = if answer.outcome == Outcome::InDoubt { "command_in_doubt" } else { "command_refused" };
             tracing::warn!(code = answer.code, who, left_out, "a command is not carried out: {}", answer.text);
             let more = if left_out > 0 { format!(" ({left_out} others before it were not told one by one)") } else { String::new() };
-            self.audit(&who, what, &answer.code, &format!("{}{more}", answer.text));
+            self.book().note(&who, what, &answer.code, &format!("{}{more}", answer.text));
         }
         self.result(answer);
     }
@@ -159,7 +161,7 @@ impl Orders {
         if left_out > 0 {
             let text = format!("{left_out} commands more were refused and not told one by one");
             tracing::warn!("{text}");
-            self.audit("unknown", "command_refused", "flood", &text);
+            self.book().note("unknown", "command_refused", "flood", &text);
         }
         let shown = u64::try_from(COMMAND_REFUSED_SHOWN.as_millis()).unwrap_or(u64::MAX);
         if self.shown_ms.is_some_and(|at| mono_ms.saturating_sub(at) >= shown) {
@@ -177,7 +179,15 @@ impl Orders {
         let Command { verb, author, reason, .. } = command;
         let given = Given { order: Order::Verb(verb), who: author, why: reason };
         tracing::warn!(counter, verb = given.order.name(), who = given.who, "a signed command is carried out: {}", given.why);
-        self.start(given, None, COMMAND_TIME);
+        match self.book().begin(&given.who, given.order.name(), &given.order.subject(), &given.why) {
+            Ok(intent) => self.start(given, None, Some(intent), COMMAND_TIME),
+            Err(why) => {
+                tracing::error!(counter, "a command is not carried out: {why}");
+                if let Some(answer) = self.desk.finish(Outcome::Failed, why, None, clock::now()) {
+                    self.result(&answer);
+                }
+            }
+        }
     }
 
     /// The counter could not be written: it was not carried out.
@@ -188,10 +198,9 @@ impl Orders {
         }
     }
 
-    fn start(&mut self, given: Given, asked: Option<Asked>, time: Duration) {
-        self.audit(&given.who, given.order.name(), &given.order.subject(), &given.why);
+    fn start(&mut self, given: Given, asked: Option<Asked>, intent: Option<Intent>, time: Duration) {
         let task = self.executor.start(given.clone(), time);
-        self.running = Some(Running { given, asked, task });
+        self.running = Some(Running { given, asked, intent, task });
     }
 
     /// An order on site.
@@ -199,7 +208,7 @@ impl Orders {
         if self.running.is_some() || self.accepted.is_some() {
             return asked.answer(Err("another order is being carried out; ask again".to_owned()));
         }
-        self.start(given, Some(asked), ORDER_TIME);
+        self.start(given, Some(asked), None, ORDER_TIME);
     }
 
     /// The end of what runs; pends where nothing does. Cancel-safe.
@@ -209,11 +218,13 @@ impl Orders {
 
     /// What ran has ended.
     pub(super) fn finish(&mut self, effect: Effect) {
-        let Some(Running { given, asked, .. }) = self.running.take() else { return };
+        let Some(Running { given, asked, intent, .. }) = self.running.take() else { return };
         let Effect { outcome, text, data } = effect;
         let suffix = if outcome == Outcome::Done { "done" } else { "failed" };
         tracing::info!(order = given.order.name(), who = given.who, "{suffix}: {text}");
-        self.audit(&given.who, &format!("{}_{suffix}", given.order.name()), &given.order.subject(), &text);
+        if let Some(intent) = intent {
+            self.book().end(intent, outcome == Outcome::Done, &text);
+        }
         match asked {
             Some(asked) => asked.answer(if outcome == Outcome::Done { Ok(Response::Done { done: text }) } else { Err(text) }),
             None => {
@@ -229,26 +240,6 @@ impl Orders {
         // Whether it arrives is not waited for: it is given again to whoever sends the command again.
         if let Err(error) = self.poster().post(Letter::CommandResult(payload.into())) {
             tracing::warn!("the result of a command could not be handed to the uplink: {error}");
-        }
-    }
-
-    fn audit(&self, who: &str, what: &str, subject: &str, reason: &str) {
-        let wall = clock::now();
-        let who = if who.trim().is_empty() { "unknown" } else { who };
-        let audit = Audit {
-            schema: 1,
-            gateway: self.gateway.clone(),
-            who: who.to_owned(),
-            what: what.to_owned(),
-            subject: cut(subject, COMMAND_TEXT_BYTES_MAX),
-            reason: cut(reason, 2 * COMMAND_TEXT_BYTES_MAX),
-            time: clock::rfc3339(wall.unix_ms),
-            clock_suspect: wall.suspect,
-        };
-        let payload = serde_json::to_vec(&audit).expect("plain values");
-        // At least once while we live; what happened is in the log too.
-        if let Err(error) = self.poster().post(Letter::Audit(payload.into())) {
-            tracing::warn!(who, what, "an audit line could not be handed to the uplink: {error}");
         }
     }
 }

@@ -361,6 +361,11 @@ impl Shell {
 
     /// Board, conditions and the retained reported state.
     pub(super) fn report(&mut self) {
+        if let Some(entry) = self.machine.ledger().history.last() {
+            let revision = format!("{} attempt {}", entry.revision, entry.attempts);
+            let reason = if entry.why.is_empty() { entry.meta.reason.clone() } else { format!("{}: {}", entry.code, entry.why) };
+            self.orders.book().note_revision(&entry.meta.author, entry.outcome.as_str(), &revision, &reason);
+        }
         let text = show::render(&self.running.settings);
         report::show(&self.machine, &self.board, &text, self.owed.is_some());
         self.tell_renewal();

@@ -6,6 +6,8 @@
 //! 3. [`Kept::remove`] takes an entry away for good. Whoever releases calls it only when the event has been acknowledged: a crash in between sends
 //!    the event again under the same identity, which the hub knows for a duplicate.
 //!
+//! 4. [`Kept::bytes`] opens any entry, for a person who may see it (`siteward quarantine show --content`).
+//!
 //! Blocking; the only one that removes from the directory. What cannot be read can be dropped by its id, never released.
 
 use std::io;
@@ -92,6 +94,20 @@ impl Kept {
             Entry::V1(entry) => Err(if entry.record.is_some() { KeptError::TooOld } else { KeptError::NoRecord }),
             Entry::V2(entry) => self.unsealed(entry),
         }
+    }
+
+    /// The bytes of an entry, also of one that never was a record.
+    pub fn bytes(&self, entry: &Listed) -> Result<Payload, KeptError> {
+        let file = self.shared.disk.open_read(&self.quarantine.directory.join(format!("{}{ENDING}", entry.id)))?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).map_err(|_| KeptError::Damaged)?];
+        let n = file.read_at(0, &mut bytes)?;
+        bytes.truncate(n);
+        let (Entry::V1(entry) | Entry::V2(EntryV2 { entry, .. })) = decode_block(MAGIC, &bytes).ok_or(KeptError::Damaged)?;
+        let mut body = entry.sealed;
+        let sealer = self.shared.key.sealer(&entry.id);
+        let bound = bound(&entry.feed, &entry.code);
+        sealer.open(&entry.nonce, 0, bound.as_bytes(), &mut body, &entry.tag).map_err(|_| KeptError::Damaged)?;
+        Ok(Payload::new(body.into()))
     }
 
     fn unsealed(&self, entry: EntryV2) -> Result<Record, KeptError> {

@@ -155,6 +155,10 @@ conditions! {
     ConfigUnverified = "config_unverified", Error;
     /// Since a document was committed much more goes to quarantine.
     DocumentSuspect = "document_suspect", Error;
+    /// Audit records cannot be written; what asks for one is refused.
+    AuditWriteFailed = "audit_write_failed", Error;
+    /// Audit records were given up unsent, or cannot be read any more.
+    AuditIncomplete = "audit_incomplete", Error;
 }
 
 impl Code {

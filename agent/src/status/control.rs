@@ -1,6 +1,6 @@
 //! The control socket: local programs ask the running agent over a unix socket.
 //!
-//! 1. The agent binds `control.sock` (0660): a stale one that nobody answers at is replaced; anything that is not a socket is left alone and told.
+//! 1. The agent binds `control.sock` and one socket for each group (0660, its group set before it listens; `access`): a stale one that nobody answers at is replaced; anything that is not a socket is left alone and told.
 //! 2. A client sends one JSON line, `{"get":"status"}` (all of them are in `question`), and gets one JSON document, then the connection is
 //!    closed. A watch gets one line per message until it ends (`watching`).
 //! 3. At most [`CONTROL_CLIENTS`] are served at once (I4), each within [`CONTROL_TIMEOUT`], a watch within its own time; of these at most
@@ -20,6 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::access::{Door, Group, needed};
 use super::on_site::Peer;
 use super::question::Request;
 use super::watching::{Line, Watching};
@@ -61,6 +62,7 @@ pub enum BindError {
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    door: Door,
     /// For one client.
     deadline: Duration,
 }
@@ -68,6 +70,15 @@ pub struct ControlSocket {
 impl ControlSocket {
     /// Needs a runtime around it.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        Self::bind_as(path, Door::Owner, None)
+    }
+
+    /// For the members of a group, whose number is `gid`.
+    pub fn bind_for(path: &Path, group: Group, gid: u32) -> Result<Self, BindError> {
+        Self::bind_as(path, Door::Of(group), Some(gid))
+    }
+
+    fn bind_as(path: &Path, door: Door, gid: Option<u32>) -> Result<Self, BindError> {
         let failed = |source| BindError::Failed { path: path.to_owned(), source };
         match std::fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
@@ -83,10 +94,8 @@ impl ControlSocket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        let socket = Self { listener, path: path.to_owned(), deadline: CONTROL_TIMEOUT };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-        Ok(socket)
+        let listener = listen(path, gid).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned(), door, deadline: CONTROL_TIMEOUT })
     }
 
     /// Answers until told to stop. `answer` must not block.
@@ -97,7 +106,7 @@ impl ControlSocket {
         let answer = Arc::new(answer);
         let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
         let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
-        let deadline = self.deadline;
+        let (deadline, door) = (self.deadline, self.door);
         loop {
             let next = async {
                 let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -111,7 +120,7 @@ impl ControlSocket {
                 Ok((stream, _)) => {
                     let (answer, watchers) = (Arc::clone(&answer), Arc::clone(&watchers));
                     tokio::spawn(async move {
-                        if let Err(error) = exchange(stream, answer.as_ref(), &watchers, deadline).await {
+                        if let Err(error) = exchange(stream, door, answer.as_ref(), &watchers, deadline).await {
                             tracing::debug!(%error, "a client of the control socket went away");
                         }
                         drop(place);
@@ -133,6 +142,23 @@ impl Drop for ControlSocket {
     }
 }
 
+/// Nobody is let in before the file says who may: it is bound, given its group and mode, and only then listens.
+fn listen(path: &Path, gid: Option<u32>) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let ready = || {
+        std::os::unix::fs::chown(path, None, gid)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        socket.set_nonblocking(true)?;
+        socket.listen(i32::try_from(CONTROL_CLIENTS).expect("small") * 4)
+    };
+    if let Err(error) = ready() {
+        std::fs::remove_file(path)?;
+        return Err(error);
+    }
+    UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))
+}
+
 fn connect_now(path: &Path) -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -141,12 +167,13 @@ fn connect_now(path: &Path) -> io::Result<()> {
 
 async fn exchange<F: Fn(Request, Peer) -> Answer>(
     mut stream: UnixStream,
+    door: Door,
     answer: &F,
     watchers: &Semaphore,
     deadline: Duration,
 ) -> io::Result<()> {
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let peer = Peer { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()) };
+    let peer = Peer { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()), door };
     let answer = async {
         Ok::<_, io::Error>(match read_request(&mut stream).await? {
             Ok(request) => answer(request, peer),
@@ -204,8 +231,8 @@ pub enum AskError {
         .0.display()
     )]
     NotRunning(PathBuf),
-    #[error("this user may not ask the agent at {}; use sudo, or a member of the group that owns the socket", .0.display())]
-    Denied(PathBuf),
+    #[error("this user may not ask the agent at {}; {}", .0.display(), .1.refusal())]
+    Denied(PathBuf, Group),
     #[error("the agent at {} does not answer within {} s; look at `journalctl -u siteward`", .0.display(), CONTROL_TIMEOUT.as_secs())]
     Silent(PathBuf),
     #[error("the agent at {} gave no usable answer; restart it if it is of another version than this program", .0.display())]
@@ -216,10 +243,10 @@ pub enum AskError {
     Failed { path: PathBuf, source: io::Error },
 }
 
-fn told(path: &Path, error: io::Error) -> AskError {
+fn told(path: &Path, request: &Request, error: io::Error) -> AskError {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning(path.to_owned()),
-        io::ErrorKind::PermissionDenied => AskError::Denied(path.to_owned()),
+        io::ErrorKind::PermissionDenied => AskError::Denied(path.to_owned(), needed(request)),
         io::ErrorKind::WouldBlock => AskError::Silent(path.to_owned()),
         _ => AskError::Failed { path: path.to_owned(), source: error },
     }
@@ -243,7 +270,7 @@ pub async fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, As
     };
     // Twice, because the agent has as long for what it reads from disk.
     let answer = timeout(CONTROL_TIMEOUT * 2, exchange).await.map_err(|_| AskError::Silent(path.to_owned()))?;
-    let answer = answer.map_err(|error| told(path, error))?;
+    let answer = answer.map_err(|error| told(path, request, error))?;
     let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(|_| AskError::Unusable(path.to_owned()))?;
     match answer.get("error") {
         Some(why) => Err(AskError::Refused(why.as_str().unwrap_or("the agent refuses to answer").to_owned())),
@@ -255,13 +282,13 @@ pub async fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, As
 /// before the watch had ended.
 pub async fn watch(path: &Path, request: &Request, mut each: impl FnMut(Line) -> bool) -> Result<bool, AskError> {
     let connected = timeout(CONTROL_TIMEOUT, connect(path, request)).await.map_err(|_| AskError::Silent(path.to_owned()))?;
-    let mut lines = BufReader::new(connected.map_err(|error| told(path, error))?.take(u64::MAX)).lines();
+    let mut lines = BufReader::new(connected.map_err(|error| told(path, request, error))?.take(u64::MAX)).lines();
     let mut first = true;
     loop {
         let next = lines.next_line();
         // Only the first line is owed at once; the agent bounds the rest.
         let line = if first { timeout(CONTROL_TIMEOUT, next).await.map_err(|_| AskError::Silent(path.to_owned()))? } else { next.await };
-        let Some(line) = line.map_err(|error| told(path, error))? else { return Ok(false) };
+        let Some(line) = line.map_err(|error| told(path, request, error))? else { return Ok(false) };
         if first
             && let Some(why) =
                 serde_json::from_str::<serde_json::Value>(&line).ok().and_then(|v| v.get("error")?.as_str().map(str::to_owned))

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::access::{act, became, needed};
 use super::board::{Board, UplinkState};
 use super::condition::Code;
 use super::control::Answer;
@@ -22,13 +25,14 @@ use super::on_site::{OnSite, Peer};
 use super::question::{MessagesQuestion, Order, Question, Request, WatchQuestion};
 use super::snapshot::{Files, Reporter};
 use super::watching::Watching;
+use crate::audit::Book;
 use crate::clock;
 use crate::config::nearest;
 use crate::config::settings::{FeedSettings, SourceSettings};
 use crate::forward::Feeds;
 use crate::limits::{
     ACCEPT_RESEND_MAX, CANDIDATE_TRIAL_RANGE, CASES_MAX, CONNECTIONS_SHOWN_MAX, CONTROL_ID_BYTES_MAX, FIND_LIMIT_DEFAULT, FIND_LIMIT_MAX,
-    HISTORY_NAME_BYTES_MAX, QUARANTINE_CHOSEN_MAX, QUARANTINE_LISTED_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
+    HISTORY_NAME_BYTES_MAX, QUARANTINE_CHOSEN_MAX, QUARANTINE_LISTED_MAX, UNSEAL_BYTES_MAX, WATCH_MESSAGES_MAX, WATCH_TIME_MAX,
 };
 use crate::record::FeedId;
 use crate::renewal;
@@ -36,6 +40,7 @@ use crate::rollout;
 use crate::rollout::command::Verb;
 use crate::rollout::executor::{self, Given};
 use crate::spool::Monitor;
+use crate::spool::kept::{Choice, Kept};
 use crate::spool::recent::{Duplicate, Outcome, Recent};
 use crate::spool::resends::Resends;
 use crate::spool::search::{Header, Wanted};
@@ -52,6 +57,10 @@ pub struct Desk {
     pub rollout: Option<rollout::Handle>,
     /// The owner of the uplink's certificate.
     pub renewal: Option<renewal::Handle>,
+    /// The audit log.
+    pub book: Book,
+    /// What lies in quarantine.
+    pub kept: Kept,
     /// Secrets and overrides.
     pub on_site: Arc<OnSite>,
     /// Those that are configured now.
@@ -75,63 +84,113 @@ fn short(text: &str) -> String {
 }
 
 impl Desk {
+    /// Whoever came by this door may not ask for everything; what changes something is recorded before it is done.
     pub fn answer(self: &Arc<Self>, request: Request, peer: Peer) -> Answer {
-        let answer = match request {
-            Request::Get(Question::Status {}) => Ok(Answer::Now(document(&self.reporter.snapshot()))),
-            Request::Get(Question::Feeds { feed }) => self.feeds(feed.as_deref()).map(|view| Answer::Now(document(&view))),
-            Request::Get(Question::Messages(question)) => self.known(&question.feed).map(|feed| {
+        let need = needed(&request);
+        if !peer.door.lets(need) {
+            tracing::warn!(uid = peer.uid, "somebody asked for what needs the group {}", need.name());
+            return Answer::Now(refusal(&need.refusal()));
+        }
+        match request {
+            Request::Get(question) => self.tell(question),
+            Request::Do(order) => {
+                let desk = Arc::clone(self);
+                Answer::Later(Box::new(move || desk.recorded(order, peer)))
+            }
+        }
+    }
+
+    /// Carries an order out between its intent and its outcome in the audit log.
+    fn recorded(self: &Arc<Self>, order: Order, peer: Peer) -> String {
+        let act = act(&order);
+        let who = format!("{} on site", peer.name(act.claim.as_deref()));
+        let intent = if act.breaks_glass {
+            self.book.begin_anyway(&who, act.what, &act.subject, &act.reason)
+        } else {
+            match self.book.begin(&who, act.what, &act.subject, &act.reason) {
+                Ok(intent) => intent,
+                Err(why) => return refusal(&why),
+            }
+        };
+        let text = match self.carry_out(order, who) {
+            Answer::Now(text) => text,
+            Answer::Later(make) => make(),
+            Answer::Watch(_) => refusal("this is not an order"),
+        };
+        let (is_done, told) = became(&text);
+        self.book.end(intent, is_done, &told);
+        text
+    }
+
+    fn tell(self: &Arc<Self>, question: Question) -> Answer {
+        let answer = match question {
+            Question::Status {} => Ok(Answer::Now(document(&self.reporter.snapshot()))),
+            Question::Feeds { feed } => self.feeds(feed.as_deref()).map(|view| Answer::Now(document(&view))),
+            Question::Messages(question) => self.known(&question.feed).map(|feed| {
                 let desk = Arc::clone(self);
                 Answer::Later(Box::new(move || desk.messages(&feed, &question).map_or_else(|why| refusal(&why), |view| document(&view))))
             }),
-            Request::Get(Question::Duplicates { feed, control_id, limit }) => self.known(&feed).map(|feed| {
+            Question::Duplicates { feed, control_id, limit } => self.known(&feed).map(|feed| {
                 let desk = Arc::clone(self);
                 Answer::Later(Box::new(move || document(&desk.duplicates(&feed, control_id.as_deref(), limit))))
             }),
-            Request::Get(Question::Quarantine { feed }) => feed.map(|feed| self.known(&feed)).transpose().map(|feed| {
+            Question::Quarantine { feed } => feed.map(|feed| self.known(&feed)).transpose().map(|feed| {
                 let desk = Arc::clone(self);
                 Answer::Later(Box::new(move || desk.quarantine(feed.as_ref())))
             }),
-            Request::Get(Question::Watch(question)) => self.watch(question).map(Answer::Watch),
-            Request::Get(Question::Config {}) => Ok(Answer::Now(json!({ "text": self.config_text() }).to_string())),
-            Request::Get(Question::ConfigHistory {}) => self.rollout(rollout::handle::Request::History),
-            Request::Get(Question::ConfigTexts {}) => self.rollout(rollout::handle::Request::Texts),
-            Request::Get(Question::Secrets {}) => Ok(self.on_site.secrets()),
-            Request::Get(Question::SecretKey {}) => Ok(self.on_site.secret_key()),
-            Request::Get(Question::Overrides {}) => Ok(self.on_site.overrides()),
-            Request::Do(
-                order @ (Order::SecretSet { .. }
-                | Order::SecretRemove { .. }
-                | Order::OverrideSet { .. }
-                | Order::OverrideClear { .. }
-                | Order::Retire { .. }),
-            ) => self.on_site.order(&order, peer).ok_or_else(|| "this is not an order for here".to_owned()),
-            Request::Do(Order::ConfigApply { envelope }) => {
+            Question::Watch(question) => self.watch(question).map(Answer::Watch),
+            Question::Config {} => Ok(Answer::Now(json!({ "text": self.config_text() }).to_string())),
+            Question::ConfigHistory {} => self.rollout(rollout::handle::Request::History),
+            Question::ConfigTexts {} => self.rollout(rollout::handle::Request::Texts),
+            Question::Secrets {} => Ok(self.on_site.secrets()),
+            Question::SecretKey {} => Ok(self.on_site.secret_key()),
+            Question::Overrides {} => Ok(self.on_site.overrides()),
+            Question::Certificates {} => self.renewal(renewal::handle::Request::Show),
+            Question::Audit { first } => {
+                let book = self.book.clone();
+                Ok(Answer::Later(Box::new(move || book.page(first).map_or_else(|why| refusal(&why), |page| audit_page(&book, page)))))
+            }
+            Question::AuditVerify {} => {
+                let book = self.book.clone();
+                Ok(Answer::Later(Box::new(move || book.verify().map_or_else(|why| refusal(&why), |verdict| document(&verdict)))))
+            }
+            Question::Log {} => Ok(Answer::Now(json!({ "lines": crate::log::last_lines() }).to_string())),
+        };
+        answer.unwrap_or_else(|why| Answer::Now(refusal(&why)))
+    }
+
+    fn carry_out(self: &Arc<Self>, order: Order, who: String) -> Answer {
+        let answer = match order {
+            order @ (Order::SecretSet { .. }
+            | Order::SecretRemove { .. }
+            | Order::OverrideSet { .. }
+            | Order::OverrideClear { .. }
+            | Order::Retire { .. }) => Ok(self.on_site.order(order, who)),
+            Order::ConfigApply { envelope } => {
                 tracing::warn!(bytes = envelope.len(), "a document was handed over on site");
                 self.rollout(rollout::handle::Request::Apply { envelope })
             }
-            Request::Do(Order::ConfigRollback { by, why }) => self.config_rollback(&by, &why),
-            Request::Do(Order::PauseFeed { feed, by, why }) => self.on_feed(&feed, &by, &why, |feed| Verb::PauseFeed { feed }),
-            Request::Do(Order::ResumeFeed { feed, by, why }) => self.on_feed(&feed, &by, &why, |feed| Verb::ResumeFeed { feed }),
-            Request::Do(Order::ReleaseQuarantine { feed, first, last, by, why }) => {
-                self.on_feed(&feed, &by, &why, |feed| Verb::ReleaseQuarantine { feed, first, last })
+            Order::ConfigRollback { why, .. } => self.config_rollback(&who, &why),
+            Order::PauseFeed { feed, why, .. } => self.on_feed(&feed, &who, &why, |feed| Verb::PauseFeed { feed }),
+            Order::ResumeFeed { feed, why, .. } => self.on_feed(&feed, &who, &why, |feed| Verb::ResumeFeed { feed }),
+            Order::ReleaseQuarantine { feed, first, last, why, .. } => {
+                self.on_feed(&feed, &who, &why, |feed| Verb::ReleaseQuarantine { feed, first, last })
             }
-            Request::Do(Order::DropQuarantine { feed, first, last, by, why }) => {
-                self.on_feed(&feed, &by, &why, |feed| Verb::DropQuarantine { feed, first, last })
+            Order::DropQuarantine { feed, first, last, why, .. } => {
+                self.on_feed(&feed, &who, &why, |feed| Verb::DropQuarantine { feed, first, last })
             }
-            Request::Do(Order::DropEntries { entries, .. }) if entries.is_empty() || entries.len() > QUARANTINE_CHOSEN_MAX => {
+            Order::DropEntries { entries, .. } if entries.is_empty() || entries.len() > QUARANTINE_CHOSEN_MAX => {
                 Err(format!("name 1 to {QUARANTINE_CHOSEN_MAX} entries; `siteward quarantine list` shows their ids"))
             }
-            Request::Do(Order::DropEntries { entries, by, why }) => self.order(executor::Order::DropEntries(entries), &by, &why),
-            Request::Get(Question::Certificates {}) => self.renewal(renewal::handle::Request::Show),
-            Request::Do(Order::CertificateRenew { by, trial_s }) => {
+            Order::DropEntries { entries, why, .. } => self.order(executor::Order::DropEntries(entries), &who, &why),
+            Order::CertificateRenew { trial_s, .. } => {
                 let trial = Duration::from_secs(trial_s).clamp(CANDIDATE_TRIAL_RANGE.0, CANDIDATE_TRIAL_RANGE.1);
-                self.renewal(renewal::handle::Request::Renew { by: short(&by), trial })
+                self.renewal(renewal::handle::Request::Renew { by: who, trial })
             }
-            Request::Do(Order::CertificateInstall { by, chain }) => {
-                self.renewal(renewal::handle::Request::Install { by: short(&by), chain })
-            }
-            Request::Do(Order::CertificateCancel { by }) => self.renewal(renewal::handle::Request::Cancel { by: short(&by) }),
-            Request::Do(Order::AcceptResend { feed, for_s }) => self.accept_resend(&feed, for_s).map(Answer::Now),
+            Order::CertificateInstall { chain, .. } => self.renewal(renewal::handle::Request::Install { by: who, chain }),
+            Order::CertificateCancel { .. } => self.renewal(renewal::handle::Request::Cancel { by: who }),
+            Order::AcceptResend { feed, for_s, .. } => self.accept_resend(&feed, for_s).map(Answer::Now),
+            Order::Unseal { entry, offset, why, .. } => self.unseal(&entry, offset, &why),
         };
         answer.unwrap_or_else(|why| Answer::Now(refusal(&why)))
     }
@@ -302,6 +361,15 @@ impl Desk {
         }
     }
 
+    /// A part of what is in an entry, as base64. The only answer that holds content.
+    fn unseal(&self, entry: &str, offset: u64, why: &str) -> Result<Answer, Refusal> {
+        if why.trim().is_empty() {
+            return Err("say why; it is audited".to_owned());
+        }
+        let (kept, entry) = (self.kept.clone(), entry.to_owned());
+        Ok(Answer::Later(Box::new(move || unsealed(&kept, &entry, offset).unwrap_or_else(|why| refusal(&why)))))
+    }
+
     /// The settings that hold, and what lies over them for a while.
     fn config_text(&self) -> String {
         let active = self.board.conditions().into_iter().filter(|condition| condition.code == Code::OverrideActive.as_str());
@@ -361,6 +429,24 @@ impl Desk {
         tracing::info!(feed = %settings.id, for_s, "messages seen before are stored again for a while, as somebody asked for it");
         Ok(json!({ "feed": settings.id, "until": until }).to_string())
     }
+}
+
+fn audit_page(book: &Book, page: Vec<(u64, String)>) -> String {
+    let (last, sent) = book.standing();
+    let records: Vec<serde_json::Value> = page.iter().filter_map(|(_, line)| serde_json::from_str(line).ok()).collect();
+    json!({ "records": records, "last": last, "sent": sent }).to_string()
+}
+
+fn unsealed(kept: &Kept, entry: &str, offset: u64) -> Result<String, Refusal> {
+    let none = || format!("no entry {} is in quarantine; see `siteward quarantine list`", short(entry).escape_debug());
+    let chosen = kept.choose(&Choice::Entries(vec![entry.to_owned()])).map_err(|error| format!("quarantine cannot be read: {error}"))?;
+    let listed = chosen.0.first().ok_or_else(none)?;
+    let bytes = kept.bytes(listed).map_err(|error| error.to_string())?;
+    let whole = bytes.expose();
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(whole.len());
+    let part = &whole[from..whole.len().min(from.saturating_add(UNSEAL_BYTES_MAX))];
+    let done = format!("{} of {} bytes were shown", part.len(), whole.len());
+    Ok(json!({ "done": done, "bytes": whole.len(), "content": STANDARD.encode(part) }).to_string())
 }
 
 /// Who asks and why, as they are kept.

@@ -9,6 +9,7 @@
 //! One snapshot feeds every surface (I7: it holds counts, times, names and codes, never content). Conditions are named states somebody should
 //! know about; each is raised and cleared by one owner and names its runbook page.
 
+pub mod access;
 pub mod board;
 pub mod cadence;
 pub mod condition;

@@ -1,5 +1,5 @@
-//! What somebody on site may set: secrets and overrides. Each order is one call to its owner; each is told to the hub as an audit record with who it
-//! was: the user of the other end of the socket (as the kernel says), and whom sudo says it stands for.
+//! What somebody on site may set: secrets and overrides. Each order is one call to its owner. Who it was is known by the user of the other end of the
+//! socket (as the kernel says), and whom sudo says it stands for; the desk records it.
 //!
 //! The value of a secret comes sealed to this gateway and is opened here, at the end of its way: neither socket, request nor log ever hold it (I7).
 
@@ -11,15 +11,15 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::access::Door;
 use super::control::Answer;
 use super::question::Order;
+use crate::audit::Book;
 use crate::clock;
 use crate::config::network_of;
-use crate::forward::mail::Post;
 use crate::limits::{HISTORY_NAME_BYTES_MAX, PEERS_MAX, RETIRE_REPORT_TIMEOUT};
-use crate::overrides::keeper::{audit, audit_letter};
 use crate::overrides::{self, Change, handle};
-use crate::record::{FeedId, Name};
+use crate::record::FeedId;
 use crate::secrets::{Vault, name_fits, sealed};
 
 /// Who is at the other end of the control socket.
@@ -27,6 +27,8 @@ use crate::secrets::{Vault, name_fits, sealed};
 pub struct Peer {
     /// As the kernel says; `None`: it could not say.
     pub uid: Option<u32>,
+    /// The socket it came by.
+    pub door: Door,
 }
 
 impl Peer {
@@ -45,8 +47,9 @@ impl Peer {
         };
         let user = users.lines().find_map(of).map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"));
         let clean = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).take(HISTORY_NAME_BYTES_MAX / 4).collect() };
-        match sudo.map(clean).filter(|sudo| !sudo.is_empty()) {
-            Some(sudo) => format!("{user} for {sudo}"),
+        let claim = sudo.map(|sudo| clean(sudo.strip_suffix(" on site").unwrap_or(sudo)));
+        match claim.filter(|claim| !claim.is_empty() && !user.starts_with(&format!("{claim} (uid "))) {
+            Some(claim) => format!("{user} for {claim}"),
             None => user,
         }
     }
@@ -83,12 +86,11 @@ pub const RETIREMENT_REPORTED: &str = "the hub's broker has the audit record";
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct OnSite {
-    gateway: Name,
     vault: Arc<Vault>,
     /// One writer at a time.
     writing: Mutex<()>,
     overrides: overrides::handle::Handle,
-    poster: Post,
+    book: Book,
 }
 
 fn later(make: impl FnOnce() -> Result<serde_json::Value, String> + Send + 'static) -> Answer {
@@ -96,8 +98,8 @@ fn later(make: impl FnOnce() -> Result<serde_json::Value, String> + Send + 'stat
 }
 
 impl OnSite {
-    pub fn new(gateway: Name, vault: Arc<Vault>, overrides: handle::Handle, poster: Post) -> Arc<Self> {
-        Arc::new(Self { gateway, vault, writing: Mutex::default(), overrides, poster })
+    pub fn new(vault: Arc<Vault>, overrides: handle::Handle, book: Book) -> Arc<Self> {
+        Arc::new(Self { vault, writing: Mutex::default(), overrides, book })
     }
 
     pub fn secrets(self: &Arc<Self>) -> Answer {
@@ -115,18 +117,10 @@ impl OnSite {
         later(move || site.overrides.ask(handle::Request::List).map(|response| json!(response)))
     }
 
-    /// `None`: another's order.
-    pub fn order(self: &Arc<Self>, order: &Order, peer: Peer) -> Option<Answer> {
-        let by = match order {
-            Order::SecretSet { by, .. }
-            | Order::SecretRemove { by, .. }
-            | Order::OverrideSet { by, .. }
-            | Order::OverrideClear { by, .. }
-            | Order::Retire { by, .. } => by.clone(),
-            _ => return None,
-        };
-        let (site, order) = (Arc::clone(self), order.clone());
-        Some(later(move || site.carry_out(order, peer.name(by.as_deref())).map(|done| json!({ "done": done }))))
+    /// In the name of `who`; recorded by whoever calls.
+    pub fn order(self: &Arc<Self>, order: Order, who: String) -> Answer {
+        let site = Arc::clone(self);
+        later(move || site.carry_out(order, who).map(|done| json!({ "done": done })))
     }
 
     fn carry_out(&self, order: Order, who: String) -> Result<String, String> {
@@ -139,19 +133,19 @@ impl OnSite {
                 self.ask(handle::Request::Set { feed, change, time: Duration::from_secs(for_s), who, reason })
             }
             Order::OverrideClear { feed, kind, .. } => self.ask(handle::Request::Clear { feed: known(&feed)?, kind, who }),
-            Order::Retire { reason, lost, .. } => self.retire(&who, &reason, &lost),
+            Order::Retire { lost, .. } => Ok(self.retire(&who, &lost)),
             _ => Err("this is not an order for here".to_owned()),
         }
     }
 
-    /// The hub is told, and whether it was.
-    fn retire(&self, who: &str, reason: &str, lost: &str) -> Result<String, String> {
+    /// The intent of it is in the audit log already; whether the hub's broker has it.
+    fn retire(&self, who: &str, lost: &str) -> String {
         tracing::warn!(who, lost, "this gateway is about to be retired");
-        let letter = audit_letter(&self.gateway, who, "gateway_retired", lost, reason);
-        let answer = self.poster.post(letter).map_err(|error| format!("the audit record could not be handed to the uplink: {error}"))?;
-        let answer = Handle::current().block_on(async { timeout(RETIRE_REPORT_TIMEOUT, answer).await });
-        let is_there = matches!(answer, Ok(Ok(delivered)) if delivered.is_acknowledged());
-        Ok(if is_there { RETIREMENT_REPORTED } else { "the hub could not be told in time" }.to_owned())
+        let (written, _) = self.book.standing();
+        let mut sent = self.book.watch_sent();
+        let told =
+            Handle::current().block_on(async { timeout(RETIRE_REPORT_TIMEOUT, sent.wait_for(|sent| *sent >= written)).await.is_ok() });
+        if told { RETIREMENT_REPORTED } else { "the hub could not be told in time" }.to_owned()
     }
 
     fn ask(&self, request: handle::Request) -> Result<String, String> {
@@ -170,7 +164,6 @@ impl OnSite {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.vault.set(name, &value, None)?;
         tracing::warn!(who, name, "a secret was set");
-        audit(&self.gateway, &self.poster, who, "secret_set", name, "");
         Ok(format!("secret {name} is set; what uses it reads it within seconds"))
     }
 
@@ -180,7 +173,6 @@ impl OnSite {
             return Err("no secret of this name is set here; see `siteward secret list`".to_owned());
         }
         tracing::warn!(who, name, "a secret was removed");
-        audit(&self.gateway, &self.poster, who, "secret_removed", name, "");
         Ok(format!("secret {name} is removed; what was read of it stays in use until the feed starts again"))
     }
 }
@@ -210,9 +202,10 @@ mod tests {
     #[test]
     fn whoever_asks_is_named_as_the_kernel_and_sudo_say() {
         let users = "root:x:0:0:root:/root:/bin/bash\nkim:x:1000:1000:Kim,,,:/home/kim:/bin/bash\n";
-        let peer = |uid| Peer { uid: Some(uid) };
+        let peer = |uid| Peer { uid: Some(uid), door: Door::Owner };
         assert_eq!(peer(1000).named(users, None), "kim (uid 1000)");
         assert_eq!(peer(0).named(users, Some("kim\n")), "root (uid 0) for kim");
+        assert_eq!(peer(1000).named(users, Some("kim on site")), "kim (uid 1000)", "nobody stands for himself");
         assert_eq!(peer(7).named(users, Some("")), "uid 7");
         assert_eq!(Peer::default().named(users, Some("kim")), "unknown");
     }

@@ -17,6 +17,8 @@
 //! {"get":"certificates"}
 //! {"do":"certificate_renew","by":"kim","trial_s":900}              also certificate_install (chain), certificate_cancel
 //! {"do":"override_set","feed":"or-usage","port":2576,"for_s":3600,"reason":"…"}       then override_clear; {"get":"overrides"}
+//! {"get":"audit","first":1}                                        a page of the audit log; then audit_verify; {"get":"log"}: the last lines
+//! {"do":"unseal","entry":"00000000000000a1","offset":0,"by":"kim","why":"wrong code"}   the bytes of an entry, a part at a time
 //! {"do":"secret_set","name":"lab-key","sealed":"…"}                then secret_remove; {"get":"secrets"}, {"get":"secret_key"}
 //! ```
 //!
@@ -75,6 +77,14 @@ pub enum Question {
     SecretKey {},
     /// What was changed on site, for a while.
     Overrides {},
+    /// A page of the audit log from this record on.
+    Audit {
+        first: u64,
+    },
+    /// Whether the audit log is whole.
+    AuditVerify {},
+    /// The last lines of the log.
+    Log {},
 }
 
 /// At most one of `control_id`, `seq` and `since_ms`.
@@ -114,6 +124,10 @@ pub enum Order {
     AcceptResend {
         feed: String,
         for_s: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// Nothing is taken from its senders until it is resumed.
     PauseFeed {
@@ -144,6 +158,13 @@ pub enum Order {
     /// By the ids that are listed.
     DropEntries {
         entries: Vec<String>,
+        by: String,
+        why: String,
+    },
+    /// Gives out what is in an entry, from this byte on, as much as one answer takes.
+    Unseal {
+        entry: String,
+        offset: u64,
         by: String,
         why: String,
     },
@@ -229,7 +250,7 @@ mod tests {
         assert_eq!(read(r#"{"get":"status"}"#), Some(Request::STATUS));
         assert_eq!(serde_json::to_string(&Request::STATUS).unwrap(), r#"{"get":"status"}"#);
         assert_eq!(read(r#"{"get":"feeds"}"#), Some(Request::Get(Question::Feeds { feed: None })));
-        let resend = Order::AcceptResend { feed: "a".into(), for_s: 60 };
+        let resend = Order::AcceptResend { feed: "a".into(), for_s: 60, by: None, why: None };
         assert_eq!(read(r#"{"do":"accept_resend","feed":"a","for_s":60}"#), Some(Request::Do(resend)));
         let pause = Order::PauseFeed { feed: "a".into(), by: "kim".into(), why: "moving".into() };
         assert_eq!(read(r#"{"do":"pause_feed","feed":"a","by":"kim","why":"moving"}"#), Some(Request::Do(pause)));

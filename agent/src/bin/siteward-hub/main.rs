@@ -1,5 +1,6 @@
 //! `siteward-hub`: the hub side, for central IT.
 
+mod audit;
 mod broker;
 mod certs;
 mod command;
@@ -63,6 +64,9 @@ enum Command {
     Fleet(Box<fleet::FleetArgs>),
     /// Follow one message through the receiver's output, without its content.
     Find(find::Find),
+    /// Check the audit records of gateways.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Print the version.
     Version,
 }
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         Command::Secret(command) => told(secret::carry_out(command)),
         Command::Fleet(args) => fleet::carry_out(*args),
         Command::Find(args) => find::carry_out(args),
+        Command::Audit(command) => audit::carry_out(command),
         Command::Version => {
             println!("siteward-hub {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
