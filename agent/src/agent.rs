@@ -47,6 +47,7 @@ use crate::status::condition::Code;
 use crate::status::control::{BindError, ControlSocket};
 use crate::status::desk::Desk;
 use crate::status::on_site::OnSite;
+use crate::status::page;
 use crate::status::snapshot::{self, Reporter};
 use crate::systemd::sockets::SocketStore;
 use crate::uplink::credentials::Credentials;
@@ -93,6 +94,8 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     // First, so that a SIGTERM during recovery is a clean stop too.
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let page_hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let page_file = file.clone();
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let start = Instant::now();
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
@@ -154,6 +157,13 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
+    let (shown, show_at) = watch::channel(settings.status.clone());
+    tasks.spawn(page::run(
+        page::Source::new(Arc::clone(&reporter), Arc::clone(&board), &settings.gateway.timezone),
+        show_at,
+        stopped.clone(),
+    ));
+    tasks.spawn(page::follow(page_file, shown, page_hangup, stopped.clone()));
     serve_all(&settings, &Arc::new(desk), &stopped, &mut tasks);
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
@@ -335,8 +345,7 @@ fn bind_socket(path: &std::path::Path, group: Option<Group>) -> Result<ControlSo
         format!("{error}{source}")
     };
     let Some(group) = group else { return ControlSocket::bind(path).map_err(cause) };
-    let groups = std::fs::read_to_string("/etc/group").map_err(|error| format!("/etc/group cannot be read: {error}"))?;
-    let gid = access::gid_of(&groups, group.name()).ok_or_else(|| format!("there is no group {}; the package makes it", group.name()))?;
+    let gid = access::gid_here(group).ok_or_else(|| format!("there is no group {}; the package makes it", group.name()))?;
     ControlSocket::bind_for(path, group, gid).map_err(cause)
 }
 

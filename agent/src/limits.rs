@@ -13,6 +13,7 @@ mod fleet;
 mod http;
 mod line;
 mod local;
+mod page;
 mod rollout;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use self::fleet::*;
 pub use self::http::*;
 pub use self::line::*;
 pub use self::local::*;
+pub use self::page::*;
 pub use self::rollout::*;
 
 pub const KIB: u64 = 1024;

@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod broker;
+pub mod browser;
 pub mod canary;
 pub mod destination;
 pub mod document;

@@ -22,6 +22,7 @@ mod lines;
 mod memory;
 mod messages;
 mod overrides;
+mod paint;
 mod preflight;
 mod quarantine;
 mod retire;
@@ -52,8 +53,17 @@ pub const EXIT_NO: u8 = 3;
 /// `EX_CONFIG`. The service tries again all the same: the file may be mended while nobody is there.
 pub const EXIT_CONFIG: u8 = 78;
 
+/// What an exit code says; the same table is in the runbook.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done; for `run`: stopped as asked
+  1   something failed; what and what to do is on standard error
+  2   the command line itself is wrong
+  3   done, and the answer is no: nothing found, a test or a trial not passed
+  78  the configuration is faulty; every fault is on standard error. For `run` also: a newer version wrote the spool";
+
 #[derive(Debug, Parser)]
-#[command(name = "siteward", version, about = "Store-and-forward gateway agent for hospital supply-chain feeds")]
+#[command(name = "siteward", version, about = "Store-and-forward gateway agent for hospital supply-chain feeds", after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -91,6 +101,10 @@ enum Command {
         /// The whole status as JSON
         #[arg(long)]
         json: bool,
+        /// Shows it again every so many seconds (2), until Ctrl-C
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", conflicts_with = "json",
+              value_parser = clap::value_parser!(u64).range(1..=3600))]
+        watch: Option<u64>,
     },
     /// Shows who is connected to each feed, what they were answered and what was odd; or acts on a feed
     #[command(args_conflicts_with_subcommands = true)]
@@ -287,7 +301,12 @@ pub fn command() -> clap::Command {
     let whole = <Cli as clap::CommandFactory>::command();
     let subcommands: Vec<_> = whole.get_subcommands().filter(|command| command.get_name() != "demo").cloned().collect();
     let about = whole.get_about().cloned().unwrap_or_default();
-    clap::Command::new("siteward").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true).subcommands(subcommands)
+    clap::Command::new("siteward")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .after_help(EXIT_CODES)
+        .subcommand_required(true)
+        .subcommands(subcommands)
 }
 
 /// The whole program.
@@ -314,7 +333,8 @@ fn carry_out(command: Command) -> Result<(), Failure> {
             check::check(&config.config, without_files, offered.as_ref())
         }
         Command::Preflight { config, json } => preflight::preflight(&config.config, json),
-        Command::Status { config, json } => status::status(&config.config, json),
+        Command::Status { config, watch: Some(every), .. } => status::watch(&config.config, Duration::from_secs(every)),
+        Command::Status { config, json, watch: None } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
             FeedsAction::AcceptResend { config, feed, time, why, json } => feeds::accept_resend(&config.config, &feed, time, why, json),
@@ -396,7 +416,7 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
         let cli = Cli::try_parse_from(["siteward", "status", "--config", "x.toml", "--json"]).unwrap();
-        assert!(matches!(cli.command, Command::Status { config, json: true } if config.config.as_os_str() == "x.toml"));
+        assert!(matches!(cli.command, Command::Status { config, json: true, watch: None } if config.config.as_os_str() == "x.toml"));
         let cli = Cli::try_parse_from(["siteward", "run"]).unwrap();
         assert!(matches!(cli.command, Command::Run(at) if at.config.as_os_str() == "/etc/siteward/siteward.toml"));
         assert!(Cli::try_parse_from(["siteward", "fly"]).is_err());
@@ -408,6 +428,19 @@ mod tests {
         let faults = crate::config::parse_text("x.toml".as_ref(), "").unwrap_err();
         assert_eq!(report(&Failure::Config(faults)), 78);
         assert_eq!(report(&Failure::Other("disk on fire".into())), 1);
+    }
+
+    #[test]
+    fn every_exit_code_stands_in_the_help_and_in_the_runbook() {
+        let runbook = include_str!("../../../systemd/RUNBOOK.md");
+        let (_, page) = runbook.split_once("\n# Exit codes\n").unwrap();
+        let page = page.split("\n# ").next().unwrap();
+        let help = command().render_help().to_string();
+        for code in [EXIT_OK, EXIT_FAILED, 2, EXIT_NO, EXIT_CONFIG] {
+            assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code} is not in\n{help}");
+            assert!(page.contains(&format!("\n| {code} |")), "{code} is not in\n{page}");
+        }
+        assert_eq!(page.matches("\n| ").count(), 1 + 5, "a code that does not exist");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::fault::{FaultList, Place};
 use super::http;
 use super::reader::{At, Field};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
+use super::status;
 use super::written::{self, Forward, Phi, Written};
 use crate::clock::SYNCHRONISED_FILE;
 use crate::limits;
@@ -23,6 +24,7 @@ pub(super) struct Merged {
     pub spool: Spool,
     pub uplink: Uplink,
     pub trust: Trust,
+    pub status: status::Written,
     pub feeds: Vec<Feed>,
 }
 
@@ -158,6 +160,7 @@ pub(super) fn merge(written: Written, f: &mut FaultList) -> Merged {
         spool: spool(written.spool),
         uplink: uplink(written.uplink, f),
         trust: trust(written.trust),
+        status: written.status,
         feeds: written.feeds.into_iter().map(|w| feed(w, f)).collect(),
     }
 }

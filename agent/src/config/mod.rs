@@ -37,6 +37,7 @@ pub mod refusal;
 mod secret;
 pub mod settings;
 pub mod show;
+mod status;
 pub mod trust;
 mod validate;
 mod written;

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub use super::about::About;
 pub use super::bootstrap::Moved;
 pub use super::network::Network;
+pub use super::status::{StatusListen, StatusSettings};
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::rollout::command::Allowed;
 use crate::secrets::Reference;
@@ -22,6 +23,7 @@ pub struct Settings {
     pub spool: SpoolSettings,
     pub uplink: UplinkSettings,
     pub trust: TrustSettings,
+    pub status: StatusSettings,
     /// Only a document asks.
     pub renew: Option<RenewSettings>,
     /// What of the two before comes from a document of the recovery keys.

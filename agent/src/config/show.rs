@@ -4,7 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::settings::{FeedSettings, HttpSettings, KeySource, ListenerTls, MllpSettings, Settings, SourceSettings, TlsKeySource};
+use super::settings::{
+    About, FeedSettings, HttpSettings, KeySource, ListenerTls, MllpSettings, Settings, SourceSettings, StatusSettings, TlsKeySource,
+    TrustSettings,
+};
 
 /// Lines `key = value` under their sections.
 #[derive(Default)]
@@ -59,6 +62,9 @@ pub fn render(settings: &Settings) -> String {
     sheet.section("[gateway]");
     sheet.text("site", &settings.gateway.site);
     sheet.text("id", &settings.gateway.id);
+    if !settings.gateway.groups.is_empty() {
+        sheet.texts("groups", &settings.gateway.groups);
+    }
     sheet.text("timezone", &settings.gateway.timezone);
     sheet.text("control_socket", settings.gateway.control_socket.display());
     sheet.text("access_directory", settings.gateway.access_directory.display());
@@ -104,6 +110,8 @@ pub fn render(settings: &Settings) -> String {
         sheet.text("request", &renew.request);
         sheet.seconds("trial", renew.trial);
     }
+    status(&mut sheet, &settings.status);
+    trust(&mut sheet, &settings.trust);
     if let Some(moved) = &settings.moved {
         sheet.section(&format!("# [bootstrap]: {} come from a document of the recovery keys, not from the local file", moved.what()));
     }
@@ -111,11 +119,66 @@ pub fn render(settings: &Settings) -> String {
     sheet.0
 }
 
+fn status(sheet: &mut Sheet, status: &StatusSettings) {
+    sheet.section("[status]");
+    sheet.text("listen", &status.listen);
+    if !status.peers.is_empty() {
+        sheet.texts("peers", &status.peers);
+    }
+    if !status.names.is_empty() {
+        sheet.texts("names", &status.names);
+    }
+}
+
+/// Whom the gateway believes. Where a document of the recovery keys replaced the keys, they are counted, not shown.
+fn trust(sheet: &mut Sheet, trust: &TrustSettings) {
+    let files = |files: &[std::path::PathBuf]| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+    sheet.section("[trust]");
+    match trust.inline_keys.len() {
+        0 => sheet.texts("keys", &files(&trust.keys)),
+        n => sheet.raw("# keys", format_args!("{n}, of a document of the recovery keys")),
+    }
+    sheet.raw("threshold", trust.threshold);
+    sheet.texts("recovery_keys", &files(&trust.recovery_keys));
+    sheet.raw("recovery_threshold", trust.recovery_threshold);
+    sheet.texts("commands", &trust.commands.names().collect::<Vec<_>>());
+    if !trust.command_keys.is_empty() {
+        sheet.texts("command_keys", &files(&trust.command_keys));
+        sheet.raw("command_threshold", trust.command_threshold);
+    }
+}
+
+fn about(sheet: &mut Sheet, about: &About) {
+    let words = [
+        ("owner", about.owner.clone()),
+        ("criticality", about.criticality.map(|word| word.as_str().to_owned())),
+        ("data_class", about.data_class.map(|word| word.as_str().to_owned())),
+        ("contract_version", about.contract_version.clone()),
+        ("sunset", about.sunset.map(|day| day.to_string())),
+    ];
+    for (key, value) in words {
+        if let Some(value) = value {
+            sheet.text(key, value);
+        }
+    }
+    if let Some(objective) = about.delivery_objective {
+        sheet.seconds("delivery_objective", objective);
+    }
+}
+
 fn feed(sheet: &mut Sheet, feed: &FeedSettings) {
     sheet.section("[[feed]]");
     sheet.text("id", &feed.id);
     sheet.text("lane", feed.lane.as_str());
     sheet.choice("stage", feed.stage);
+    // The only ones that validation lets through.
+    sheet.text("forward", "raw");
+    sheet.text("phi", "allowed");
+    if let Some(charset) = feed.charset.charset {
+        sheet.text("charset", charset.name());
+        sheet.raw("charset_force", feed.charset.force);
+    }
+    about(sheet, &feed.about);
     match &feed.source {
         SourceSettings::Mllp(settings) => mllp(sheet, settings),
         SourceSettings::Directory(directory) => {
@@ -131,6 +194,16 @@ fn feed(sheet: &mut Sheet, feed: &FeedSettings) {
             sheet.raw("name_in_events", directory.name_in_events);
         }
         SourceSettings::Http(settings) => http(sheet, settings),
+    }
+    if let Some(expected) = &feed.expect {
+        sheet.section("[feed.expect]");
+        if let Some(every) = expected.expect.every {
+            sheet.seconds("every", every);
+        }
+        sheet.seconds("grace", expected.expect.grace);
+        if let Some(file) = &expected.holidays_file {
+            sheet.text("holidays_file", file.display());
+        }
     }
 }
 
@@ -220,6 +293,12 @@ mod tests {
             "on_store_failure = \"close\"",
             "peers = [\"10.1.0.0/16\"]",
             "idle_timeout = \"never\"",
+            "forward = \"raw\"",
+            "phi = \"allowed\"",
+            "[trust]",
+            "threshold = 1",
+            "[status]",
+            "listen = \"unix:/var/lib/siteward/status.sock\"",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
         }

@@ -23,6 +23,7 @@ use super::settings::{
     Endpoint, FeedSettings, GatewaySettings, KeySource, MllpSettings, Proxy, Settings, SourceSettings, SpoolSettings, TlsKeySource,
     TrustSettings, UplinkSettings,
 };
+use super::status;
 use super::written::{Forward, Phi};
 use crate::limits;
 use crate::record::{FeedId, Name, Stage};
@@ -36,10 +37,21 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     let trust = trust(&merged.trust, base, f);
     let zone = merged.gateway.timezone.as_ref().map(|at| at.value.as_str());
     let feeds = feeds(&merged.feeds, zone, base, f);
+    let socket = gateway.as_ref().map(|gateway| gateway.control_socket.as_path());
+    let status = status::validate(&merged.status, socket, feeds.as_deref().unwrap_or_default(), base, f);
     if !f.is_empty() {
         return None;
     }
-    Some(Settings { gateway: gateway?, spool: spool?, uplink: uplink?, trust: trust?, renew: None, moved: None, feeds: feeds? })
+    Some(Settings {
+        gateway: gateway?,
+        spool: spool?,
+        uplink: uplink?,
+        trust: trust?,
+        status: status?,
+        renew: None,
+        moved: None,
+        feeds: feeds?,
+    })
 }
 
 fn gateway(m: &Gateway, spool: &Spool, base: &Path, f: &mut FaultList) -> Option<GatewaySettings> {

@@ -12,6 +12,7 @@ use super::fault::{FaultList, Place};
 use super::http;
 use super::reader::{Field, Section, choice, duration, flag, path, size, text, texts, whole};
 use super::settings::{AppAck, BatchAck, Confirm, OnInvalid, OnNoSubscriber, OnStoreFailure};
+use super::status;
 use crate::record::{Lane, Stage};
 
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Written {
     pub spool: Spool,
     pub uplink: Uplink,
     pub trust: Trust,
+    pub status: status::Written,
     pub feeds: Vec<Feed>,
 }
 
@@ -150,6 +152,7 @@ pub(super) fn read(document: &DeTable<'_>, faults: &mut FaultList) -> Written {
         spool: spool(root.section(faults, "spool"), faults),
         uplink: uplink(root.section(faults, "uplink"), faults),
         trust: trust(root.section(faults, "trust"), faults),
+        status: status::read(root.section(faults, "status"), faults),
         feeds: root.sections(faults, "feed").into_iter().map(|section| feed(section, faults)).collect(),
     };
     root.finish(faults);

@@ -178,10 +178,10 @@ impl Run<'_> {
         let old = config::load_with(&self.config, config::Files::NotChecked).map_err(|_| by_hand.to_owned())?;
         let new = config::parse_text(&self.config, text).map_err(|_| by_hand.to_owned())?;
         let on_site = |settings: &Settings| {
-            let Settings { gateway, spool, uplink, trust, feeds, .. } = settings.clone();
+            let Settings { gateway, spool, uplink, trust, status, feeds, .. } = settings.clone();
             let gateway = (gateway.control_socket, gateway.access_directory, gateway.clock_synchronised_file);
             let uplink = (uplink.in_flight, uplink.confirm, uplink.receipt_timeout, uplink.on_no_subscriber);
-            (gateway, spool, uplink, trust.commands, feeds)
+            (gateway, spool, uplink, trust.commands, status, feeds)
         };
         if on_site(&old) == on_site(&new) { Ok(()) } else { Err(by_hand.to_owned()) }
     }

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::bundle::Bundle;
 use crate::config::{self, Files};
 use crate::limits::{CONFIG_BYTES_MAX, TLS_FILE_BYTES_MAX};
+use crate::status::access;
 use crate::status::table::put;
 
 /// Digits of a bundle's id in the name of its directory.
@@ -108,7 +109,7 @@ impl Place {
     /// To the group that the service runs as, where we may; else its owner alone.
     fn give(&self, path: &Path, mode: u32) -> io::Result<()> {
         let base = self.config.parent().map(std::fs::metadata).transpose()?.map_or(0, |base| base.gid());
-        let group = if base == 0 { group_of_service()? } else { base };
+        let group = if base == 0 { group_of_service() } else { base };
         let is_root = rustix::process::geteuid().is_root();
         if is_root {
             std::os::unix::fs::chown(path, None, Some(group))?;
@@ -147,18 +148,8 @@ impl Place {
 }
 
 /// The group `siteward` of this machine; root's where it has none.
-fn group_of_service() -> io::Result<u32> {
-    let mut text = String::new();
-    match File::open("/etc/group") {
-        Ok(file) => file.take(CONFIG_BYTES_MAX).read_to_string(&mut text).map(|_| group_named("siteward", &text).unwrap_or(0)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-/// From the lines of group(5): `name:password:id:members`.
-fn group_named(name: &str, text: &str) -> Option<u32> {
-    text.lines().map(|line| line.split(':')).find_map(|mut parts| if parts.next()? == name { parts.nth(1)?.parse().ok() } else { None })
+fn group_of_service() -> u32 {
+    std::fs::read_to_string("/etc/group").ok().and_then(|groups| access::gid_of(&groups, "siteward")).unwrap_or(0)
 }
 
 fn fresh(path: &Path) -> PathBuf {
@@ -247,7 +238,11 @@ pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: 
     }
     match kept {
         Some(kept) => put(&mut text, format_args!("\n{kept}")),
-        None => put(&mut text, format_args!("\n[spool]\npath = {}\nkey = \"auto\"\n", quoted(&spool.display().to_string()))),
+        None => {
+            put(&mut text, format_args!("\n[spool]\npath = {}\nkey = \"auto\"\n", quoted(&spool.display().to_string())));
+            // As in the file that is shipped.
+            text.push_str("\n[status]\nlisten = \"127.0.0.1:8090\"\n");
+        }
     }
     text
 }
@@ -293,14 +288,6 @@ mod tests {
         let again = configuration(&bundle, "signer", place, Path::new("/elsewhere"), Some(&others(&added)));
         let settings = config::parse_text(Path::new("/etc/siteward/siteward.toml"), &again).unwrap();
         assert_eq!((settings.feeds.len(), settings.spool.path.as_path()), (1, spool));
-    }
-
-    #[test]
-    fn the_group_of_the_service_is_found_by_its_whole_name() {
-        let text = "root:x:0:\nsiteward-view:x:990:alice\nbroken\nsiteward:x:987:\n";
-        assert_eq!(group_named("siteward", text), Some(987));
-        assert_eq!(group_named("site", text), None);
-        assert_eq!(group_named("broken", text), None);
     }
 
     #[test]

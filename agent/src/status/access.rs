@@ -303,6 +303,11 @@ pub fn gid_of(groups: &str, name: &str) -> Option<u32> {
     })
 }
 
+/// The number of a group on this machine; `None` where the package did not make it.
+pub fn gid_here(group: Group) -> Option<u32> {
+    gid_of(&std::fs::read_to_string("/etc/group").ok()?, group.name())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

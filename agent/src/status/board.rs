@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Code, Condition};
+use super::history::{History, HistoryView, Kind};
 use crate::clock;
 use crate::config::about::About;
 use crate::contract::SpoolTold;
@@ -181,6 +182,18 @@ pub struct ConfigTried {
     pub at: String,
 }
 
+/// What is worth remembering of a change of what is configured.
+fn config_news(before: &ConfigView, now: &ConfigView) -> Option<String> {
+    let name = |revision: Option<u64>| revision.map_or_else(|| "the local file".to_owned(), |revision| format!("revision {revision}"));
+    if let Some(tried) = now.tried.as_ref().filter(|tried| before.tried.as_ref() != Some(tried)) {
+        let document = tried.revision.map_or_else(|| "a document".to_owned(), |revision| format!("revision {revision}"));
+        let why = tried.code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+        return Some(format!("{document}: {}{why}", tried.state));
+    }
+    let is_news = (before.revision, &before.state) != (now.revision, &now.state);
+    is_news.then(|| format!("{} runs, {}", name(now.revision), now.state))
+}
+
 /// Shared by everyone in the agent.
 #[derive(Debug)]
 pub struct Board {
@@ -197,6 +210,7 @@ pub struct Board {
     /// What went wrong last with a certificate of ours, by its file; there are two at most.
     identities: Mutex<BTreeMap<PathBuf, String>>,
     notes: Arc<Notes>,
+    history: Mutex<History>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -205,6 +219,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Board {
     pub fn new(feeds: impl IntoIterator<Item = FeedId>) -> Arc<Self> {
+        let mut history = History::default();
+        history.event(Duration::ZERO, Kind::Started, "", concat!("version ", env!("CARGO_PKG_VERSION")));
         Arc::new(Self {
             started: Instant::now(),
             feeds: RwLock::new(feeds.into_iter().map(|id| (id, Arc::default())).collect()),
@@ -220,11 +236,29 @@ impl Board {
             spool: Mutex::default(),
             identities: Mutex::default(),
             notes: Arc::default(),
+            history: Mutex::new(history),
         })
     }
 
     pub fn set_config(&self, view: ConfigView) {
-        *locked(&self.config) = view;
+        let news = {
+            let mut config = locked(&self.config);
+            let news = config_news(&config, &view);
+            *config = view;
+            news
+        };
+        if let Some(news) = news {
+            self.remember(Kind::Configured, "", &news);
+        }
+    }
+
+    fn remember(&self, kind: Kind, subject: &str, text: &str) {
+        locked(&self.history).event(self.started.elapsed(), kind, subject, text);
+    }
+
+    /// What was, since the start.
+    pub fn history(&self) -> HistoryView {
+        locked(&self.history).view(self.started.elapsed())
     }
 
     pub fn config(&self) -> ConfigView {
@@ -268,6 +302,7 @@ impl Board {
         }
         tracing::warn!(condition = code.as_str(), subject, "{text}");
         let since = clock::rfc3339(clock::now().unix_ms);
+        self.remember(Kind::Raised(code.as_str(), code.severity()), subject, &text);
         let condition =
             Condition { code: code.as_str(), severity: code.severity(), subject: subject.to_owned(), text, runbook: code.runbook(), since };
         conditions.insert(key, condition);
@@ -277,6 +312,7 @@ impl Board {
     pub fn clear(&self, code: Code, subject: &str) {
         if locked(&self.conditions).remove(&(code, subject.to_owned())).is_some() {
             self.changes.fetch_add(1, Ordering::Relaxed);
+            self.remember(Kind::Cleared(code.as_str()), subject, "");
             tracing::info!(condition = code.as_str(), subject, "condition over");
         }
     }
@@ -292,6 +328,7 @@ impl Board {
 
     pub fn set_uplink(&self, state: UplinkState, endpoint: &str, error: Option<String>) {
         let mut view = locked(&self.uplink);
+        locked(&self.history).uplink(self.started.elapsed(), state, error.as_deref());
         if view.state != state {
             view.since_ms = clock::now().unix_ms;
         }

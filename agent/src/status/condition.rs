@@ -153,6 +153,8 @@ conditions! {
     ConfigLedgerDamaged = "config_ledger_damaged", Error;
     /// The document that runs is signed by nobody this gateway trusts now.
     ConfigUnverified = "config_unverified", Error;
+    /// The status page cannot be served.
+    StatusPageDown = "status_page_down", Warning;
     /// Since a document was committed much more goes to quarantine.
     DocumentSuspect = "document_suspect", Error;
     /// Audit records cannot be written; what asks for one is refused.

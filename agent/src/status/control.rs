@@ -79,23 +79,7 @@ impl ControlSocket {
     }
 
     fn bind_as(path: &Path, door: Door, gid: Option<u32>) -> Result<Self, BindError> {
-        let failed = |source| BindError::Failed { path: path.to_owned(), source };
-        match std::fs::symlink_metadata(path) {
-            Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
-            Ok(_) => {
-                // A full backlog does not block here: the kernel refuses a non-blocking connect, and refusal for that reason means alive.
-                match connect_now(path) {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed)?,
-                    Ok(()) => return Err(BindError::InUse(path.to_owned())),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(BindError::InUse(path.to_owned())),
-                    Err(error) => return Err(failed(error)),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let listener = listen(path, gid).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned(), door, deadline: CONTROL_TIMEOUT })
+        Ok(Self { listener: listen(path, gid)?, path: path.to_owned(), door, deadline: CONTROL_TIMEOUT })
     }
 
     /// Answers until told to stop. `answer` must not block.
@@ -142,8 +126,28 @@ impl Drop for ControlSocket {
     }
 }
 
+/// A socket of mode 0660 at `path`, for the group `gid` where there is one; one that nobody answers at is replaced. Needs a runtime around it.
+pub(super) fn listen(path: &Path, gid: Option<u32>) -> Result<UnixListener, BindError> {
+    let failed = |source| BindError::Failed { path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) => {
+            // A full backlog does not block here: the kernel refuses a non-blocking connect, and refusal for that reason means alive.
+            match connect_now(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed)?,
+                Ok(()) => return Err(BindError::InUse(path.to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(BindError::InUse(path.to_owned())),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    open(path, gid).map_err(failed)
+}
+
 /// Nobody is let in before the file says who may: it is bound, given its group and mode, and only then listens.
-fn listen(path: &Path, gid: Option<u32>) -> io::Result<UnixListener> {
+fn open(path: &Path, gid: Option<u32>) -> io::Result<UnixListener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     let ready = || {

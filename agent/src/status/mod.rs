@@ -3,7 +3,8 @@
 //! ```text
 //! sources, committer, forwarder ──► board ──┐
 //! spool monitor ────────────────────────────┼──► snapshot ──► control socket ──► siteward status (table, --json)
-//! gauge (bytes over time) ──────────────────┘            └──► STATUS= of systemd
+//! gauge (bytes over time) ──────────────────┘            ├──► status page, with what the board remembers (`history`)
+//!                                                        └──► STATUS= of systemd
 //! ```
 //!
 //! One snapshot feeds every surface (I7: it holds counts, times, names and codes, never content). Conditions are named states somebody should
@@ -17,9 +18,12 @@ pub mod control;
 pub mod desk;
 pub mod diagnosis;
 pub mod gauge;
+pub mod history;
 pub mod inquiry;
 pub mod on_site;
+pub mod page;
 pub mod question;
+pub mod rate;
 pub mod snapshot;
 pub mod table;
 pub mod watching;

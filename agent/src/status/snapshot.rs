@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::board::{Board, ConfigTried, ConfigView, ExpectedView, FilesView};
 use super::condition::{Condition, Severity};
 use super::gauge::Gauge;
+use super::rate::{Rate, Rates};
 use crate::clock::{self, WallTime};
 use crate::config::about::About;
 use crate::contract::SpoolTold;
@@ -110,6 +111,9 @@ pub struct Feed {
     /// Null while nothing waits, and while the clock cannot be believed.
     #[serde(default)]
     pub oldest_age_s: Option<u64>,
+    /// How many messages came within the last minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
     /// Only of a feed that says something about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<AboutShown>,
@@ -253,6 +257,7 @@ fn feeds(board: &Board, view: &SpoolView, now: WallTime) -> Vec<Feed> {
             released: count(&counters.released),
             queued,
             oldest_age_s,
+            rate: None,
             about: AboutShown::of(counters.about(), queued > 0, oldest_age_s),
             duplicates: count(&counters.duplicates),
             quarantined: count(&counters.quarantined),
@@ -276,11 +281,12 @@ pub struct Reporter {
     monitor: Monitor,
     started: Instant,
     gauge: Mutex<Gauge>,
+    rates: Mutex<Rates>,
 }
 
 impl Reporter {
     pub fn new(site: Name, gateway: Name, board: Arc<Board>, monitor: Monitor) -> Arc<Self> {
-        Arc::new(Self { site, gateway, board, monitor, started: Instant::now(), gauge: Mutex::default() })
+        Arc::new(Self { site, gateway, board, monitor, started: Instant::now(), gauge: Mutex::default(), rates: Mutex::default() })
     }
 
     /// The status now; also a sample for the gauge, and what the hub is told of the spool.
@@ -293,7 +299,18 @@ impl Reporter {
         };
         let now = clock::now();
         self.board.tell_spool(spool_told(&view, time_to_full_s, now));
-        build(&self.site, &self.gateway, &self.board, &view, time_to_full_s, now)
+        let mut snapshot = build(&self.site, &self.gateway, &self.board, &view, time_to_full_s, now);
+        self.observe_rates(&mut snapshot.feeds);
+        snapshot
+    }
+
+    fn observe_rates(&self, feeds: &mut [Feed]) {
+        let at = self.started.elapsed();
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.keep(|id| feeds.iter().any(|feed| feed.id == *id));
+        for feed in feeds {
+            feed.rate = rates.observe(at, &feed.id, feed.captured);
+        }
     }
 }
 
@@ -317,7 +334,7 @@ pub fn one_line(snapshot: &Snapshot) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::record;
     use crate::spool::{FeedView, LaneView};
@@ -367,7 +384,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::status) fn example() -> Snapshot {
+    pub(crate) fn example() -> Snapshot {
         let board = Board::new([name("or-usage")]);
         board.set_uplink(UplinkState::Connected, "mqtts://hub.example.org:8883", Some("connection refused".to_owned()));
         board.raise(Code::SpoolKeyBesideSpool, "", "the spool key lies beside the spool");

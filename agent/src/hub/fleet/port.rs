@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::metrics::Format;
-use super::webhook::Whole;
 use crate::limits::{LISTENER_RETRY, METRICS_CONNECTIONS_MAX, METRICS_DEADLINE, METRICS_HEAD_BYTES_MAX};
+use crate::status::page::body::Whole;
 
 /// Where metrics are to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,10 +6,9 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::limits::{WEBHOOK_ANSWER_BYTES_MAX, WEBHOOK_DEADLINE, WEBHOOK_HEADERS_BYTES_MAX};
+use crate::status::page::body::Whole;
 use crate::uplink::tls::{self, TlsFiles};
 
 /// Where Debian keeps the certificates of the public authorities.
@@ -193,33 +193,6 @@ fn read_headers(text: &str) -> Result<HeaderMap, String> {
         headers.append(HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?, value);
     }
     Ok(headers)
-}
-
-/// A body that is there.
-#[derive(Debug)]
-pub(super) struct Whole(Option<Bytes>);
-
-impl Whole {
-    pub(super) fn new(bytes: impl Into<Bytes>) -> Self {
-        Self(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()))
-    }
-}
-
-impl Body for Whole {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
 }
 
 #[cfg(test)]
