@@ -24,8 +24,7 @@ use siteward::hub::keys::{self, Passphrase, Signer};
 use siteward::record::Name;
 
 const TOPIC: &str = "siteward/v1/st-marys/st-marys-gw1";
-const ALL: &str =
-    r#"["pause_feed","resume_feed","accept_resend","release_quarantine","drop_quarantine","checkpoint","diagnose","log_level"]"#;
+const ALL: &str = r#"["pause_feed","resume_feed","accept_resend","release_quarantine","drop_quarantine","checkpoint","diagnose","log_level","maintenance_start","maintenance_end"]"#;
 
 fn keys() -> PathBuf {
     harness::repository().join("tests/fixtures/documents/keys")
@@ -180,6 +179,10 @@ fn every_command_has_its_effect_its_result_and_its_audit() {
     desk.done(&["accept_resend", "feed=or-usage", "for_s=60"]);
     assert!(desk.has("accept_resend_open"));
     desk.done(&["checkpoint"]);
+    let window = desk.done(&["maintenance_start", "for_s=259200"]);
+    assert!(window["text"].as_str().unwrap_or_default().starts_with("maintenance 1: "), "{window}");
+    assert_eq!(desk.scene.site.status()["maintenance"][0]["who"], "kim");
+    desk.done(&["maintenance_end", "id=1"]);
     desk.done(&["log_level", "level=debug", "for_s=1"]);
     wait::wait_until("the log level goes back by itself", wait::EVENTUALLY, || {
         desk.scene.site.log().contains("the log level is as it was")

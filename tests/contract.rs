@@ -194,6 +194,7 @@ fn states() -> Vec<(&'static str, Value)> {
         subject: String::new(),
         text: "new messages are refused".into(),
         since: TIME.into(),
+        quiet: severity == "warning",
     };
     vec![state(OnlineState::Offline, None, Vec::new(), 0), state(OnlineState::Online, Some(TIME), vec![told("error"), told("warning")], 7)]
 }
@@ -381,6 +382,8 @@ fn commands_are_taken_as_the_contract_says() {
         ("checkpoint", json!({})),
         ("diagnose", json!({})),
         ("log_level", json!({"level": "debug", "for_s": 86400})),
+        ("maintenance_start", json!({"feed": "or-usage", "for_s": 259_200})),
+        ("maintenance_end", json!({"id": 1})),
     ];
     assert_eq!(good.len(), VerbName::ALL.len());
     let written = |verb: &str, args: &Value| {

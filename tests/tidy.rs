@@ -1,6 +1,6 @@
 //! The repository keeps its own rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -211,4 +211,61 @@ fn every_command_in_the_runbook_and_the_compliance_page_exists() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(count > 50, "only {count} calls were found: are they looked for in the right way?");
     println!("{count} calls of {} commands", helps.len());
+}
+
+/// Words of a text that are names of metrics: counters without `_total`, histograms without what their samples end with.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let stem = |word: &str| {
+        let ends = ["_total", "_bucket", "_sum", "_count"];
+        ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+    };
+    words.filter(|word| word.starts_with("siteward_")).map(stem).collect()
+}
+
+#[test]
+fn dashboard_and_alert_rules_name_metrics_that_there_are() {
+    let agent = siteward::metrics::names::ALL.iter().map(|(name, ..)| (*name).to_owned());
+    let desk = siteward::hub::fleet::metrics::ALL.iter().map(|(name, ..)| (*name).to_owned());
+    let known: BTreeSet<String> = agent.chain(desk).collect();
+    for file in
+        ["systemd/grafana/siteward.json", "systemd/alerts/siteward.rules.yml", "systemd/alerts/siteward.test.yml", "systemd/RUNBOOK.md"]
+    {
+        let text = fs::read_to_string(harness::repository().join(file)).expect("a file of metrics");
+        let named = metrics_in(&text);
+        let strangers: Vec<&String> = named.difference(&known).collect();
+        assert!(strangers.is_empty(), "{file} names metrics that nobody writes: {strangers:?}");
+        assert!(!named.is_empty(), "{file} names none: are they looked for in the right way?");
+    }
+    let dashboard = fs::read_to_string(harness::repository().join("systemd/grafana/siteward.json")).expect("the dashboard");
+    serde_json::from_str::<serde_json::Value>(&dashboard).expect("the dashboard is JSON");
+}
+
+/// What the rules call a section of the runbook is one.
+#[test]
+fn alert_rules_lead_to_sections_of_the_runbook() {
+    let read = |file: &str| fs::read_to_string(harness::repository().join(file)).expect("a page");
+    let (rules, runbook) = (read("systemd/alerts/siteward.rules.yml"), read("systemd/RUNBOOK.md"));
+    let anchor = |title: &str| -> String {
+        let letters = title.to_lowercase().replace(' ', "-");
+        letters.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    };
+    let anchors: BTreeSet<String> =
+        runbook.lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches(['#', ' ']))).collect();
+    let wanted = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook: \"RUNBOOK.md#")?.strip_suffix('"'));
+    let missing: Vec<&str> = wanted.filter(|name| !name.contains("{{") && !anchors.contains(*name)).collect();
+    assert!(missing.is_empty(), "no such sections: {missing:?}");
+}
+
+#[test]
+fn promtool_takes_the_alert_rules_and_their_tests_hold() {
+    let directory = harness::repository().join("systemd/alerts");
+    for arguments in [["check", "rules", "siteward.rules.yml"], ["test", "rules", "siteward.test.yml"]] {
+        let Ok(output) = Command::new("promtool").args(arguments).current_dir(&directory).output() else {
+            println!("skipped: promtool is not installed (apt-get install prometheus), the alert rules are not checked by it");
+            return;
+        };
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "promtool {}: {said}", arguments.join(" "));
+    }
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::alerts;
 use crate::audit::{self, Book};
 use crate::config::settings::{ExpectSettings, FeedSettings, RenewSettings, Settings, SourceSettings};
 use crate::forward::mail::Mail;
@@ -118,7 +119,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     let book = open_book(&settings, &monitor, &board);
     let (keeper, renewal) = renewer(&settings, credentials, &mut mail, &book, wanted, &board);
     let vault = Arc::new(Vault::new(&settings.spool, started.ground.credentials.as_deref()));
-    let (overridden, overrides) = Kept::open(Arc::new(spool::disk::RealDisk), &settings.spool.path);
+    let (overridden, alerting, on_site) = open_on_site(&settings, &vault, &book);
     let desk = Desk {
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
@@ -130,7 +131,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
         renewal: Some(renewal),
         book: book.clone(),
         kept: kept.clone(),
-        on_site: OnSite::new(Arc::clone(&vault), overrides, book.clone()),
+        on_site,
     };
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -152,6 +153,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     let (overriding, told) = overridden.keep(handle.clone(), watched.clone(), &desk.board, book.clone());
     tasks.spawn(overriding.run(stopped.clone()));
     tasks.spawn(audit::sender::run(book, mail.way_out(), stopped.clone()));
+    tasks.spawn(alerting.keep(alert_means(&settings, &desk)).run(stopped.clone()));
     let local = Local { overrides: told, secret_key: tokio::task::block_in_place(|| vault.public_key().ok()) };
     let means = Means { sources: handle, mail, board: Arc::clone(&board), monitor: rollout_monitor, asked, hangup, orders, renew, local };
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
@@ -194,6 +196,28 @@ async fn take_up(
     }
     sockets.close_rest();
     Ok((sources, handle))
+}
+
+/// What was set on site and outlives a restart, and how to ask for more.
+fn open_on_site(settings: &Settings, vault: &Arc<Vault>, book: &Book) -> (Kept, alerts::keeper::Kept, Arc<OnSite>) {
+    let path = &settings.spool.path;
+    let (overridden, overrides) = Kept::open(Arc::new(spool::disk::RealDisk), path);
+    let (alerting, maintenance) = alerts::keeper::Kept::open(Arc::new(spool::disk::RealDisk), path);
+    let on_site = OnSite::new(Arc::clone(vault), overrides, maintenance, book.clone());
+    (overridden, alerting, on_site)
+}
+
+/// What the keeper of alerts works with.
+fn alert_means(settings: &Settings, desk: &Desk) -> alerts::keeper::Means {
+    alerts::keeper::Means {
+        site: settings.gateway.site.clone(),
+        gateway: settings.gateway.id.clone(),
+        settings: settings.alerts.clone(),
+        board: Arc::clone(&desk.board),
+        monitor: desk.monitor.clone(),
+        feeds: desk.feeds.clone(),
+        book: desk.book.clone(),
+    }
 }
 
 /// What is known before anything runs.

@@ -14,11 +14,13 @@ pub mod spool;
 pub mod uplink;
 
 pub mod agent;
+pub mod alerts;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod enrolment;
 pub mod log;
+pub mod metrics;
 pub mod overrides;
 pub mod preflight;
 pub mod reload;

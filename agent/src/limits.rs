@@ -3,6 +3,7 @@
 //! A reader who asks "how much memory, disk or time can this take at worst?" finds the answer here. Limits that a site may set in its
 //! configuration have their default and their permitted range here; everything else is fixed.
 
+mod alerts;
 mod audit;
 mod cadence;
 mod desk;
@@ -18,6 +19,7 @@ mod rollout;
 
 use std::time::Duration;
 
+pub use self::alerts::*;
 pub use self::audit::*;
 pub use self::cadence::*;
 pub use self::desk::*;

@@ -1,7 +1,7 @@
 //! SIGHUP: the feeds of the local file, read again.
 //!
 //! The file is validated as a whole. A fault anywhere is logged and nothing changes; otherwise its feeds go the way every change of the feeds goes
-//! (`sources`). What stands in `[gateway]`, `[spool]`, `[uplink]` and `[trust]` is read at start only, and it is said where it differs. While a document
+//! (`sources`). What stands in `[gateway]`, `[spool]`, `[uplink]`, `[trust]` and `[alerts]` is read at start only, and it is said where it differs. While a document
 //! runs the feeds of the file do not count; the rollout, which calls this, knows.
 
 use std::path::Path;
@@ -43,8 +43,11 @@ impl Reload<'_> {
             }
         };
         let (old, new) = (self.running, &settings);
-        if (&old.gateway, &old.spool, &old.uplink, &old.trust) != (&new.gateway, &new.spool, &new.uplink, &new.trust) {
-            tracing::warn!("[gateway], [spool], [uplink] and [trust] are read at start only: restart the agent for what differs there");
+        let bootstrap = |s: &Settings| (s.gateway.clone(), s.spool.clone(), s.uplink.clone(), s.trust.clone(), s.alerts.clone());
+        if bootstrap(old) != bootstrap(new) {
+            tracing::warn!(
+                "[gateway], [spool], [uplink], [trust] and [alerts] are read at start only: restart the agent for what differs there"
+            );
         }
         let faults = self.sources.apply(Arc::from(settings.feeds.as_slice())).await?;
         if faults.is_empty() {

@@ -41,6 +41,7 @@ pub mod scene;
 pub mod sender;
 pub mod sim;
 pub mod site;
+pub mod syslog;
 pub mod tls;
 pub mod volume;
 pub mod wait;

@@ -19,6 +19,7 @@ mod diagnose;
 mod enroll;
 mod feeds;
 mod lines;
+mod maintenance;
 mod memory;
 mod messages;
 mod overrides;
@@ -102,9 +103,12 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Shows it again every so many seconds (2), until Ctrl-C
-        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", conflicts_with = "json",
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", conflicts_with_all = ["json", "metrics"],
               value_parser = clap::value_parser!(u64).range(1..=3600))]
         watch: Option<u64>,
+        /// As metrics: prometheus (for node_exporter's textfile collector) or openmetrics
+        #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = "prometheus", conflicts_with = "json")]
+        metrics: Option<status::Metrics>,
     },
     /// Shows who is connected to each feed, what they were answered and what was odd; or acts on a feed
     #[command(args_conflicts_with_subcommands = true)]
@@ -164,6 +168,9 @@ enum Command {
     /// Runs a feed otherwise than configured, for some hours: break-glass, audited, ends by itself
     #[command(subcommand)]
     Override(overrides::Action),
+    /// Keeps alerts about senders, cadence and uplink quiet while somebody works on them
+    #[command(subcommand)]
+    Maintenance(maintenance::Action),
     /// Makes a gateway of this box, with the bundle that central IT made for it
     Enroll(enroll::Enroll),
     /// Takes this gateway out of service for good: delivered, counted, erased, recorded
@@ -333,8 +340,9 @@ fn carry_out(command: Command) -> Result<(), Failure> {
             check::check(&config.config, without_files, offered.as_ref())
         }
         Command::Preflight { config, json } => preflight::preflight(&config.config, json),
+        Command::Status { config, metrics: Some(format), .. } => status::metrics(&config.config, format),
         Command::Status { config, watch: Some(every), .. } => status::watch(&config.config, Duration::from_secs(every)),
-        Command::Status { config, json, watch: None } => status::status(&config.config, json),
+        Command::Status { config, json, .. } => status::status(&config.config, json),
         Command::Feeds { config, feed, json, action: None } => feeds::list(&config.config, feed, json),
         Command::Feeds { action: Some(action), .. } => match action {
             FeedsAction::AcceptResend { config, feed, time, why, json } => feeds::accept_resend(&config.config, &feed, time, why, json),
@@ -360,6 +368,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Diagnose { config, out } => diagnose::diagnose(&config.config, out),
         Command::Audit(action) => audit::carry_out(action),
         Command::Override(action) => overrides::carry_out(action),
+        Command::Maintenance(action) => maintenance::carry_out(action),
         Command::Enroll(args) => enroll::enroll(args),
         Command::Retire(args) => retire::retire(&args),
         #[cfg(feature = "demo")]
@@ -416,7 +425,7 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
         let cli = Cli::try_parse_from(["siteward", "status", "--config", "x.toml", "--json"]).unwrap();
-        assert!(matches!(cli.command, Command::Status { config, json: true, watch: None } if config.config.as_os_str() == "x.toml"));
+        assert!(matches!(cli.command, Command::Status { config, json: true, .. } if config.config.as_os_str() == "x.toml"));
         let cli = Cli::try_parse_from(["siteward", "run"]).unwrap();
         assert!(matches!(cli.command, Command::Run(at) if at.config.as_os_str() == "/etc/siteward/siteward.toml"));
         assert!(Cli::try_parse_from(["siteward", "fly"]).is_err());

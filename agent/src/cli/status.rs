@@ -8,16 +8,36 @@ use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use super::ask::{other, runtime, socket};
+use super::ask::{self, other, runtime, socket};
 use super::{Failure, paint, print};
 use crate::clock;
+use crate::metrics;
+use crate::metrics::text::Format;
 use crate::status::control::{self, AskError};
 use crate::status::question::Request;
 use crate::status::snapshot::Snapshot;
 use crate::status::table;
+
+/// In which dialect metrics are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Metrics {
+    Prometheus,
+    Openmetrics,
+}
+
+/// The figures of the same snapshot.
+pub(super) fn metrics(file: &Path, format: Metrics) -> Result<(), Failure> {
+    let snapshot: Snapshot = ask::ask(file, &Request::STATUS)?;
+    let format = match format {
+        Metrics::Prometheus => Format::Prometheus,
+        Metrics::Openmetrics => Format::OpenMetrics,
+    };
+    print(&metrics::render(&snapshot, format))
+}
 
 pub(super) fn status(file: &Path, json: bool) -> Result<(), Failure> {
     let socket = socket(file, &Request::STATUS)?;

@@ -51,7 +51,7 @@ pub(super) fn proxy(url: &str) -> Result<(String, u16), &'static str> {
     Ok((host, port))
 }
 
-fn split_port(rest: &str) -> Result<(String, Option<&str>), &'static str> {
+pub(super) fn split_port(rest: &str) -> Result<(String, Option<&str>), &'static str> {
     if let Some(bracketed) = rest.strip_prefix('[') {
         let (host, after) = bracketed.split_once(']').ok_or("has no ] after the IPv6 address")?;
         host.parse::<std::net::Ipv6Addr>().map_err(|_| "has no usable IPv6 address in brackets")?;

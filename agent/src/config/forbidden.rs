@@ -1,6 +1,6 @@
 //! What a document must not hold, looked for before its keys are read one by one: keys of the bootstrap, and secrets written out. Pure.
 //!
-//! - **Bootstrap keys** (`[gateway]`, `[spool]`, `[trust]`, `[status]`, and of `[uplink]` everything but `[[uplink.endpoint]]` and `[uplink.renew]`) say who a gateway is, where its
+//! - **Bootstrap keys** (`[gateway]`, `[spool]`, `[trust]`, `[status]`, `[alerts]`, and of `[uplink]` everything but `[[uplink.endpoint]]` and `[uplink.renew]`) say who a gateway is, where its
 //!   promises lie and whom it trusts. They are set on the box and never from afar.
 //! - **Secrets**: a document is signed, not sealed; brokers, histories and desks keep copies of it. It names secrets (`credential = "name"`,
 //!   `secret = "name"`, `key = "/path/on/the/gateway"`), it never holds them. A private key block is refused wherever it stands, in comments too.
@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::fault::{FaultList, Place};
 use super::reader::Section;
 
-const BOOTSTRAP: [&str; 4] = ["gateway", "spool", "trust", "status"];
+const BOOTSTRAP: [&str; 5] = ["gateway", "spool", "trust", "status", "alerts"];
 const PRIVATE_KEY: &str = "PRIVATE KEY-----";
 
 /// Every key of the bootstrap.

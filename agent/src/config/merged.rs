@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::about;
+use super::alerts;
 use super::directory;
 use super::expect;
 use super::fault::{FaultList, Place};
@@ -25,6 +26,7 @@ pub(super) struct Merged {
     pub uplink: Uplink,
     pub trust: Trust,
     pub status: status::Written,
+    pub alerts: alerts::Merged,
     pub feeds: Vec<Feed>,
 }
 
@@ -161,6 +163,7 @@ pub(super) fn merge(written: Written, f: &mut FaultList) -> Merged {
         uplink: uplink(written.uplink, f),
         trust: trust(written.trust),
         status: written.status,
+        alerts: alerts::merge(written.alerts),
         feeds: written.feeds.into_iter().map(|w| feed(w, f)).collect(),
     }
 }

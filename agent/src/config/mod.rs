@@ -15,6 +15,7 @@
 //! Relative paths are taken from the directory of the file, so that `check` in a shell and the service mean the same.
 
 pub mod about;
+mod alerts;
 mod answers;
 pub mod bootstrap;
 pub mod cases;

@@ -9,6 +9,8 @@ pub use super::about::About;
 pub use super::bootstrap::Moved;
 pub use super::network::Network;
 pub use super::status::{StatusListen, StatusSettings};
+use crate::alerts::syslog::Target;
+use crate::limits::{HOLD_OLDEST_DEFAULT, HOLD_PEER_DEFAULT, HOLD_UPLINK_DEFAULT};
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::rollout::command::Allowed;
 use crate::secrets::Reference;
@@ -24,6 +26,7 @@ pub struct Settings {
     pub uplink: UplinkSettings,
     pub trust: TrustSettings,
     pub status: StatusSettings,
+    pub alerts: AlertSettings,
     /// Only a document asks.
     pub renew: Option<RenewSettings>,
     /// What of the two before comes from a document of the recovery keys.
@@ -84,6 +87,22 @@ pub struct TrustSettings {
     /// Who may sign them; empty: who may sign documents.
     pub command_keys: Vec<PathBuf>,
     pub command_threshold: usize,
+}
+
+/// Who is alerted, and how long a condition has to hold before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertSettings {
+    /// `None`: no lines are sent.
+    pub syslog: Option<Target>,
+    pub uplink_after: Duration,
+    pub peer_after: Duration,
+    pub oldest_critical_after: Duration,
+}
+
+impl Default for AlertSettings {
+    fn default() -> Self {
+        Self { syslog: None, uplink_after: HOLD_UPLINK_DEFAULT, peer_after: HOLD_PEER_DEFAULT, oldest_critical_after: HOLD_OLDEST_DEFAULT }
+    }
 }
 
 /// Where the spool key comes from.

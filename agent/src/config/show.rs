@@ -105,6 +105,10 @@ pub fn render(settings: &Settings) -> String {
     sheet.choice("confirm", uplink.confirm);
     sheet.seconds("receipt_timeout", uplink.receipt_timeout);
     sheet.choice("on_no_subscriber", uplink.on_no_subscriber);
+    sheet.section("[alerts]");
+    for (key, value) in settings.alerts.rows() {
+        sheet.text(key, value);
+    }
     if let Some(renew) = &settings.renew {
         sheet.section("[uplink.renew]");
         sheet.text("request", &renew.request);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::about;
+use super::alerts;
 use super::answers;
 use super::directory;
 use super::endpoint;
@@ -35,6 +36,7 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
     let spool = spool(&merged.spool, base, f);
     let uplink = uplink(&merged.uplink, base, f);
     let trust = trust(&merged.trust, base, f);
+    let alerts = alerts::validate(&merged.alerts, f);
     let zone = merged.gateway.timezone.as_ref().map(|at| at.value.as_str());
     let feeds = feeds(&merged.feeds, zone, base, f);
     let socket = gateway.as_ref().map(|gateway| gateway.control_socket.as_path());
@@ -48,6 +50,7 @@ pub(super) fn validate(merged: &Merged, base: &Path, f: &mut FaultList) -> Optio
         uplink: uplink?,
         trust: trust?,
         status: status?,
+        alerts: alerts?,
         renew: None,
         moved: None,
         feeds: feeds?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::about;
+use super::alerts;
 use super::directory;
 use super::expect;
 use super::fault::{FaultList, Place};
@@ -22,6 +23,7 @@ pub(super) struct Written {
     pub uplink: Uplink,
     pub trust: Trust,
     pub status: status::Written,
+    pub alerts: alerts::Written,
     pub feeds: Vec<Feed>,
 }
 
@@ -153,6 +155,7 @@ pub(super) fn read(document: &DeTable<'_>, faults: &mut FaultList) -> Written {
         uplink: uplink(root.section(faults, "uplink"), faults),
         trust: trust(root.section(faults, "trust"), faults),
         status: status::read(root.section(faults, "status"), faults),
+        alerts: alerts::read(root.section(faults, "alerts"), faults),
         feeds: root.sections(faults, "feed").into_iter().map(|section| feed(section, faults)).collect(),
     };
     root.finish(faults);

@@ -130,6 +130,14 @@ pub struct ConditionTold {
     pub text: String,
     /// RFC 3339.
     pub since: String,
+    /// Nobody is to be alerted of it: its hold-down is not over, or a maintenance window holds.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub quiet: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(is: &bool) -> bool {
+    !is
 }
 
 /// How far a renewal of the gateway's certificate is.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::core::Control;
 use super::mailbox::Letter;
+use crate::alerts::view::AlertsView;
 use crate::clock;
 use crate::contract::topic::Topics;
 use crate::contract::{ConditionTold, GatewayState, OnlineState, Outcome, event};
@@ -56,11 +57,12 @@ impl Publisher {
     }
 
     /// What is the matter, as far as there is room: the status must fit any broker.
-    fn told(mut conditions: Vec<Condition>) -> (Vec<ConditionTold>, u64) {
+    fn told(mut conditions: Vec<Condition>, alerts: &AlertsView) -> (Vec<ConditionTold>, u64) {
         conditions.sort_by_key(|condition| std::cmp::Reverse(condition.severity));
         let left_out = conditions.len().saturating_sub(CONDITIONS_TOLD_MAX) as u64;
         let cut = |text: String| text.chars().take(CONDITION_TEXT_CHARS_MAX).collect();
         let told = conditions.into_iter().take(CONDITIONS_TOLD_MAX).map(|condition| ConditionTold {
+            quiet: alerts.is_quiet(condition.code, &condition.subject),
             code: condition.code.to_owned(),
             severity: condition.severity.as_str().to_owned(),
             subject: cut(condition.subject),
@@ -82,7 +84,7 @@ impl Publisher {
                 let since = self.online_since.clone().filter(|_| *state == OnlineState::Online).unwrap_or_else(|| now.clone());
                 let mut status = Self::state(*state, Some(since));
                 (status.at, status.spool) = (Some(now), board.spool_told());
-                (status.conditions, status.conditions_left_out) = Self::told(board.conditions());
+                (status.conditions, status.conditions_left_out) = Self::told(board.conditions(), &board.alerts());
                 Self::plain(token, self.topics.status(), json(&status), true)
             }
             Control::Mail(letter) => {

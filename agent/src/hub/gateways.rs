@@ -39,7 +39,7 @@ impl Gateways {
             None => {}
         }
         for condition in raised {
-            let ConditionTold { code, severity, subject, text, since } = condition;
+            let ConditionTold { code, severity, subject, text, since, .. } = condition;
             let (code, subject, since) = (foreign(&code), foreign(&subject), foreign(&since));
             if severity == "error" {
                 tracing::error!(%site, %gateway, condition = code, subject, since, "{}", foreign(&text));
@@ -86,6 +86,7 @@ mod tests {
             subject: (*feed).into(),
             text: "no file came".into(),
             since: "2026-11-02T11:15:00.000Z".into(),
+            quiet: false,
         };
         let conditions = feeds.iter().map(condition).collect();
         GatewayState { state, version: "0.1.0".into(), since: None, at: None, spool: None, conditions, conditions_left_out: 0 }

@@ -9,6 +9,7 @@
 //! | `checkpoint` | the forwarder tells every head |
 //! | `diagnose` | a snapshot of the status; figures, never content (I7) |
 //! | `log_level` | `log`, for a while by time that passes (I10) |
+//! | `maintenance_start`, `maintenance_end` | `alerts::keeper`: a window, durable before it is answered |
 //!
 //! Thin: each order is one call to its owner and a sentence about what became of it. One runs at a time (see `orders`), within the time it is given:
 //! what is not done by then is said to be left.
@@ -22,6 +23,8 @@ use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::command::{LogLevel, Outcome, Verb};
+use crate::alerts;
+use crate::alerts::windows::Wish;
 use crate::audit::Book;
 use crate::config::settings::Endpoint;
 use crate::forward::Feeds;
@@ -60,6 +63,8 @@ impl Order {
     pub fn subject(&self) -> String {
         match self {
             Self::Verb(Verb::PauseFeed { feed } | Verb::ResumeFeed { feed } | Verb::AcceptResend { feed, .. }) => feed.to_string(),
+            Self::Verb(Verb::MaintenanceStart { feed, .. }) => feed.as_ref().map_or_else(|| "gateway".to_owned(), ToString::to_string),
+            Self::Verb(Verb::MaintenanceEnd { id }) => format!("maintenance {id}"),
             Self::Verb(Verb::ReleaseQuarantine { feed, first, last } | Verb::DropQuarantine { feed, first, last }) => {
                 format!("{feed} {first}-{last}")
             }
@@ -114,6 +119,8 @@ pub struct Executor {
     pub(super) kept: Kept,
     pub(super) resends: Arc<Resends>,
     pub(super) feeds: watch::Receiver<Feeds>,
+    /// The keeper of maintenance windows; `None` in a rig.
+    pub(super) alerts: Option<alerts::handle::Handle>,
     /// What goes back to the usual log level when its time is over.
     pub(super) level: Arc<Mutex<Option<AbortHandle>>>,
 }
@@ -135,6 +142,7 @@ impl Executor {
             kept,
             resends,
             feeds: watch::channel(Feeds::default()).1,
+            alerts: None,
             level: Arc::default(),
         }
     }
@@ -152,6 +160,7 @@ impl Executor {
             kept,
             resends: Arc::clone(&desk.resends),
             feeds: desk.feeds.clone(),
+            alerts: Some(desk.on_site.alerts()),
             level: Arc::default(),
         }
     }
@@ -187,6 +196,10 @@ impl Executor {
             },
             Order::Verb(Verb::Diagnose) => self.diagnose().await,
             Order::Verb(Verb::LogLevel { level, time }) => self.log_level(level, time),
+            Order::Verb(Verb::MaintenanceStart { feed, time }) => {
+                self.maintenance(alerts::handle::Request::Start(Wish { feed, time, who, reason: why })).await
+            }
+            Order::Verb(Verb::MaintenanceEnd { id }) => self.maintenance(alerts::handle::Request::End { id, who }).await,
         }
     }
 
@@ -322,6 +335,15 @@ impl Executor {
         match made.await {
             Ok(data) => Effect { data: Some(data), ..done("the status at this moment") },
             Err(_) => failed("the status could not be taken; see the log"),
+        }
+    }
+
+    async fn maintenance(&self, request: alerts::handle::Request) -> Effect {
+        let Some(keeper) = self.alerts.clone() else { return failed("this agent keeps no maintenance windows") };
+        match spawn_blocking(move || keeper.ask(request)).await {
+            Ok(Ok(alerts::handle::Response::Done { done: text })) => done(text),
+            Ok(Ok(alerts::handle::Response::List { .. })) | Err(_) => failed("it could not be asked for; see the log"),
+            Ok(Err(why)) => failed(why),
         }
     }
 

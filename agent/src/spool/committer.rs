@@ -312,6 +312,7 @@ impl Committer {
     pub(super) fn finish(&mut self, lane: Lane, done: Done, scratch: Scratch, answers: &mut [Option<Answer>]) -> Result<(), AppendError> {
         let open = self.lanes[lane.index()].open.as_mut().expect("nobody else closes it or gives it up");
         self.buffers.keep(done.bytes);
+        self.shared.board.syncs.took(done.took);
         match done.outcome {
             Ok(()) => {
                 let (ordinal, durable_end) = (open.header.ordinal, open.landed());

@@ -100,7 +100,11 @@ impl Hand {
 
     /// The outcome; `None` if it is not there yet and is not to be waited for.
     fn end(&mut self, wait: bool) -> Option<Done> {
-        let gone = || Done { outcome: Err(std::io::Error::other("the thread that writes has ended")), bytes: Vec::new() };
+        let gone = || Done {
+            outcome: Err(std::io::Error::other("the thread that writes has ended")),
+            bytes: Vec::new(),
+            took: std::time::Duration::ZERO,
+        };
         match self {
             Self::Own { job, .. } => Some(job.take().map_or_else(gone, Job::run)),
             Self::Threads(Threads { done, .. }) if wait => Some(done.recv().unwrap_or_else(|_| gone())),

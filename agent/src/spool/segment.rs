@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use super::disk::{Disk, DiskFile};
 use super::format::{self, BODY_CRC_BYTES, DATA_START, FOOTER_RESERVE, FooterV1, PREFIX_BYTES, RecordHeaderV1, SegmentHeaderV1, SpanV1};
@@ -117,14 +118,17 @@ pub struct Job {
 pub struct Done {
     pub outcome: io::Result<()>,
     pub bytes: Vec<u8>,
+    pub took: Duration,
 }
 
 impl Job {
     /// After an error the segment must be given up.
     pub fn run(self) -> Done {
+        let start = Instant::now();
         let begun = self.begin.map_or(Ok(()), |begin| begin.run(&*self.file));
         let written = begun.and_then(|()| self.file.write_at(self.offset, &self.bytes));
-        Done { outcome: written.and_then(|()| self.file.sync_data()), bytes: self.bytes }
+        let outcome = written.and_then(|()| self.file.sync_data());
+        Done { outcome, bytes: self.bytes, took: start.elapsed() }
     }
 }
 

@@ -117,6 +117,7 @@ const LOOK: Row = row(
         "secret list",
         "secret key",
         "override list",
+        "maintenance list",
         "audit list",
         "audit verify",
         "audit export",
@@ -138,6 +139,12 @@ const OVERRIDE: Row = row(
     &["override set", "override clear"],
     "a feed's port, peers or pause, for hours; also while the audit log cannot be written",
     "audit: before, what became of it, and its end; `overrides` of the reported state",
+);
+const MAINTENANCE: Row = row(
+    Group::Operate,
+    &["maintenance start", "maintenance end"],
+    "who is alerted, for hours",
+    "audit: before, what became of it, and its end",
 );
 const SECRET: Row = row(Group::Operate, &["secret set", "secret remove"], "a value the configuration names", BEFORE_AND_AFTER);
 const CERTIFICATE: Row = row(
@@ -167,7 +174,8 @@ const FILES: Row = Row {
 };
 
 /// All of it, for the runbook.
-pub const ROWS: [&Row; 11] = [&LOOK, &PAUSE, &RESEND, &KEPT, &OVERRIDE, &SECRET, &CERTIFICATE, &CONFIG, &RETIRE, &CONTENT, &FILES];
+pub const ROWS: [&Row; 12] =
+    [&LOOK, &PAUSE, &RESEND, &KEPT, &OVERRIDE, &MAINTENANCE, &SECRET, &CERTIFICATE, &CONFIG, &RETIRE, &CONTENT, &FILES];
 
 /// The row of a request.
 fn row_of(request: &Request) -> &'static Row {
@@ -186,6 +194,7 @@ fn row_of(request: &Request) -> &'static Row {
             | Question::Secrets {}
             | Question::SecretKey {}
             | Question::Overrides {}
+            | Question::Maintenance {}
             | Question::Audit { .. }
             | Question::AuditVerify {}
             | Question::Log {},
@@ -195,6 +204,7 @@ fn row_of(request: &Request) -> &'static Row {
             Order::AcceptResend { .. } => &RESEND,
             Order::ReleaseQuarantine { .. } | Order::DropQuarantine { .. } | Order::DropEntries { .. } => &KEPT,
             Order::OverrideSet { .. } | Order::OverrideClear { .. } => &OVERRIDE,
+            Order::MaintenanceStart { .. } | Order::MaintenanceEnd { .. } => &MAINTENANCE,
             Order::SecretSet { .. } | Order::SecretRemove { .. } => &SECRET,
             Order::CertificateRenew { .. } | Order::CertificateInstall { .. } | Order::CertificateCancel { .. } => &CERTIFICATE,
             Order::ConfigApply { .. } | Order::ConfigRollback { .. } => &CONFIG,
@@ -275,6 +285,10 @@ pub fn act(order: &Order) -> Act {
             let kind = kind.map_or_else(String::new, |kind| format!(" {}", kind.as_str()));
             Act { breaks_glass: true, ..act("override_cleared", format!("{feed}{kind}"), "", by.as_deref()) }
         }
+        Order::MaintenanceStart { feed, for_s, reason, by } => {
+            act("maintenance_started", format!("{} {for_s} s", feed.as_deref().unwrap_or("gateway")), reason, by.as_deref())
+        }
+        Order::MaintenanceEnd { id, by } => act("maintenance_cancelled", format!("window {id}"), "", by.as_deref()),
         Order::Retire { reason, lost, by } => act("gateway_retired", lost.clone(), reason, by.as_deref()),
     }
 }

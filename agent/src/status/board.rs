@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Code, Condition};
+use super::facts::{SyncTimes, UplinkCounters};
 use super::history::{History, HistoryView, Kind};
+use crate::alerts::view::AlertsView;
 use crate::clock;
 use crate::config::about::About;
 use crate::contract::SpoolTold;
@@ -125,6 +127,7 @@ impl FeedCounters {
 pub struct UplinkView {
     pub state: UplinkState,
     pub since_ms: i64,
+    pub since_at: Instant,
     pub endpoint: String,
     pub last_error: Option<String>,
 }
@@ -211,6 +214,11 @@ pub struct Board {
     identities: Mutex<BTreeMap<PathBuf, String>>,
     notes: Arc<Notes>,
     history: Mutex<History>,
+    /// What the uplink did, and how long the journal's syncs took.
+    pub uplink_counters: UplinkCounters,
+    pub syncs: SyncTimes,
+    /// Who is alerted of what, as the keeper of alerts said last.
+    alerts: Mutex<AlertsView>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -229,6 +237,7 @@ impl Board {
             uplink: Mutex::new(UplinkView {
                 state: UplinkState::Connecting,
                 since_ms: clock::now().unix_ms,
+                since_at: Instant::now(),
                 endpoint: String::new(),
                 last_error: None,
             }),
@@ -237,6 +246,9 @@ impl Board {
             identities: Mutex::default(),
             notes: Arc::default(),
             history: Mutex::new(history),
+            uplink_counters: UplinkCounters::default(),
+            syncs: SyncTimes::default(),
+            alerts: Mutex::default(),
         })
     }
 
@@ -326,11 +338,25 @@ impl Board {
         locked(&self.conditions).values().cloned().collect()
     }
 
+    pub fn show_alerts(&self, view: &AlertsView) {
+        let before = std::mem::replace(&mut *locked(&self.alerts), view.clone());
+        if view.differs(&before) {
+            self.changes.fetch_add(1, Ordering::Relaxed); // the hub is told who is to be alerted
+        }
+    }
+
+    pub fn alerts(&self) -> AlertsView {
+        locked(&self.alerts).clone()
+    }
+
     pub fn set_uplink(&self, state: UplinkState, endpoint: &str, error: Option<String>) {
         let mut view = locked(&self.uplink);
         locked(&self.history).uplink(self.started.elapsed(), state, error.as_deref());
         if view.state != state {
-            view.since_ms = clock::now().unix_ms;
+            (view.since_ms, view.since_at) = (clock::now().unix_ms, Instant::now());
+            if state == UplinkState::Connected {
+                self.uplink_counters.connections.fetch_add(1, Ordering::Relaxed);
+            }
         }
         view.state = state;
         endpoint.clone_into(&mut view.endpoint);
@@ -354,6 +380,12 @@ impl Board {
 
     /// Notes a step of a message for the recent history; never waits.
     pub fn note(&self, note: Note) {
+        match note {
+            Note::Published { .. } => self.uplink_counters.published(),
+            Note::Acked { .. } => self.uplink_counters.acknowledged(),
+            Note::Settled { .. } => self.uplink_counters.settled(),
+            _ => {}
+        }
         self.notes.push(note);
     }
 

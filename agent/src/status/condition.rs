@@ -71,6 +71,8 @@ conditions! {
     UplinkRefused = "uplink_refused", Error;
     /// The broker takes our messages but nobody is subscribed.
     HubNotSubscribed = "hub_not_subscribed", Error;
+    /// Nothing that is critical reached the hub for too long.
+    OldestCritical = "oldest_critical", Error;
     /// The hub confirms nothing, though the broker acknowledges.
     ReceiptsMissing = "receipts_missing", Error;
     /// The broker refuses a feed's topic; that feed waits.
@@ -89,6 +91,8 @@ conditions! {
     FrameUnusable = "frame_unusable", Warning;
     /// A feed takes messages that were seen before for new ones, for a while.
     AcceptResendOpen = "accept_resend_open", Warning;
+    /// A sender that keeps its connection is not connected any more.
+    PeerLost = "peer_lost", Warning;
     /// Senders could not connect over TLS, or not prove who they are.
     TlsRefused = "tls_refused", Warning;
     /// Somebody outside `peers` connects.
@@ -163,7 +167,88 @@ conditions! {
     AuditIncomplete = "audit_incomplete", Error;
 }
 
+/// Which maintenance windows keep a condition from alerting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silencing {
+    Never,
+    /// That of the gateway: it is about the way to the hub.
+    Gateway,
+    /// That of the feed it is about, too: its senders, and when they bring something.
+    Feed,
+}
+
 impl Code {
+    /// Senders, cadence and uplink may be quiet while somebody works on them. Whatever may mean loss never is.
+    pub fn silencing(self) -> Silencing {
+        use Silencing::{Feed, Gateway, Never};
+        match self {
+            Self::UplinkDown | Self::UplinkRefused | Self::HubNotSubscribed | Self::ReceiptsMissing | Self::OldestCritical => Gateway,
+            Self::PeerLost
+            | Self::PeerRefused
+            | Self::TlsRefused
+            | Self::FeedSilent
+            | Self::ShareMissing
+            | Self::ShareHung
+            | Self::DirectoryUnreadable => Feed,
+            Self::SpoolKeyBesideSpool
+            | Self::SpoolFull
+            | Self::SpoolWriteFailed
+            | Self::SpoolDamaged
+            | Self::SpoolTornTail
+            | Self::SpoolBehindHub
+            | Self::ChainConflict
+            | Self::StateUnavailable
+            | Self::StateSetAside
+            | Self::DedupeIncomplete
+            | Self::BrokerPacketLimit
+            | Self::ClockSuspect
+            | Self::ListenerDown
+            | Self::ListenerOpen
+            | Self::AcceptResendOpen
+            | Self::FrameOverLimit
+            | Self::FrameUnusable
+            | Self::BatchCountMismatch
+            | Self::FeedTokensInvalid
+            | Self::FeedCertificateInvalid
+            | Self::FeedCertificateExpiring
+            | Self::CertificateExpiring
+            | Self::CertificateEnding
+            | Self::CertificatePending
+            | Self::CertificateRefused
+            | Self::FileListFailed
+            | Self::FileUnreadable
+            | Self::FileHeld
+            | Self::FileStuck
+            | Self::FileRefused
+            | Self::FileChanged
+            | Self::QuarantineFull
+            | Self::QuarantineWriteFailed
+            | Self::QuarantineNotEmpty
+            | Self::FeedParked
+            | Self::GatewayIdInUse
+            | Self::FeedRetired
+            | Self::FeedPaused
+            | Self::OverrideActive
+            | Self::BootstrapMoved
+            | Self::CommandRefused
+            | Self::ConfigRefused
+            | Self::ConfigTrial
+            | Self::ConfigRolledBack
+            | Self::ConfigCommittedLocal
+            | Self::ConfigLedgerDamaged
+            | Self::ConfigUnverified
+            | Self::DocumentSuspect
+            | Self::StatusPageDown
+            | Self::AuditWriteFailed
+            | Self::AuditIncomplete => Never,
+        }
+    }
+
+    /// Of its name.
+    pub fn read(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+
     /// The runbook page, relative to the documentation's root.
     pub fn runbook(self) -> String {
         format!("RUNBOOK.md#{}", self.as_str())

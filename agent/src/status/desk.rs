@@ -145,6 +145,7 @@ impl Desk {
             Question::Secrets {} => Ok(self.on_site.secrets()),
             Question::SecretKey {} => Ok(self.on_site.secret_key()),
             Question::Overrides {} => Ok(self.on_site.overrides()),
+            Question::Maintenance {} => Ok(self.on_site.maintenance()),
             Question::Certificates {} => self.renewal(renewal::handle::Request::Show),
             Question::Audit { first } => {
                 let book = self.book.clone();
@@ -165,6 +166,8 @@ impl Desk {
             | Order::SecretRemove { .. }
             | Order::OverrideSet { .. }
             | Order::OverrideClear { .. }
+            | Order::MaintenanceStart { .. }
+            | Order::MaintenanceEnd { .. }
             | Order::Retire { .. }) => Ok(self.on_site.order(order, who)),
             Order::ConfigApply { envelope } => {
                 tracing::warn!(bytes = envelope.len(), "a document was handed over on site");

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use super::access::Door;
 use super::control::Answer;
 use super::question::Order;
+use crate::alerts;
+use crate::alerts::windows::Wish;
 use crate::audit::Book;
 use crate::clock;
 use crate::config::network_of;
@@ -90,6 +92,7 @@ pub struct OnSite {
     /// One writer at a time.
     writing: Mutex<()>,
     overrides: overrides::handle::Handle,
+    alerts: alerts::handle::Handle,
     book: Book,
 }
 
@@ -98,8 +101,8 @@ fn later(make: impl FnOnce() -> Result<serde_json::Value, String> + Send + 'stat
 }
 
 impl OnSite {
-    pub fn new(vault: Arc<Vault>, overrides: handle::Handle, book: Book) -> Arc<Self> {
-        Arc::new(Self { vault, writing: Mutex::default(), overrides, book })
+    pub fn new(vault: Arc<Vault>, overrides: handle::Handle, alerts: alerts::handle::Handle, book: Book) -> Arc<Self> {
+        Arc::new(Self { vault, writing: Mutex::default(), overrides, alerts, book })
     }
 
     pub fn secrets(self: &Arc<Self>) -> Answer {
@@ -115,6 +118,16 @@ impl OnSite {
     pub fn overrides(self: &Arc<Self>) -> Answer {
         let site = Arc::clone(self);
         later(move || site.overrides.ask(handle::Request::List).map(|response| json!(response)))
+    }
+
+    /// Who keeps the maintenance windows.
+    pub fn alerts(&self) -> alerts::handle::Handle {
+        self.alerts.clone()
+    }
+
+    pub fn maintenance(self: &Arc<Self>) -> Answer {
+        let site = Arc::clone(self);
+        later(move || site.alerts.ask(alerts::handle::Request::List).map(|response| json!(response)))
     }
 
     /// In the name of `who`; recorded by whoever calls.
@@ -133,6 +146,11 @@ impl OnSite {
                 self.ask(handle::Request::Set { feed, change, time: Duration::from_secs(for_s), who, reason })
             }
             Order::OverrideClear { feed, kind, .. } => self.ask(handle::Request::Clear { feed: known(&feed)?, kind, who }),
+            Order::MaintenanceStart { feed, for_s, reason, .. } => {
+                let feed = feed.as_deref().map(known).transpose()?;
+                self.silence(alerts::handle::Request::Start(Wish { feed, time: Duration::from_secs(for_s), who, reason }))
+            }
+            Order::MaintenanceEnd { id, .. } => self.silence(alerts::handle::Request::End { id, who }),
             Order::Retire { lost, .. } => Ok(self.retire(&who, &lost)),
             _ => Err("this is not an order for here".to_owned()),
         }
@@ -152,6 +170,13 @@ impl OnSite {
         match self.overrides.ask(request)? {
             handle::Response::Done { done } => Ok(done),
             handle::Response::List { .. } => Err("the overrides gave another answer than was asked for".to_owned()),
+        }
+    }
+
+    fn silence(&self, request: alerts::handle::Request) -> Result<String, String> {
+        match self.alerts.ask(request)? {
+            alerts::handle::Response::Done { done } => Ok(done),
+            alerts::handle::Response::List { .. } => Err("the keeper of alerts gave another answer than was asked for".to_owned()),
         }
     }
 

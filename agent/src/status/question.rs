@@ -19,6 +19,7 @@
 //! {"do":"override_set","feed":"or-usage","port":2576,"for_s":3600,"reason":"…"}       then override_clear; {"get":"overrides"}
 //! {"get":"audit","first":1}                                        a page of the audit log; then audit_verify; {"get":"log"}: the last lines
 //! {"do":"unseal","entry":"00000000000000a1","offset":0,"by":"kim","why":"wrong code"}   the bytes of an entry, a part at a time
+//! {"do":"maintenance_start","feed":"or-usage","for_s":3600,"reason":"…"}            then maintenance_end (id); {"get":"maintenance"}
 //! {"do":"secret_set","name":"lab-key","sealed":"…"}                then secret_remove; {"get":"secrets"}, {"get":"secret_key"}
 //! ```
 //!
@@ -85,6 +86,8 @@ pub enum Question {
     AuditVerify {},
     /// The last lines of the log.
     Log {},
+    /// The maintenance windows that hold.
+    Maintenance {},
 }
 
 /// At most one of `control_id`, `seq` and `since_ms`.
@@ -221,6 +224,20 @@ pub enum Order {
         feed: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         kind: Option<Kind>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Silences alerts about senders, cadence and (without a feed) the uplink, for a while.
+    MaintenanceStart {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feed: Option<String>,
+        for_s: u64,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    MaintenanceEnd {
+        id: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, ConfigTried, ConfigView, ExpectedView, FilesView};
 use super::condition::{Condition, Severity};
+use super::facts::{ProcessFacts, Syncs, UplinkCounts};
 use super::gauge::Gauge;
 use super::rate::{Rate, Rates};
+use crate::alerts::view::{AlertsShown, Silenced, Window};
 use crate::clock::{self, WallTime};
 use crate::config::about::About;
 use crate::contract::SpoolTold;
@@ -31,6 +33,19 @@ pub struct Snapshot {
     pub lanes: Vec<Lane>,
     pub feeds: Vec<Feed>,
     pub conditions: Vec<Shown>,
+    /// Maintenance windows that hold.
+    #[serde(default)]
+    pub maintenance: Vec<Window>,
+    #[serde(default)]
+    pub alerts: AlertsShown,
+    /// The system's clock cannot be believed.
+    #[serde(default)]
+    pub clock_suspect: bool,
+    /// How often an agent was started on this spool.
+    #[serde(default)]
+    pub starts: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessFacts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +58,14 @@ pub struct Uplink {
     pub endpoint: Option<String>,
     /// The last error there was, also after it was overcome.
     pub last_error: Option<String>,
+    /// How long it has been so, by time that passes.
+    #[serde(default)]
+    pub for_s: u64,
+    #[serde(default)]
+    pub counts: UplinkCounts,
+    /// RFC 3339: the end of our own certificate; null where there is none.
+    #[serde(default)]
+    pub certificate_ends: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +77,8 @@ pub struct Spool {
     /// Notes for `siteward messages` that were dropped under load since the start; no message is affected.
     #[serde(default)]
     pub notes_dropped: u64,
+    #[serde(default)]
+    pub syncs: Syncs,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +133,9 @@ pub struct Feed {
     pub incarnation: Incarnation,
     /// RFC 3339; null for never since the agent started.
     pub last_message_at: Option<String>,
+    /// Null for never, and while the clock cannot be believed.
+    #[serde(default)]
+    pub last_message_age_s: Option<u64>,
     /// Null while nothing waits, and while the clock cannot be believed.
     #[serde(default)]
     pub oldest_age_s: Option<u64>,
@@ -191,18 +219,28 @@ pub struct Shown {
     pub text: String,
     pub runbook: String,
     pub since: String,
+    /// Its hold-down is over and no maintenance window silences it: somebody is alerted.
+    #[serde(default)]
+    pub alerting: bool,
+    /// A maintenance window keeps it from alerting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silenced: Option<Silenced>,
 }
 
 impl From<Condition> for Shown {
     fn from(c: Condition) -> Self {
-        Self { code: c.code.to_owned(), severity: c.severity, subject: c.subject, text: c.text, runbook: c.runbook, since: c.since }
+        let Condition { severity, subject, text, runbook, since, .. } = c;
+        Self { code: c.code.to_owned(), severity, subject, text, runbook, since, alerting: false, silenced: None }
     }
 }
 
 /// Puts a snapshot together.
 pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_to_full_s: Option<u64>, now: WallTime) -> Snapshot {
     let uplink = board.uplink();
-    let mut conditions: Vec<Shown> = board.conditions().into_iter().map(Shown::from).collect();
+    let (mut conditions, alerts): (Vec<Shown>, _) = (board.conditions().into_iter().map(Shown::from).collect(), board.alerts());
+    for shown in &mut conditions {
+        (shown.alerting, shown.silenced) = alerts.of(&shown.code, &shown.subject);
+    }
     conditions.sort_by_key(|c| std::cmp::Reverse(c.severity));
     Snapshot {
         gateway: gateway.clone(),
@@ -214,12 +252,26 @@ pub fn build(site: &Name, gateway: &Name, board: &Board, view: &SpoolView, time_
             since: clock::rfc3339(uplink.since_ms),
             endpoint: (!uplink.endpoint.is_empty()).then_some(uplink.endpoint),
             last_error: uplink.last_error,
+            for_s: uplink.since_at.elapsed().as_secs(),
+            counts: board.uplink_counters.counts(),
+            certificate_ends: board.uplink_counters.certificate_end().map(|end| clock::rfc3339(end.saturating_mul(1000))),
         },
-        spool: Spool { bytes: view.bytes, max_bytes: view.max_bytes, time_to_full_s, notes_dropped: board.notes().dropped() },
+        spool: Spool {
+            bytes: view.bytes,
+            max_bytes: view.max_bytes,
+            time_to_full_s,
+            notes_dropped: board.notes().dropped(),
+            syncs: board.syncs.shown(),
+        },
         config: Config::from(board.config()),
         lanes: lanes(view, now),
         feeds: feeds(board, view, now),
         conditions,
+        maintenance: alerts.windows,
+        alerts: alerts.shown,
+        clock_suspect: now.suspect,
+        starts: alerts.starts,
+        process: None,
     }
 }
 
@@ -265,6 +317,7 @@ fn feeds(board: &Board, view: &SpoolView, now: WallTime) -> Vec<Feed> {
             last_seq: feed.last_seq,
             incarnation: view.incarnation,
             last_message_at: (last_message_ms != 0).then(|| clock::rfc3339(last_message_ms)),
+            last_message_age_s: age_s(last_message_ms, now),
             files: counters.files().map(Files::from),
             expected: counters.expected(),
         }
@@ -301,6 +354,7 @@ impl Reporter {
         self.board.tell_spool(spool_told(&view, time_to_full_s, now));
         let mut snapshot = build(&self.site, &self.gateway, &self.board, &view, time_to_full_s, now);
         self.observe_rates(&mut snapshot.feeds);
+        snapshot.process = ProcessFacts::read();
         snapshot
     }
 
@@ -411,9 +465,17 @@ pub(crate) mod tests {
                 "state": "connected",
                 "since": "2026-11-01T00:00:00.000Z",
                 "endpoint": "mqtts://hub.example.org:8883",
-                "last_error": "connection refused"
+                "last_error": "connection refused",
+                "for_s": 0,
+                "counts": {
+                    "connections": 1, "failures": 0, "refusals": 0, "published": 0, "acknowledged": 0, "receipts": 0,
+                    "last_acknowledged_age_s": null, "last_receipt_age_s": null
+                },
+                "certificate_ends": null
             },
-            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200, "notes_dropped": 0 },
+            "spool": { "bytes": 1_048_576, "max_bytes": 21_474_836_480_u64, "time_to_full_s": 7200, "notes_dropped": 0,
+                "syncs": { "counts": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "total_us": 0 }
+            },
             "config": { "revision": null, "state": "local" },
             "lanes": [
                 { "name": "critical", "records": 3, "bytes": 4096, "oldest_age_s": 3600 },
@@ -424,24 +486,28 @@ pub(crate) mod tests {
                 {
                     "id": "or-usage", "lane": "critical", "retired": false, "connections": 0, "connections_refused": 0, "captured": 1, "released": 0, "queued": 3,
                     "duplicates": 0, "quarantined": 0, "refused": 0, "oldest_age_s": 3600, "last_seq": 10, "incarnation": "abababababababababababababababab",
-                    "last_message_at": "2026-11-01T00:00:00.000Z"
+                    "last_message_at": "2026-11-01T00:00:00.000Z", "last_message_age_s": 3600
                 },
                 {
                     "id": "old", "lane": "bulk", "retired": true, "connections": 0, "connections_refused": 0, "captured": 0, "released": 0, "queued": 1,
                     "duplicates": 0, "quarantined": 0, "refused": 0, "oldest_age_s": null, "last_seq": 5, "incarnation": "abababababababababababababababab",
-                    "last_message_at": null
+                    "last_message_at": null, "last_message_age_s": null
                 }
             ],
             "conditions": [
                 {
                     "code": "listener_down", "severity": "error", "subject": "or-usage", "text": "port 2575 is in use",
-                    "runbook": "RUNBOOK.md#listener_down", "since": "2026-11-01T00:00:00.000Z"
+                    "runbook": "RUNBOOK.md#listener_down", "since": "2026-11-01T00:00:00.000Z", "alerting": false
                 },
                 {
                     "code": "spool_key_beside_spool", "severity": "warning", "subject": "", "text": "the spool key lies beside the spool",
-                    "runbook": "RUNBOOK.md#spool_key_beside_spool", "since": "2026-11-01T00:00:00.000Z"
+                    "runbook": "RUNBOOK.md#spool_key_beside_spool", "since": "2026-11-01T00:00:00.000Z", "alerting": false
                 }
-            ]
+            ],
+            "maintenance": [],
+            "alerts": { "syslog": null, "sent": 0, "waiting": 0, "dropped": 0, "error": null },
+            "clock_suspect": false,
+            "starts": 0
         });
         let json = serde_json::to_value(example()).unwrap();
         assert_eq!(json, golden);

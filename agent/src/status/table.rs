@@ -39,7 +39,15 @@ pub fn render(s: &Snapshot) -> String {
         };
         let subject = if c.subject.is_empty() { String::new() } else { format!(" [{}]", c.subject) };
         line(format!("{severity:<7}  {}{subject}: {}", c.code, c.text));
-        line(format!("         since {}, see {}", c.since, c.runbook));
+        let silenced = c.silenced.as_ref().map(|s| format!(", silenced until {} ({})", s.until, s.reason)).unwrap_or_default();
+        line(format!("         since {}, see {}{silenced}", c.since, c.runbook));
+    }
+    for w in &s.maintenance {
+        let what = w.feed.as_ref().map_or_else(|| "the gateway".to_owned(), |feed| format!("feed {feed}"));
+        line(format!("maintenance {} of {what} until {}, {} left: {} ({})", w.id, w.until, duration(w.left_s), w.reason, w.who));
+    }
+    if let Some(error) = &s.alerts.error {
+        line(format!("alerts   {error}; {} wait, {} dropped", s.alerts.waiting, s.alerts.dropped));
     }
     line(String::new());
     rows(&lane_rows(s)).into_iter().for_each(&mut line);

@@ -74,6 +74,13 @@ fn look(settings: &UplinkSettings, board: &Board, told: &BTreeSet<String>) -> BT
     seen
 }
 
+/// When our own certificate ends, the earliest where there are several.
+fn own_end(settings: &UplinkSettings) -> Option<i64> {
+    let ours = settings.endpoints.iter().filter(|endpoint| endpoint.tls && counts(settings, endpoint));
+    let files = ours.filter_map(|endpoint| tls_files(settings, endpoint).ok()?.cert);
+    files.filter_map(|path| earliest(&read(&path))).min()
+}
+
 /// Whether our certificate for this endpoint is one that something depends on: not a candidate, and not the one that a renewal has replaced.
 fn counts(settings: &UplinkSettings, endpoint: &Endpoint) -> bool {
     let renewed = |other: &Endpoint| other.identity.as_ref().is_some_and(|identity| !identity.is_candidate);
@@ -93,6 +100,7 @@ pub(super) async fn watch(mut wanted: watch::Receiver<Arc<UplinkSettings>>, boar
     let mut told = BTreeSet::new();
     loop {
         let settings = Arc::clone(&wanted.borrow_and_update());
+        board.uplink_counters.set_certificate_end(own_end(&settings));
         told = look(&settings, &board, &told);
         tokio::select! {
             Ok(()) = wanted.changed() => {}

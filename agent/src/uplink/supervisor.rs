@@ -297,6 +297,8 @@ fn report(context: &Context, endpoint: &Endpoint, fault: &Fault, progressed: boo
         board.set_identity_fault(&identity.cert, &fault.text);
     }
     context.flapping.store(!progressed, Ordering::Relaxed);
+    board.uplink_counters.failures.fetch_add(1, Ordering::Relaxed);
+    board.uplink_counters.refusals.fetch_add(u64::from(fault.kind == Kind::Refused), Ordering::Relaxed);
     board.set_uplink(UplinkState::Down, &endpoint.to_string(), Some(fault.text.clone()));
     match fault.kind {
         Kind::Down if progressed => {}

@@ -65,9 +65,10 @@ pub struct Wished {
     /// Why; it is audited at the gateway.
     #[arg(long)]
     reason: String,
-    /// pause_feed, resume_feed, accept_resend, release_quarantine, drop_quarantine, checkpoint, diagnose or log_level.
+    /// pause_feed, resume_feed, accept_resend, release_quarantine, drop_quarantine, checkpoint, diagnose, log_level, maintenance_start or
+    /// maintenance_end.
     verb: String,
-    /// Its arguments: feed=or-usage, for_s=600, first=7, last=9, level=debug.
+    /// Its arguments: feed=or-usage, for_s=600, first=7, last=9, level=debug, id=1.
     #[arg(value_name = "NAME=VALUE")]
     args: Vec<String>,
 }

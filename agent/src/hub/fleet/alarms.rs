@@ -7,7 +7,8 @@
 //!                        └──────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! 1. An alarm is (site, gateway, code, subject). Conditions of gateways are alarms, both severities; so are [`OFFLINE`] and [`STALE`], which are
+//! 1. An alarm is (site, gateway, code, subject). Conditions of gateways are alarms, both severities, once their gateway does not call them quiet (hold-down,
+//!    maintenance) any more; so are [`OFFLINE`] and [`STALE`], which are
 //!    seen here. While a gateway is not online its conditions are not known: their alarms stay as they are.
 //! 2. Every notice has a key: the alarm's own id and what is told. The same notice has the same key however often it is sent, so a receiver can
 //!    tell one that came twice.
@@ -150,6 +151,8 @@ struct Holds {
     severity: Severity,
     text: String,
     since: Option<String>,
+    /// It is no alarm (yet); one that was raised is not over by it.
+    quiet: bool,
 }
 
 impl Alarms {
@@ -217,7 +220,7 @@ impl Alarms {
         }
         let known = mine.len();
         let others = self.len();
-        for Holds { code, subject, severity, text, since } in holds {
+        for Holds { code, subject, severity, text, since, .. } in holds.into_iter().filter(|holds| !holds.quiet) {
             if mine[..known].iter().any(|alarm| alarm.about.code == code && alarm.about.subject == subject) {
                 continue;
             }
@@ -307,7 +310,8 @@ fn is_ours(code: &str) -> bool {
 fn holds(row: &Row, rules: &Rules, now_ms: i64) -> Vec<Holds> {
     let mut holds = Vec::new();
     let mut ours = |code: &str, text: String| {
-        holds.push(Holds { code: code.into(), subject: String::new(), severity: Severity::Error, text, since: row.since.clone() });
+        let (subject, since) = (String::new(), row.since.clone());
+        holds.push(Holds { code: code.into(), subject, severity: Severity::Error, text, since, quiet: false });
     };
     match row.state {
         State::Offline => {
@@ -328,6 +332,7 @@ fn holds(row: &Row, rules: &Rules, now_ms: i64) -> Vec<Holds> {
             severity: shown.severity,
             text: shown.text.clone(),
             since: shown.since.clone(),
+            quiet: shown.quiet,
         }));
     }
     holds

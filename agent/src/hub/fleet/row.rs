@@ -45,12 +45,14 @@ pub struct Shown {
     pub subject: String,
     pub text: String,
     pub since: Option<String>,
+    /// The gateway says that nobody is to be alerted of it: its hold-down is not over, or a maintenance window holds.
+    pub quiet: bool,
 }
 
 impl From<&Told> for Shown {
     fn from(told: &Told) -> Self {
-        let Told { severity, code, subject, text, since_ms } = told.clone();
-        Self { code, severity, subject, text, since: since_ms.map(rfc3339) }
+        let Told { severity, code, subject, text, since_ms, quiet } = told.clone();
+        Self { code, severity, subject, text, since: since_ms.map(rfc3339), quiet }
     }
 }
 
@@ -157,7 +159,7 @@ impl Fleet {
         for site in self.twins(id) {
             let text = format!("a gateway of site {site} has the same id; records of both would have the same identity");
             let code = Code::GatewayIdInUse.as_str().to_owned();
-            let twin = Shown { code, severity: Severity::Error, subject: site.to_string(), text, since: None };
+            let twin = Shown { code, severity: Severity::Error, subject: site.to_string(), text, since: None, quiet: false };
             conditions.get_or_insert_default().insert(0, twin);
         }
         Some(Row {

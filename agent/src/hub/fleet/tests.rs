@@ -19,13 +19,14 @@ fn topic(id: &Id, name: &str) -> String {
     format!("siteward/v1/{}/{}/{name}", id.site, id.gateway)
 }
 
-/// An online status, written at `at`, with these conditions (errors where the code ends in `!`).
+/// An online status, written at `at`, with these conditions (errors where the code ends in `!`, quiet ones where in `~`).
 fn online(at_ms: i64, codes: &[&str]) -> String {
     let since = rfc3339(RELEASED_AT_MS);
     let condition = |code: &&str| {
         let severity = if code.ends_with('!') { "error" } else { "warning" };
-        let code = code.trim_end_matches('!');
-        format!(r#"{{"code":"{code}","severity":"{severity}","subject":"or-usage","text":"a sentence","since":"{since}"}}"#)
+        let quiet = if code.ends_with('~') { ",\"quiet\":true" } else { "" };
+        let code = code.trim_end_matches(['!', '~']);
+        format!(r#"{{"code":"{code}","severity":"{severity}","subject":"or-usage","text":"a sentence","since":"{since}"{quiet}}}"#)
     };
     let conditions: Vec<String> = codes.iter().map(condition).collect();
     format!(
@@ -305,6 +306,22 @@ fn an_alarm_is_raised_once_told_again_after_four_hours_and_cleared_when_it_stays
     noc.waits(clear);
     assert_eq!(codes(&noc.told()), [(Kind::Clear, "spool_full")]);
     assert!(noc.alarms.is_empty());
+}
+
+#[test]
+fn what_a_gateway_calls_quiet_is_no_alarm_and_ends_none() {
+    let (mut noc, a) = (Noc::new(), id("s", "a"));
+    noc.hears(&a, &online(NOW, &["peer_lost~", "spool_full!"]));
+    assert_eq!(codes(&noc.told()), [(Kind::Raise, "spool_full")]);
+    assert!(noc.fleet.rows(&Filter::default(), noc.now)[0].conditions.as_ref().unwrap().iter().any(|shown| shown.quiet), "it is shown");
+    noc.hears(&a, &online(noc.now, &["peer_lost", "spool_full!"]));
+    assert_eq!(codes(&noc.told()), [(Kind::Raise, "peer_lost")], "its hold-down is over");
+    noc.hears(&a, &online(noc.now, &["peer_lost~", "spool_full!"]));
+    noc.waits(ALARM_CLEAR_AFTER.as_millis() as i64);
+    assert_eq!(noc.told(), [], "a window that begins ends no alarm");
+    noc.hears(&a, &online(noc.now, &["spool_full!"]));
+    noc.waits(ALARM_CLEAR_AFTER.as_millis() as i64);
+    assert_eq!(codes(&noc.told()), [(Kind::Clear, "peer_lost")]);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct Told {
     pub subject: String,
     pub text: String,
     pub since_ms: Option<i64>,
+    /// Nobody is to be alerted of it, yet or for a while.
+    pub quiet: bool,
 }
 
 /// A reported state, as far as the fleet shows it.
@@ -110,14 +112,14 @@ impl Status {
 
 impl Told {
     fn read(told: ConditionTold) -> Result<Self, String> {
-        let ConditionTold { code, severity, subject, text, since } = told;
+        let ConditionTold { code, severity, subject, text, since, quiet } = told;
         let severity = match severity.as_str() {
             "error" => Severity::Error,
             "warning" => Severity::Warning,
             _ => return Err("the severity of a condition is neither error nor warning".into()),
         };
         let code = word("the code of a condition", code)?;
-        Ok(Self { severity, code, subject: clean(&subject), text: clean(&text), since_ms: ms(Some(&since)) })
+        Ok(Self { severity, code, subject: clean(&subject), text: clean(&text), since_ms: ms(Some(&since)), quiet })
     }
 }
 

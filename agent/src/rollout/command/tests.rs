@@ -148,6 +148,9 @@ fn arguments_are_checked_and_never_repeated() {
         ("accept_resend", json!({"feed": "f", "for_s": 86_401})),
         ("log_level", json!({"level": "CANARY", "for_s": 60})),
         ("log_level", json!({"level": "debug", "for_s": 1_000_000})),
+        ("maintenance_start", json!({"feed": "CANARY/..", "for_s": 60})),
+        ("maintenance_start", json!({"feed": "f", "for_s": 259_201})),
+        ("maintenance_end", json!({"id": "CANARY"})),
         ("checkpoint", json!({"CANARY": 1})),
     ];
     for (verb, args) in cases {
@@ -168,6 +171,8 @@ fn every_verb_reads_back_by_its_name() {
         VerbName::ReleaseQuarantine | VerbName::DropQuarantine => json!({"feed": "f", "first": 1, "last": 1}),
         VerbName::Checkpoint | VerbName::Diagnose => json!({}),
         VerbName::LogLevel => json!({"level": "debug", "for_s": 60}),
+        VerbName::MaintenanceStart => json!({"for_s": 60}),
+        VerbName::MaintenanceEnd => json!({"id": 1}),
     };
     let all = Allowed::of(VerbName::ALL.map(VerbName::as_str)).unwrap();
     for verb in VerbName::ALL {

@@ -7,6 +7,8 @@
 //! | `release_quarantine`, `drop_quarantine` | `feed`, `first`, `last` | no: one publishes what was kept back, the other ends records |
 //! | `checkpoint`, `diagnose` | none | yes |
 //! | `log_level` | `level`, `for_s` | yes |
+//! | `maintenance_start` | `for_s`, `feed` or nothing for the gateway | yes: it silences alerts, never those of loss |
+//! | `maintenance_end` | `id` | yes |
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::limits::{ACCEPT_RESEND_MAX, LOG_LEVEL_TIME_MAX};
+use crate::limits::{ACCEPT_RESEND_MAX, LOG_LEVEL_TIME_MAX, MAINTENANCE_TIME_MAX};
 use crate::record::{FeedId, Name};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,10 +31,12 @@ pub enum VerbName {
     Checkpoint,
     Diagnose,
     LogLevel,
+    MaintenanceStart,
+    MaintenanceEnd,
 }
 
 impl VerbName {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::PauseFeed,
         Self::ResumeFeed,
         Self::AcceptResend,
@@ -41,6 +45,8 @@ impl VerbName {
         Self::Checkpoint,
         Self::Diagnose,
         Self::LogLevel,
+        Self::MaintenanceStart,
+        Self::MaintenanceEnd,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -53,6 +59,8 @@ impl VerbName {
             Self::Checkpoint => "checkpoint",
             Self::Diagnose => "diagnose",
             Self::LogLevel => "log_level",
+            Self::MaintenanceStart => "maintenance_start",
+            Self::MaintenanceEnd => "maintenance_end",
         }
     }
 
@@ -81,14 +89,40 @@ pub enum LogLevel {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
-    PauseFeed { feed: FeedId },
-    ResumeFeed { feed: FeedId },
-    AcceptResend { feed: FeedId, time: Duration },
-    ReleaseQuarantine { feed: FeedId, first: u64, last: u64 },
-    DropQuarantine { feed: FeedId, first: u64, last: u64 },
+    PauseFeed {
+        feed: FeedId,
+    },
+    ResumeFeed {
+        feed: FeedId,
+    },
+    AcceptResend {
+        feed: FeedId,
+        time: Duration,
+    },
+    ReleaseQuarantine {
+        feed: FeedId,
+        first: u64,
+        last: u64,
+    },
+    DropQuarantine {
+        feed: FeedId,
+        first: u64,
+        last: u64,
+    },
     Checkpoint,
     Diagnose,
-    LogLevel { level: LogLevel, time: Duration },
+    LogLevel {
+        level: LogLevel,
+        time: Duration,
+    },
+    /// `None`: of the gateway.
+    MaintenanceStart {
+        feed: Option<FeedId>,
+        time: Duration,
+    },
+    MaintenanceEnd {
+        id: u64,
+    },
 }
 
 impl Verb {
@@ -102,6 +136,8 @@ impl Verb {
             Self::Checkpoint => VerbName::Checkpoint,
             Self::Diagnose => VerbName::Diagnose,
             Self::LogLevel { .. } => VerbName::LogLevel,
+            Self::MaintenanceStart { .. } => VerbName::MaintenanceStart,
+            Self::MaintenanceEnd { .. } => VerbName::MaintenanceEnd,
         }
     }
 
@@ -128,6 +164,11 @@ impl Verb {
                 let OfLevel { level, for_s } = read(args, "level (info or debug), for_s")?;
                 Self::LogLevel { level, time: time(for_s, LOG_LEVEL_TIME_MAX)? }
             }
+            VerbName::MaintenanceStart => {
+                let OfMaintenance { feed, for_s } = read(args, "for_s, and feed for one feed only")?;
+                Self::MaintenanceStart { feed: feed.as_deref().map(known).transpose()?, time: time(for_s, MAINTENANCE_TIME_MAX)? }
+            }
+            VerbName::MaintenanceEnd => read(args, "id").map(|OfWindow { id }| Self::MaintenanceEnd { id })?,
         })
     }
 }
@@ -158,6 +199,20 @@ struct OfRange {
 struct OfLevel {
     level: LogLevel,
     for_s: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfMaintenance {
+    #[serde(default)]
+    feed: Option<String>,
+    for_s: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfWindow {
+    id: u64,
 }
 
 fn read<T: DeserializeOwned>(args: Map<String, Value>, wanted: &str) -> Result<T, String> {

@@ -119,6 +119,11 @@ impl Registry {
         Registration { registry: Arc::clone(self), id, counts, why: None }
     }
 
+    /// Connections that have ended.
+    pub fn ended(&self) -> u64 {
+        self.inner().ended_total
+    }
+
     /// Everything, at most `most` open connections.
     pub fn view(&self, most: usize) -> RegistryView {
         // Copied under the lock, written out without it: an accept must not wait for text.

@@ -153,6 +153,11 @@ pub(super) fn conditions(s: &Snapshot, now: &Now<'_>) -> Html {
         s.conditions.iter().for_each(|shown| condition(&mut html, shown, now));
         html.raw("</ul>");
     }
+    for window in &s.maintenance {
+        let whose = window.feed.as_ref().map_or("this gateway", |feed| feed.as_str());
+        html.raw("<p class=\"quiet\">Maintenance of <b>").text(whose).raw("</b>: nobody is alerted of its senders, cadence or uplink for ");
+        html.text(duration(window.left_s)).raw(" more. ").text(&window.who).raw(": ").text(&window.reason).raw("</p>");
+    }
     html.raw("</section>\n");
     html
 }

@@ -9,13 +9,15 @@
 //! | `/runbook`, `/runbook/CODE` | the runbook, as compiled in |
 //! | `/style.css`, `/page.js`, `/icon.svg` | what the page is made of |
 
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Whole;
 use super::times::Now;
 use super::{Source, host, render, runbook};
 use crate::clock;
+use crate::metrics;
+use crate::metrics::text::Format;
 use crate::status::condition::Severity;
 use crate::status::snapshot::Snapshot;
 
@@ -58,7 +60,10 @@ pub(super) fn answer<B>(request: &Request<B>, names: &[String], source: &Source)
     let answer = match meant_for_us(request, names) {
         Err(refused) => refused,
         Ok(()) if !is_get => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "this page only shows; GET or HEAD\n"),
-        Ok(()) => found(request.uri().path(), source),
+        Ok(()) => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            found(request.uri().path(), Format::asked(accept), source)
+        }
     };
     let mut response = Response::new(Whole::new(answer.body));
     *response.status_mut() = answer.status;
@@ -89,7 +94,7 @@ fn meant_for_us<B>(request: &Request<B>, names: &[String]) -> Result<(), Answer>
     Err(Answer::text(StatusCode::MISDIRECTED_REQUEST, why))
 }
 
-fn found(path: &str, source: &Source) -> Answer {
+fn found(path: &str, format: Format, source: &Source) -> Answer {
     match path {
         "/" => {
             let (snapshot, history) = (source.snapshot(), source.history());
@@ -100,7 +105,7 @@ fn found(path: &str, source: &Source) -> Answer {
             Ok(text) => Answer::ok("application/json", text + "\n"),
             Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("the status cannot be written as JSON: {error}\n")),
         },
-        "/metrics" => metrics(&source.snapshot()),
+        "/metrics" => Answer::ok(format.content_type(), metrics::render(&source.snapshot(), format)),
         "/healthz" => health(&source.snapshot()),
         "/runbook" => Answer::ok(HTML, runbook::index()),
         "/style.css" => Answer::ok("text/css; charset=utf-8", include_str!("style.css")),
@@ -111,11 +116,6 @@ fn found(path: &str, source: &Source) -> Answer {
             None => Answer::text(StatusCode::NOT_FOUND, "there is / here, /status.json, /metrics, /healthz and /runbook\n"),
         },
     }
-}
-
-/// Where metrics will be made of the same snapshot.
-fn metrics(_: &Snapshot) -> Answer {
-    Answer::text(StatusCode::NOT_FOUND, "this version has no metrics\n")
 }
 
 fn health(snapshot: &Snapshot) -> Answer {
