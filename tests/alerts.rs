@@ -8,7 +8,7 @@ use harness::link::Weather;
 use harness::message::CANARIES;
 use harness::scene::Scene;
 use harness::sender::{Wire, send_one};
-use harness::syslog::{Kind, Receiver};
+use harness::syslog::{Kind, Line, Receiver};
 use harness::{canary, document, message, mosquitto, wait};
 use serde_json::Value;
 
@@ -78,7 +78,7 @@ fn an_outage_is_alerted_after_its_hold_down_and_its_end_is_told() {
     assert_eq!(counts, [1, 1]);
     keeps_quiet(&scene, &receiver);
     scene.site.stop();
-    println!("alerts: {} lines for an outage: {:?}", receiver.lines().len(), receiver.lines().iter().map(|l| l.what()).collect::<Vec<_>>());
+    println!("alerts: {} lines for an outage: {:?}", receiver.lines().len(), receiver.lines().iter().map(Line::what).collect::<Vec<_>>());
 }
 
 /// Lines wait for a receiver that is away, in order, over TCP; a kill in between neither loses an alert nor tells one twice.

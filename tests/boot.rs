@@ -151,11 +151,10 @@ fn knocking<T>(address: SocketAddr, meanwhile: impl FnOnce() -> T) -> (T, u64, u
 /// Upgrades while messages come; how many connected meanwhile, and what dpkg said of an older package over a newer spool.
 fn upgrade(scene: &Scene, machine: &Machine, newer: &Path, older: &Path) -> (u64, String) {
     let before = machine.agent().expect("the service runs");
-    let (after, connections, refused) = knocking(scene.site.addr(), || {
+    let ((), connections, refused) = knocking(scene.site.addr(), || {
         machine.must(&["dpkg", "--install", &machine.bring(newer)]);
-        let after = machine.agent_after(before);
+        machine.agent_after(before);
         machine.active();
-        after
     });
     assert_eq!(refused, 0, "of {connections} connections during the upgrade");
     assert!(machine.must(&["dpkg-query", "--show", "siteward"]).contains("0.2.0-1"));
@@ -163,11 +162,13 @@ fn upgrade(scene: &Scene, machine: &Machine, newer: &Path, older: &Path) -> (u64
     fs::write(machine.path("/var/lib/siteward/format"), "2\n").expect("the spool is marked as newer");
     let refused = machine.attempt(&["dpkg", "--install", &machine.bring(older)]);
     assert!(!refused.status.success(), "an older package is not put over a newer spool");
-    assert_eq!(machine.agent(), Some(after), "the service went on");
     assert!(machine.must(&["dpkg-query", "--show", "siteward"]).contains("0.2.0-1"));
+    // dpkg starts the installed version again after a refusal. Here that one does not know the mark either, and tries on until it is gone.
     fs::write(machine.path("/var/lib/siteward/format"), "1\n").expect("the spool is as it was");
+    machine.active();
+    let went_on = machine.agent().expect("the service goes on");
     machine.must(&["dpkg", "--install", &machine.bring(older)]);
-    machine.agent_after(after);
+    machine.agent_after(went_on);
     (connections, String::from_utf8_lossy(&refused.stderr).into_owned())
 }
 

@@ -1,23 +1,27 @@
-//! Hundreds of gateways behind one broker: seen, given documents, followed, and told of. `SITEWARD_LONG=1`: 300 of them, 20 offline at first;
-//! `SITEWARD_FLEET=N`: any number.
+//! Hundreds of gateways behind one broker: seen, given documents in waves, followed, and told of. `SITEWARD_LONG=1`: 300 of them, 20 offline at first,
+//! one behind a proxy that inspects TLS; `SITEWARD_FLEET=N`: any number, for which open files (`ulimit -n`) have to be about four times as many.
 
+#[path = "fleet/load.rs"]
+mod load;
 #[path = "fleet/notices.rs"]
 mod notices;
+#[path = "fleet/twins.rs"]
+mod twins;
+#[path = "fleet/waves.rs"]
+mod waves;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use harness::fleet::{Fleet, disk_bytes, gateway, memory_kib};
+use harness::fleet::{Fleet, disk_bytes, gateway};
 use harness::hub::{Door, Hub};
 use harness::inspector::Inspector;
 use harness::message;
 use harness::net;
-use harness::observer;
 use harness::process::Process;
 use harness::sender;
-use harness::site::{Feed, Uplink};
+use harness::site::Uplink;
 use harness::wait;
 use serde_json::Value;
 
@@ -45,23 +49,31 @@ fn states(view: &Value) -> BTreeMap<String, usize> {
     counts
 }
 
-/// A figure that the broker tells of itself (every ten seconds).
-fn broker_says(fleet: &Fleet, name: &str) -> u64 {
-    let told = observer::retained(fleet.broker.plain(), &format!("$SYS/broker/{name}")).unwrap_or_default();
-    String::from_utf8_lossy(&told).parse().unwrap_or(0)
-}
-
-/// What was measured, for the line at the end.
+/// What was measured, for the lines at the end.
 #[derive(Debug, Default)]
 struct Measured {
     started: Duration,
-    pushed: Duration,
+    /// Documents rendered and signed.
+    signed: Duration,
     confirmed: Duration,
+    rolled_out: Duration,
+    /// How often the rollout's tool was killed, and what was published nevertheless.
+    kills: u32,
+    published: u64,
     broker_rollout_s: f64,
     broker_idle: f64,
+    idle_rate: f64,
     /// The broker's memory before anybody came, in KiB.
     broker_alone: u64,
     view: Duration,
+    /// Memory of its own and with its share in KiB, share of a core.
+    agent: (u64, u64, f64),
+    /// How many, until all were at the hub, processor time of the broker and of the receiver.
+    events: (u64, Duration, f64, f64),
+    /// Until half of them and all of them were online again, processor time of the broker.
+    storm: (Duration, Duration, f64),
+    /// How many were given the bad document, and when all of them were back.
+    bad: (usize, Duration),
 }
 
 /// The whole day of a desk: all are seen for what they are, a good document reaches every one that can be reached and the others later, a bad one
@@ -97,27 +109,22 @@ fn a_fleet_is_seen_and_configured_and_a_bad_document_costs_nobody_anything() {
     inspection_is_named(&fleet, inspected, &inspector);
     only_ones_own_topics(&fleet);
 
-    good_document(&mut fleet, &reachable, &mut measured);
+    waves::good_document(&mut fleet, &reachable, &mut measured);
     let (waiting, running) = ((count - offline..count).collect::<Vec<_>>(), fleet.view(&["--revision", "1"]));
     assert_eq!(states(&running), BTreeMap::from([("online".to_owned(), reachable.len())]), "those that are offline are pending");
     one_message_is_found(&fleet, &mut hub, &reachable);
-    let idle = idle(&fleet, &mut measured);
-    let memory = memory(&mut fleet, &reachable);
+    load::idle(&fleet, &mut measured);
+    load::memory(&mut fleet, &reachable, &mut measured);
+    load::events(&fleet, &mut hub, &reachable, &mut measured);
+    load::storm(&mut fleet, &reachable, &mut measured);
 
-    fleet.start(&waiting);
-    let pending = || waiting.iter().find(|&&number| !fleet.watcher.runs(number, 1));
-    let converged = wait::try_until(wait::EVENTUALLY, || pending().is_none());
-    assert!(
-        converged,
-        "gateway {:?} was offline and does not converge: {:?}",
-        pending(),
-        pending().map(|&number| fleet.watcher.reported(number))
-    );
-    bad_document(&fleet, &reachable[..reachable.len().div_ceil(100).max(2)]);
+    waves::the_others_converge(&mut fleet, &waiting);
+    waves::bad_document(&fleet, &mut measured);
     let view = fleet.view(&[]);
     assert_eq!(states(&view), BTreeMap::from([("online".to_owned(), count - 1), ("never_seen".to_owned(), 1)]));
-    let disk = disk_bytes(fleet.directory.path());
-    summary(&measured, &fleet, (reachable.len(), disk / count as u64), memory, idle);
+    let disk = disk_bytes(fleet.directory.path()) / count as u64;
+    summary(&measured, &fleet, reachable.len(), disk);
+    for_ten_thousand(&measured, &fleet, reachable.len());
 }
 
 /// The view says what the broker's last word on each one is, and names those of whom there is none.
@@ -164,24 +171,6 @@ fn only_ones_own_topics(fleet: &Fleet) {
     assert!(!refused.status.success() && said.contains("NotAuthorized"), "{said}");
 }
 
-fn good_document(fleet: &mut Fleet, reachable: &[usize], measured: &mut Measured) {
-    for number in 0..fleet.sites.len() {
-        fleet.sites[number].configuration.feeds = vec![Feed::new("or-usage", "critical")];
-    }
-    let envelopes: Vec<_> =
-        fleet.sites.iter().enumerate().map(|(n, site)| fleet.document(n, 1, site.configuration.feeds[0].port)).collect();
-    let (began, cpu) = (Instant::now(), fleet.broker.process().cpu_seconds());
-    for (number, envelope) in envelopes.iter().enumerate() {
-        let pushed = fleet.push(number, envelope, &fleet.desk);
-        assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
-    }
-    measured.pushed = began.elapsed();
-    let all = || reachable.iter().filter(|&&number| fleet.watcher.runs(number, 1)).count() as u64;
-    wait::wait_while_growing("gateways that confirm revision 1", wait::EVENTUALLY, all, reachable.len() as u64);
-    measured.confirmed = began.elapsed();
-    measured.broker_rollout_s = fleet.broker.process().cpu_seconds() - cpu;
-}
-
 /// Every gateway sends one message; the one asked for is found by its control id, with its gateway and without its content.
 fn one_message_is_found(fleet: &Fleet, hub: &mut Hub, reachable: &[usize]) {
     for &number in reachable {
@@ -206,92 +195,66 @@ fn one_message_is_found(fleet: &Fleet, hub: &mut Hub, reachable: &[usize]) {
     assert_eq!(find(&["--control-id", "nobody-sent-this"]).0, Some(3));
 }
 
-/// Gateways are back by themselves after a document that cannot work there: its port is taken.
-fn bad_document(fleet: &Fleet, wave: &[usize]) {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = taken.local_addr().expect("it is bound").port();
-    for &number in wave {
-        let pushed = fleet.push(number, &fleet.document(number, 2, port), &fleet.desk);
-        assert!(pushed.status.success());
-    }
-    let back = |number: usize| {
-        let reported = fleet.watcher.reported(number);
-        reported["running"]["revision"] == 1 && reported["tried"]["revision"] == 2 && reported["tried"]["state"] == "rolled_back"
-    };
-    wait::wait_until("every touched gateway is back", wait::EVENTUALLY, || wave.iter().all(|&number| back(number)));
-    // A gateway's status follows what it reported.
-    let named = || fleet.view(&["--condition", "config_rolled_back"])["gateways"].as_array().map(Vec::len);
-    wait::wait_until("the view names those", wait::SOON, || named() >= Some(wave.len()));
-    let view = fleet.view(&["--condition", "config_rolled_back"]);
-    assert_eq!(view["gateways"].as_array().map(Vec::len), Some(wave.len()), "the view names those and no others");
-    for &number in wave {
-        assert!(net::listening(fleet.sites[number].addr()), "gateway {number} listens where it did");
-        let row = row(&view, number);
-        assert_eq!((&row["revision"], &row["tried"]["revision"]), (&1.into(), &2.into()));
-    }
-}
-
-/// The broker's load with nothing to do but keep everybody: share of one core, and messages a second.
-fn idle(fleet: &Fleet, measured: &mut Measured) -> (f64, u64) {
-    let span = Duration::from_secs(if harness::long() { 120 } else { 10 });
-    let (cpu, began, messages) = (fleet.broker.process().cpu_seconds(), Instant::now(), broker_says(fleet, "messages/received"));
-    std::thread::sleep(span);
-    let elapsed = began.elapsed().as_secs_f64();
-    measured.broker_idle = (fleet.broker.process().cpu_seconds() - cpu) / elapsed;
-    let received = broker_says(fleet, "messages/received").saturating_sub(messages);
-    (received as f64 / elapsed, broker_says(fleet, "publish/messages/received"))
-}
-
-/// Own and shared memory, and processor share of an agent, in the mean.
-fn memory(fleet: &mut Fleet, running: &[usize]) -> (u64, u64, f64) {
-    let ids: Vec<u32> = running.iter().map(|&number| fleet.sites[number].process().id()).collect();
-    let sums = ids.iter().map(|&id| memory_kib(id)).fold((0, 0), |sum, (own, all)| (sum.0 + own, sum.1 + all));
-    let used = |fleet: &mut Fleet| running.iter().map(|&number| fleet.sites[number].process().cpu_seconds()).sum::<f64>();
-    let (before, began) = (used(fleet), Instant::now());
-    std::thread::sleep(Duration::from_secs(10));
-    let share = (used(fleet) - before) / began.elapsed().as_secs_f64() / running.len() as f64;
-    (sums.0 / ids.len() as u64, sums.1 / ids.len() as u64, share)
-}
-
-fn summary(
-    measured: &Measured,
-    fleet: &Fleet,
-    (online, disk): (usize, u64),
-    (own, all, share): (u64, u64, f64),
-    (rate, published): (f64, u64),
-) {
-    let Measured { started, pushed, confirmed, broker_rollout_s, broker_idle, broker_alone, view } = measured;
+fn summary(measured: &Measured, fleet: &Fleet, online: usize, disk: u64) {
+    let Measured { started, signed, confirmed, rolled_out, kills, published, broker_rollout_s, view, agent, events, storm, bad, .. } =
+        measured;
     let broker = fleet.broker.process();
-    // The broker tells its figures every ten seconds: over a short span they say nothing.
-    let shown = |rate: f64| if harness::long() { format!("{rate:.0}") } else { "?".into() };
     println!(
-        "fleet: {} gateways, {online} of them reachable: all online after {:.1} s; documents pushed in {:.1} s, all confirmed after {:.1} s; \
-         view of all in {:.2} s; broker {:.2} s of processor time for the rollout, {:.1} % of a core and {} packets/s idle, {published} publishes, \
-         {} MiB; an agent {own} KiB of its own ({all} KiB with its share), {:.2} % of a core, {} KiB of disk; {} seen by the watcher",
+        "fleet: {} gateways, {online} of them reachable: all online after {:.1} s; {0} documents rendered and signed in {:.1} s; rollout in 4 waves, \
+         its tool killed {kills} times: all reachable confirmed after {:.1} s, over after {:.1} s, {published} publishes, one content each; a bad one \
+         reached {} gateways and all were back after {:.1} s; view of all in {:.2} s",
         fleet.sites.len(),
         started.as_secs_f64(),
-        pushed.as_secs_f64(),
+        signed.as_secs_f64(),
         confirmed.as_secs_f64(),
+        rolled_out.as_secs_f64(),
+        bad.0,
+        bad.1.as_secs_f64(),
         view.as_secs_f64(),
+    );
+    // The broker tells its figures every ten seconds: over a short span they say nothing.
+    let rate = if harness::long() { format!("{:.0}", measured.idle_rate) } else { "?".into() };
+    println!(
+        "fleet: broker {:.2} s of processor time for the rollout, {:.1} % of a core and {rate} packets/s idle, {} MiB; {} events in {:.1} s ({:.0}/s) took \
+         {:.2} s of it and {:.2} s of the receiver's; back after a restart of the broker: half after {:.1} s, all after {:.1} s, {:.2} s of its processor \
+         time; an agent {} KiB of its own ({} KiB with its share), {:.2} % of a core, {} KiB of disk; {} seen by the watcher",
         broker_rollout_s,
-        broker_idle * 100.0,
-        shown(rate),
+        measured.broker_idle * 100.0,
         broker.resident_kib() / 1024,
-        share * 100.0,
+        events.0,
+        events.1.as_secs_f64(),
+        events.0 as f64 / events.1.as_secs_f64(),
+        events.2,
+        events.3,
+        storm.0.as_secs_f64(),
+        storm.1.as_secs_f64(),
+        storm.2,
+        agent.0,
+        agent.1,
+        agent.2 * 100.0,
         disk / 1024,
         fleet.watcher.messages(),
     );
+}
+
+/// By proportion from what was measured: Mosquitto uses one core.
+fn for_ten_thousand(measured: &Measured, fleet: &Fleet, online: usize) {
     if online < ENOUGH {
         return println!("fleet: {online} gateways are too few to say what 10,000 would take");
     }
     let each = |value: f64| value / online as f64 * 10_000.0;
+    let Measured { broker_idle, broker_rollout_s, broker_alone, events, storm, .. } = measured;
+    let gib = each(fleet.broker.process().resident_kib().saturating_sub(*broker_alone) as f64) / 1024.0 / 1024.0;
+    let per_event = events.2 / events.0 as f64;
     println!(
-        "fleet, for 10,000 by proportion and nothing else (messages, fan-out and TLS handshakes after an outage come on top, and were not measured): \
-         {:.1} cores of this kind idle, {:.0} s of processor time for a document to all, {:.1} GiB for the broker, {} packets/s",
+        "fleet, for 10,000 by proportion, cores of this kind: {:.2} idle; {:.0} s of processor time for a document to all; {:.0} s of it until all are \
+         back after an outage, so at least as many seconds for a broker on one core, its queue of handshakes not counted; {:.2} ms an event, with its \
+         answer and receipt: {:.2} cores where each gateway sends 10 messages a minute (1,667/s); {gib:.1} GiB",
         each(*broker_idle),
         each(*broker_rollout_s),
-        each(broker.resident_kib().saturating_sub(*broker_alone) as f64) / 1024.0 / 1024.0,
-        shown(each(rate)),
+        each(storm.2),
+        per_event * 1000.0,
+        per_event * 10_000.0 * 10.0 / 60.0,
     );
 }
 

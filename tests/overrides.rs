@@ -129,7 +129,7 @@ fn peers_and_pause_hold_until_they_are_cleared_and_what_cannot_be_had_is_refused
     assert!(takes(usual, 3) && !active(&scene));
     drop(kept);
     wait::wait_until("the hub has the audit", wait::EVENTUALLY, || {
-        document::audited(&scene).iter().filter(|line| line["what"] == "override_cleared").count() == 2
+        document::audited(&scene).iter().filter(|line| line["what"] == "override_cleared_done").count() == 2
     });
 }
 

@@ -130,7 +130,7 @@ fn a_watch_outlives_the_agent_and_says_so() {
     command.args(["status", "--watch", "1", "--config"]).arg(site.config_file());
     let mut watch = Process::start("siteward status --watch", &mut command, &log);
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    wait::wait_until("two tables", wait::EVENTUALLY, || said().matches("gateway  st-marys-gw1").count() >= 2);
+    wait::wait_until("three tables", wait::EVENTUALLY, || said().matches("gateway  st-marys-gw1").count() >= 3);
     site.stop();
     wait::wait_until("that nobody answers", wait::EVENTUALLY, || said().contains("no agent is running here"));
     site.start();

@@ -220,7 +220,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
         let ends = ["_total", "_bucket", "_sum", "_count"];
         ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
     };
-    words.filter(|word| word.starts_with("siteward_")).map(stem).collect()
+    words.filter(|word| word.starts_with("siteward_") && !word.ends_with('_')).map(stem).collect()
 }
 
 #[test]

@@ -40,7 +40,7 @@ use crate::sources::paused::Pauses;
 use crate::sources::{Parts, Sources, SourcesHandle};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
-use crate::spool::{self, Closer, Monitor, Spool};
+use crate::spool::{self, Appender, Closer, Monitor, Spool};
 use crate::status::access::{self, Group};
 use crate::status::board::{Board, ConfigView};
 use crate::status::cadence::{self, Expectation};
@@ -95,15 +95,13 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     // First, so that a SIGTERM during recovery is a clean stop too.
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-    let page_hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-    let page_file = file.clone();
     tracing::info!(gateway = %settings.gateway.id, site = %settings.gateway.site, version = env!("CARGO_PKG_VERSION"), "starting");
     let start = Instant::now();
     let board = Board::new(settings.feeds.iter().map(|feed| feed.id.clone()));
     systemd::status("opening the spool");
     let clock_watch = ClockWatch { file: settings.gateway.clock_synchronised_file.clone(), memory: settings.spool.path.join("hub-time") };
     clock::tend(&clock_watch.file, &clock_watch.memory);
-    let (lock, started) = open_ledger(settings, file, &board, start).await?;
+    let (lock, started) = open_ledger(settings, file.clone(), &board, start).await?;
     let settings = Arc::new(started.running.settings.clone());
     show(&board, &settings);
     let Spool { appender, reader, monitor, closer, recent, resends, kept, lock } = open_spool(&settings, lock, &board).await?;
@@ -137,15 +135,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     let mut tasks = JoinSet::new();
     // The sources' copies of the appender are the only ones.
     let watched = told.subscribe();
-    let parts = Parts {
-        gateway: settings.gateway.id.clone(),
-        appender,
-        board: Arc::clone(&board),
-        message_bytes_max: settings.spool.message_bytes_max,
-        told,
-        sockets,
-    };
-    let (sources, handle) = take_up(parts, &settings, &overridden, &stopped).await?;
+    let (sources, handle) = take_up((appender, told, sockets), &board, &settings, &overridden, &stopped).await?;
     tasks.spawn(sources.run(stopped.clone()));
     let executor = Executor::of(&desk, &mail, handle.clone(), kept);
     let highest = started.machine.ledger().highest_command;
@@ -159,13 +149,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
-    let (shown, show_at) = watch::channel(settings.status.clone());
-    tasks.spawn(page::run(
-        page::Source::new(Arc::clone(&reporter), Arc::clone(&board), &settings.gateway.timezone),
-        show_at,
-        stopped.clone(),
-    ));
-    tasks.spawn(page::follow(page_file, shown, page_hangup, stopped.clone()));
+    show_page(&mut tasks, (&reporter, &board), &settings, file, &stopped)?;
     serve_all(&settings, &Arc::new(desk), &stopped, &mut tasks);
     systemd::ready();
     tracing::info!(feeds = settings.feeds.len(), "running");
@@ -181,14 +165,22 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
 
 /// The sources, with every feed bound once, so that READY means listening; a feed that cannot bind tries on, and says so on the board.
 async fn take_up(
-    parts: Parts,
+    (appender, told, sockets): (Appender, watch::Sender<Feeds>, SocketStore),
+    board: &Arc<Board>,
     settings: &Settings,
     overridden: &Kept,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(Sources, SourcesHandle), RunError> {
     let path = settings.spool.path.clone();
     let pauses = tokio::task::spawn_blocking(move || Pauses::open(Arc::new(spool::disk::RealDisk), &path)).await;
-    let sockets = parts.sockets.clone();
+    let parts = Parts {
+        gateway: settings.gateway.id.clone(),
+        appender,
+        board: Arc::clone(board),
+        message_bytes_max: settings.spool.message_bytes_max,
+        told,
+        sockets: sockets.clone(),
+    };
     let (mut sources, handle) = Sources::new(parts, pauses.map_err(|_| RunError::Panicked("reading which feeds are paused"))?);
     sources.begin_under(overridden.overrides().clone());
     if let Err(error) = sources.apply(Arc::from(settings.feeds.as_slice()), stopped).await {
@@ -340,6 +332,22 @@ async fn keep_cadence(
             board.clear(Code::FeedSilent, gone.feed.as_str());
         }
     }
+}
+
+/// Serves the status page, and moves it where the file says at SIGHUP.
+fn show_page(
+    tasks: &mut JoinSet<()>,
+    (reporter, board): (&Arc<Reporter>, &Arc<Board>),
+    settings: &Settings,
+    file: PathBuf,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let (moves, at) = watch::channel(settings.status.clone());
+    let source = page::Source::new(Arc::clone(reporter), Arc::clone(board), &settings.gateway.timezone);
+    tasks.spawn(page::run(source, at, stopped.clone()));
+    tasks.spawn(page::follow(file, moves, hangup, stopped.clone()));
+    Ok(())
 }
 
 /// The audit log of this spool.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use harness::document::keys;
+use harness::document::{keys, revision};
 use harness::hub::{Door, Hub};
 use harness::mosquitto::{Mosquitto, Options};
 use harness::observer;
@@ -204,15 +204,6 @@ impl East {
         }
         publishes
     }
-}
-
-fn revision(envelope: &[u8]) -> u64 {
-    use base64::Engine as _;
-    let envelope: Value = serde_json::from_slice(envelope).expect("an envelope is JSON");
-    let payload = envelope["payload"].as_str().expect("a payload");
-    let text = base64::prelude::BASE64_STANDARD.decode(payload).expect("base64");
-    let table: toml::Table = toml::from_str(std::str::from_utf8(&text).expect("text")).expect("TOML");
-    u64::try_from(table["document"]["revision"].as_integer().expect("a number")).expect("not negative")
 }
 
 pub fn text(output: &Output) -> String {

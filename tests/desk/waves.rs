@@ -108,3 +108,22 @@ fn a_broker_that_forgets_is_told_again_and_a_second_operator_is_told_who_is_at_w
     let publishes = east.one_content_for_each_revision();
     println!("desk: a broker without memory was told again; {publishes} publishes, one content for each revision");
 }
+
+/// I6: two operators with two directories: the one with a rollout under way is told and stops, and takes away nothing that is not its own.
+#[test]
+fn somebody_else_who_pushes_meanwhile_stops_the_rollout_and_is_left_alone() {
+    let east = East::with(2, Options::default());
+    let first = east.documents(1, 0);
+    let log = east.directory.path().join("rollout.log");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let mut command = east.rollout("start", &["--documents", first.to_str().expect("UTF-8"), "--waves", "1,100%", "--soak", "1h"]);
+    let mut running = Process::start("siteward-hub rollout", &mut command, &log);
+    wait::wait_until("the first wave rests", wait::EVENTUALLY, || said().contains("rest of 1 h"));
+    let other = east.documents(2, 0).join("gw2.dsse");
+    let pushed = east.at_broker(&["config", "push", "--gateway", "st-marys/gw2", other.to_str().expect("UTF-8")]);
+    assert!(pushed.status.success(), "{}", text(&pushed));
+    assert_eq!(running.ended(Duration::from_secs(60)).code(), Some(3), "{}", said());
+    assert!(said().contains("st-marys/gw2: somebody else published revision 2 for it"), "{}", said());
+    wait::wait_until("the other's document runs", wait::EVENTUALLY, || east.runs(1) == 2);
+    assert_eq!((east.runs(0), east.taken_away("gw2")), (1.into(), false));
+}

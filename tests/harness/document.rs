@@ -80,3 +80,16 @@ pub fn audited(scene: &Scene) -> Vec<Value> {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["kind"] == "audit").map(|line| line["data"].clone()).collect()
 }
+
+/// Of the document in an envelope; 0 for an empty one, which takes a document away.
+pub fn revision(envelope: &[u8]) -> u64 {
+    use base64::Engine as _;
+    if envelope.is_empty() {
+        return 0;
+    }
+    let envelope: Value = serde_json::from_slice(envelope).expect("an envelope is JSON");
+    let payload = envelope["payload"].as_str().expect("a payload");
+    let text = base64::prelude::BASE64_STANDARD.decode(payload).expect("base64");
+    let table: toml::Table = toml::from_str(std::str::from_utf8(&text).expect("text")).expect("TOML");
+    u64::try_from(table["document"]["revision"].as_integer().expect("a number")).expect("not negative")
+}

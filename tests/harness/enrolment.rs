@@ -184,12 +184,22 @@ pub fn fingerprint() -> String {
 pub struct Box_ {
     agent: Option<Process>,
     pub directory: PathBuf,
+    /// What systemd would hand over to it.
+    pub credentials: Option<PathBuf>,
 }
 
 impl Box_ {
     pub fn new(directory: PathBuf) -> Self {
         fs::create_dir_all(directory.join("etc")).expect("a directory for the box");
-        Self { agent: None, directory }
+        Self { agent: None, directory, credentials: None }
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(crate::program("siteward"));
+        if let Some(directory) = &self.credentials {
+            command.env("CREDENTIALS_DIRECTORY", directory);
+        }
+        command
     }
 
     pub fn config(&self) -> PathBuf {
@@ -198,7 +208,7 @@ impl Box_ {
 
     /// `siteward enroll` with this bundle, to its end or to be killed.
     pub fn enrolling(&self, bundle: &Path, more: &[&str]) -> Command {
-        let mut command = Command::new(crate::program("siteward"));
+        let mut command = self.program();
         command.arg("enroll").arg(bundle).arg("--config").arg(self.config()).arg("--spool").arg(self.directory.join("spool"));
         if !more.contains(&"--wait") {
             command.args(["--wait", "60s"]);
@@ -214,13 +224,13 @@ impl Box_ {
 
     /// Runs a command of the agent's program to its end.
     pub fn command(&self, arguments: &[&str]) -> Said {
-        let mut command = Command::new(crate::program("siteward"));
+        let mut command = self.program();
         command.args(arguments).arg("--config").arg(self.config());
         command.output().expect("the program runs").into()
     }
 
     pub fn start(&mut self) {
-        let mut command = Command::new(crate::program("siteward"));
+        let mut command = self.program();
         command.arg("run").arg("--config").arg(self.config());
         self.agent = Some(Process::start("siteward", &mut command, &self.directory.join("agent.log")));
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +31,29 @@ use crate::wait;
 const BATCH: usize = 15;
 /// Gateways of one site.
 const PER_SITE: usize = 10;
+/// The group that all of them report.
+pub const GROUP: &str = "fleet";
+
+/// What every gateway gets, but for its own values.
+const TEMPLATE: &str = r#"
+[document]
+schema_version = 1
+revision = @REVISION@
+gateway = "{{ gateway }}"
+author = "kim"
+reason = "the feed of {{ site }}"
+[rollout]
+trial = "10s"
+confirm = "bound"
+[[feed]]
+id = "or-usage"
+lane = "critical"
+stage = "live"
+forward = "raw"
+phi = "allowed"
+[feed.mllp]
+listen = "127.0.0.1:{{ port }}"
+"#;
 
 /// Fields are dropped in this order: processes first, their directory last.
 #[derive(Debug)]
@@ -41,6 +64,8 @@ pub struct Fleet {
     pub desk: Identity,
     pub hub: Identity,
     pub pki: Pki,
+    /// Ports of feeds whose gateway does not listen yet: nobody else may get them meanwhile.
+    held: BTreeMap<usize, TcpListener>,
     pub directory: Directory,
 }
 
@@ -62,7 +87,17 @@ fn access(count: usize) -> String {
         let own = format!("siteward/v1/{}/{}", site(number), gateway(number));
         // Writing to a string does not fail.
         let _ = write!(text, "\nuser {}\n", gateway(number));
-        for name in ["event/+", "outcome/+", "checkpoint", "status", "config/reported", "command/result", "certificate/request", "audit"] {
+        for name in [
+            "event/+",
+            "outcome/+",
+            "checkpoint",
+            "status",
+            "config/reported",
+            "command/result",
+            "certificate/request",
+            "audit",
+            "preflight",
+        ] {
             let _ = writeln!(text, "topic write {own}/{name}");
         }
         for name in ["receipt", "config/desired", "command", "certificate/issued"] {
@@ -79,12 +114,59 @@ impl Fleet {
         let pki = Pki::new(&directory.path().join("pki"), "harness CA");
         let list = directory.path().join("access");
         std::fs::write(&list, access(count)).expect("the access list is written");
-        let lines = format!("acl_file {}\n", list.display());
+        // Written once a minute: by default the harness has everything written each second, which would be most of what an idle broker does.
+        // And not 0 messages queued, the harness's other default: with it Mosquitto closes the connection of whoever has a publish refused.
+        let lines = format!("acl_file {}\nautosave_interval 60\nmax_queued_messages 100000\n", list.display());
         let broker = Mosquitto::start_with(&directory.path().join("broker"), &pki, mosquitto::Options::default(), &lines);
         let watcher = Watcher::start(broker.plain());
         let sites = (0..count).map(|number| Self::member(directory.path(), &pki, broker.tls().port(), number)).collect();
         let (desk, hub) = (pki.client("desk"), pki.client("hub"));
-        Self { sites, watcher, broker, desk, hub, pki, directory }
+        Self { sites, watcher, broker, desk, hub, pki, held: BTreeMap::new(), directory }
+    }
+
+    /// Gives every gateway the port of a feed, and holds it until [`Fleet::release`].
+    pub fn assign_ports(&mut self) {
+        for (number, site) in self.sites.iter_mut().enumerate() {
+            let (feed, held) = wait::wait_for("a port that nobody takes", wait::SOON, || {
+                let feed = Feed::new("or-usage", "critical");
+                TcpListener::bind(feed.addr()).ok().map(|held| (feed, held))
+            });
+            site.configuration.feeds = vec![feed];
+            self.held.insert(number, held);
+        }
+    }
+
+    /// Their gateways may listen now.
+    pub fn release(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            self.held.remove(number);
+        }
+    }
+
+    /// The documents of a revision, as a desk makes them: one template, a row with its own port for each gateway, rendered, signed. Their directory.
+    pub fn documents(&self, revision: u64, port: impl Fn(usize) -> u16) -> PathBuf {
+        let at = |name: &str| self.directory.path().join(format!("{name}-{revision}"));
+        let (template, table, out, signed) = (at("template"), at("table"), at("rendered"), at("signed"));
+        std::fs::write(&template, TEMPLATE.replace("@REVISION@", &revision.to_string())).expect("the template is written");
+        let rows = (0..self.sites.len()).map(|n| format!("{},{},{}\n", site(n), gateway(n), port(n)));
+        std::fs::write(&table, format!("site,gateway,port\n{}", rows.collect::<String>())).expect("the table is written");
+        std::fs::create_dir_all(&signed).expect("a directory");
+        let run = |command: &mut Command| {
+            let output = command.output().expect("the program runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let tool = || Command::new(crate::program("siteward-hub"));
+        run(tool().args(["config", "render"]).arg(&template).arg("--table").arg(&table).arg("--out").arg(&out));
+        let files = (0..self.sites.len()).map(|number| out.join(format!("{}.toml", gateway(number))));
+        run(tool().args(["config", "sign"]).args(files).arg("--key").arg(document::keys().join("openssl.key")).arg("--out").arg(&signed));
+        signed
+    }
+
+    /// `siteward-hub rollout VERB …`, as the desk.
+    pub fn rollout(&self, verb: &str, arguments: &[&str]) -> Command {
+        let mut command = self.desk_command(&["rollout", verb], &self.desk);
+        command.arg("--state").arg(self.directory.path().join("rollouts")).args(arguments);
+        command
     }
 
     fn member(directory: &Path, pki: &Pki, port: u16, number: usize) -> Site {
@@ -94,6 +176,7 @@ impl Fleet {
         configuration.max_bytes = "16MiB".into();
         configuration.uplink = Uplink::Tls { port, ca: pki.ca.clone(), client: pki.client(&gateway(number)) };
         configuration.feeds = Vec::new();
+        configuration.gateway_lines.push(format!("groups = [\"{GROUP}\"]"));
         configuration.sections = vec![document::trust()];
         Site::new(&home, configuration)
     }
@@ -113,12 +196,25 @@ impl Fleet {
                 self.sites[number].spawn();
             }
             let all = || batch.iter().all(|&number| self.watcher.is_online(number));
-            assert!(
-                wait::try_until(wait::EVENTUALLY, all),
-                "not online: {:?}",
-                batch.iter().filter(|n| !self.watcher.is_online(**n)).collect::<Vec<_>>()
-            );
+            let online = wait::try_until(wait::EVENTUALLY, all);
+            let missing = || batch.iter().copied().find(|&number| !self.watcher.is_online(number));
+            assert!(online, "not online: {}", missing().map(|number| self.story(number)).unwrap_or_default());
         }
+    }
+
+    /// All that is known of a gateway, for whoever has to find out why it is not where it should be.
+    pub fn story(&self, number: usize) -> String {
+        let site = &self.sites[number];
+        let listening = site.configuration.feeds.first().map(|feed| (feed.port, net::listening(feed.addr())));
+        format!(
+            "{}: the broker keeps status {}\nreported {}\nit says of itself {}\nits feed's port listens: {listening:?}; load {}\nits log ends with:\n{}",
+            gateway(number),
+            self.watcher.said(number, "status"),
+            self.watcher.reported(number),
+            site.try_status().unwrap_or_default(),
+            std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
+            site.log_tail(),
+        )
     }
 
     /// A document for one gateway: one feed at this port.
@@ -168,31 +264,41 @@ impl Fleet {
     }
 }
 
-/// What gateways said last, by topic; listens on the broker's plain port.
+/// Contents that were published for gateways on `config/desired`, each once, by topic: what it holds, and how often it came.
+type Desired = BTreeMap<String, Vec<(Vec<u8>, u64)>>;
+
+/// What gateways said last, by topic, and what was published for them; listens on the broker's plain port.
 #[derive(Debug)]
 pub struct Watcher {
     said: Arc<Mutex<BTreeMap<String, Value>>>,
+    desired: Arc<Mutex<Desired>>,
     messages: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Watcher {
     fn start(broker: SocketAddr) -> Self {
-        let watcher = Self { said: Arc::default(), messages: Arc::default(), stop: Arc::default() };
+        let watcher = Self { said: Arc::default(), desired: Arc::default(), messages: Arc::default(), stop: Arc::default() };
         let (said, messages, stop) = (Arc::clone(&watcher.said), Arc::clone(&watcher.messages), Arc::clone(&watcher.stop));
+        let desired = Arc::clone(&watcher.desired);
         std::thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
                 let mut options = MqttOptions::new(format!("watcher-{}", net::free_port()), broker.ip().to_string(), broker.port());
                 options.set_max_packet_size(Some(16 << 20));
                 let (client, mut connection) = Client::new(options, 16);
-                for name in ["status", "config/reported"] {
-                    client.subscribe(format!("siteward/v1/+/+/{name}"), QoS::AtLeastOnce).expect("room for two requests");
+                for name in ["status", "config/reported", "config/desired"] {
+                    client.subscribe(format!("siteward/v1/+/+/{name}"), QoS::AtLeastOnce).expect("room for three requests");
                 }
                 while !stop.load(Ordering::SeqCst) {
                     match connection.recv_timeout(Duration::from_millis(200)) {
                         Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => {
                             messages.fetch_add(1, Ordering::SeqCst);
                             let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                            if topic.ends_with("/desired") {
+                                let mut desired = desired.lock().unwrap_or_else(PoisonError::into_inner);
+                                note(desired.entry(topic).or_default(), &publish.payload, publish.retain);
+                                continue;
+                            }
                             let value = serde_json::from_slice(&publish.payload).unwrap_or_default();
                             said.lock().unwrap_or_else(PoisonError::into_inner).insert(topic, value);
                         }
@@ -214,6 +320,18 @@ impl Watcher {
         self.said(number, "status")["state"] == "online"
     }
 
+    /// Since when it is online, as it says.
+    pub fn since(&self, number: usize) -> Value {
+        self.said(number, "status")["since"].clone()
+    }
+
+    /// The contents that were published for it: revision (0: nothing in its place), and how often.
+    pub fn published(&self, number: usize) -> Vec<(u64, u64)> {
+        let topic = format!("siteward/v1/{}/{}/config/desired", site(number), gateway(number));
+        let desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner);
+        desired.get(&topic).into_iter().flatten().map(|(content, times)| (document::revision(content), *times)).collect()
+    }
+
     pub fn reported(&self, number: usize) -> Value {
         self.said(number, "config/reported")
     }
@@ -232,6 +350,14 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Counts a publish by its content; one that the broker only kept is known already, or was published before anybody looked on.
+fn note(contents: &mut Vec<(Vec<u8>, u64)>, payload: &[u8], kept: bool) {
+    match contents.iter_mut().find(|(content, _)| content == payload) {
+        Some((_, times)) => *times += u64::from(!kept),
+        None => contents.push((payload.to_vec(), 1)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A network operations centre: an HTTP server that takes notices, keeps what came, and can be told to refuse.
+//! A network operations centre: an HTTP or HTTPS server that takes notices, keeps what came, and can be told to refuse.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::crypto::ring;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
 use crate::net;
+use crate::pki::Identity;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -26,6 +31,7 @@ pub struct Came {
 #[derive(Debug)]
 pub struct Noc {
     addr: SocketAddr,
+    tls: bool,
     came: Arc<Mutex<Vec<Came>>>,
     status: Arc<AtomicU16>,
     stop: Arc<AtomicBool>,
@@ -33,19 +39,36 @@ pub struct Noc {
 
 impl Noc {
     pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// One that is spoken to by TLS, as `server`.
+    pub fn start_tls(server: &Identity) -> Self {
+        let chain = vec![CertificateDer::from_pem_file(&server.cert).expect("its certificate")];
+        let key = PrivateKeyDer::from_pem_file(&server.key).expect("its key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the library knows its versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("they belong together");
+        Self::with(Some(Arc::new(config)))
+    }
+
+    fn with(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(net::loopback(net::free_port())).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let (came, status, stop) = (Arc::<Mutex<Vec<Came>>>::default(), Arc::new(AtomicU16::new(200)), Arc::<AtomicBool>::default());
-        let noc = Self { addr, came: Arc::clone(&came), status: Arc::clone(&status), stop: Arc::clone(&stop) };
+        let noc = Self { addr, tls: tls.is_some(), came: Arc::clone(&came), status: Arc::clone(&status), stop: Arc::clone(&stop) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let (came, status) = (Arc::clone(&came), status.load(Ordering::SeqCst));
+                let (came, status, tls) = (Arc::clone(&came), status.load(Ordering::SeqCst), tls.clone());
                 // a request that breaks off is none
                 std::thread::spawn(move || {
-                    let _ = answer(&stream, &came, status);
+                    let _ = serve(stream, tls, &came, status);
                 });
             }
         });
@@ -53,7 +76,7 @@ impl Noc {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/hook?token=s3cret", self.addr)
+        format!("{}://{}/hook?token=s3cret", if self.tls { "https" } else { "http" }, self.addr)
     }
 
     /// What requests are answered with from now on.
@@ -82,8 +105,18 @@ impl Drop for Noc {
     }
 }
 
-fn answer(stream: &TcpStream, came: &Mutex<Vec<Came>>, status: u16) -> std::io::Result<()> {
+fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, came: &Mutex<Vec<Came>>, status: u16) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    match tls {
+        None => answer(stream, came, status),
+        Some(config) => {
+            let session = ServerConnection::new(config).map_err(std::io::Error::other)?;
+            answer(StreamOwned::new(session, stream), came, status)
+        }
+    }
+}
+
+fn answer(stream: impl Read + Write, came: &Mutex<Vec<Came>>, status: u16) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
@@ -104,7 +137,8 @@ fn answer(stream: &TcpStream, came: &Mutex<Vec<Came>>, status: u16) -> std::io::
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let body = serde_json::from_slice(&body).unwrap_or_default();
     came.lock().unwrap_or_else(PoisonError::into_inner).push(Came { key, authorization, path, body, status });
-    let mut stream = stream;
+    let mut stream = reader.into_inner();
     // a redirect would lead back here, so that following it would be seen
-    write!(stream, "HTTP/1.1 {status} x\r\nLocation: /elsewhere\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+    write!(stream, "HTTP/1.1 {status} x\r\nLocation: /elsewhere\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")?;
+    stream.flush()
 }

@@ -54,7 +54,7 @@ impl Line {
             }
             let element = inner.get(..end).ok_or_else(odd)?;
             for part in
-                element.split("\" ").flat_map(|part| part.split_once("=\"").map(|(name, value)| (name, value.trim_end_matches('"'))))
+                element.split("\" ").filter_map(|part| part.split_once("=\"").map(|(name, value)| (name, value.trim_end_matches('"'))))
             {
                 let name = part.0.rsplit(' ').next().unwrap_or_default();
                 data.insert(name.to_owned(), part.1.to_owned());
@@ -151,7 +151,7 @@ impl Drop for Receiver {
 }
 
 fn datagrams(socket: &UdpSocket, raw: &Mutex<Vec<String>>, stop: &AtomicBool) {
-    let mut bytes = [0; 65_536];
+    let mut bytes = [0; 8192];
     while !stop.load(Ordering::SeqCst) {
         if let Ok(n) = socket.recv(&mut bytes) {
             raw.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&bytes[..n]).into_owned());

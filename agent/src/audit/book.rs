@@ -129,7 +129,7 @@ impl Book {
                     self.0.board.raise(Code::AuditIncomplete, "", text);
                 }
                 Found::InDoubt { n, what, who, .. } => {
-                    tracing::warn!(n, what, who, "an action has no outcome in the audit log: it is in doubt")
+                    tracing::warn!(n, what, who, "an action has no outcome in the audit log: it is in doubt");
                 }
             }
         }
@@ -204,10 +204,11 @@ impl Book {
 
     /// What became of it: `<what>_done` or `<what>_failed`.
     pub fn end(&self, intent: Intent, is_done: bool, text: &str) {
-        let what = format!("{}_{}", intent.what, if is_done { "done" } else { "failed" });
-        let draft = Draft::new(AuditStage::Outcome, &intent.who, &what, &intent.subject, text);
+        let Intent { n, who, what, subject } = intent;
+        let what = format!("{what}_{}", if is_done { "done" } else { "failed" });
+        let draft = Draft::new(AuditStage::Outcome, &who, &what, &subject, text);
         // Owed where the disk does not take it; after a kill the intent is in doubt.
-        self.write_or_owe(Draft { of: intent.n, ..draft });
+        self.write_or_owe(Draft { of: n, ..draft });
     }
 
     /// What happened.

@@ -1,3 +1,5 @@
+//! The files of the audit log: gone on with, torn, damaged, in doubt, full.
+
 use super::*;
 use crate::spool::disk::RealDisk;
 

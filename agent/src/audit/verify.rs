@@ -126,7 +126,7 @@ impl Verdict {
         if self.chains.is_empty() && self.altered.is_empty() {
             lines.push("no record".to_owned());
         }
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        lines.join("\n") + "\n"
     }
 }
 

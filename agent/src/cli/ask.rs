@@ -43,8 +43,8 @@ pub(super) fn socket(file: &Path, request: &Request) -> Result<PathBuf, Failure>
     }
 }
 
-/// Whether the kernel would let us connect.
-fn writable(socket: &Path) -> std::io::Result<()> {
+/// Whether the kernel would let us connect to a socket, or change a directory.
+pub(super) fn writable(socket: &Path) -> std::io::Result<()> {
     Ok(rustix::fs::access(socket, rustix::fs::Access::WRITE_OK)?)
 }
 

@@ -125,7 +125,11 @@ pub(super) fn verdict(file: &Path) -> Result<Verdict, Failure> {
 fn list(file: &Path, limit: usize, json: bool) -> Result<(), Failure> {
     let Records { lines, sent } = records(file, Some(limit))?;
     if json {
-        return print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+        let mut text = String::new();
+        for line in &lines {
+            put(&mut text, format_args!("{line}\n"));
+        }
+        return print(&text);
     }
     print(&render(&lines, sent))
 }

@@ -23,6 +23,7 @@ use super::{Failure, audit, chain, print};
 use crate::limits::{DIAGNOSE_AUDIT_RECORDS, DIAGNOSE_FILES_MAX, DIAGNOSE_PART_BYTES_MAX, DIAGNOSE_PROGRAM_TIME};
 use crate::record::Digest;
 use crate::status::question::{Question, Request};
+use crate::status::table::put;
 use crate::{clock, config};
 
 /// The directory in the archive.
@@ -107,13 +108,20 @@ fn agent(file: &Path, parts: &mut Parts) {
     parts.take("config.txt", shown.map_err(|faults| faults.to_string()));
     let log = ask::<Value>(file, &Request::Get(Question::Log {}));
     let lines = |value: &Value| -> String {
-        let lines = value["lines"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        lines.map(|line| format!("{line}\n")).collect()
+        let mut text = String::new();
+        value["lines"].as_array().into_iter().flatten().filter_map(Value::as_str).for_each(|line| put(&mut text, format_args!("{line}\n")));
+        text
     };
     parts.take("log.txt", log.map(|value| lines(&value)).map_err(|failure| why(&failure)));
     parts.take("audit-verify.txt", audit::verdict(file).map(|verdict| verdict.text()).map_err(|failure| why(&failure)));
     let records = audit::records(file, Some(DIAGNOSE_AUDIT_RECORDS)).map(|records| records.lines);
-    let records = records.map(|lines| lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    let records = records.map(|lines| {
+        let mut text = String::new();
+        for line in &lines {
+            put(&mut text, format_args!("{line}\n"));
+        }
+        text
+    });
     parts.take("audit.jsonl", records.map_err(|failure| why(&failure)));
 }
 
@@ -128,13 +136,16 @@ fn files(file: &Path, parts: &mut Parts) {
     match rustix::fs::statvfs(spool) {
         Ok(volume) => {
             let of = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
-            text.push_str(&format!(
-                "volume {} bytes, {} free; {} inodes, {} free\n",
-                of(volume.f_blocks),
-                of(volume.f_bavail),
-                volume.f_files,
-                volume.f_favail
-            ));
+            put(
+                &mut text,
+                format_args!(
+                    "volume {} bytes, {} free; {} inodes, {} free\n",
+                    of(volume.f_blocks),
+                    of(volume.f_bavail),
+                    volume.f_files,
+                    volume.f_favail
+                ),
+            );
         }
         Err(error) => parts.missing.push(format!("spool.txt: the volume: {error}")),
     }
@@ -160,7 +171,7 @@ fn files(file: &Path, parts: &mut Parts) {
                 directories.push(entry.path());
             }
             let name = entry.path().strip_prefix(spool).map(Path::to_path_buf).unwrap_or_default();
-            text.push_str(&format!("{:>12} {}{}\n", metadata.len(), name.display(), if metadata.is_dir() { "/" } else { "" }));
+            put(&mut text, format_args!("{:>12} {}{}\n", metadata.len(), name.display(), if metadata.is_dir() { "/" } else { "" }));
         }
     }
     parts.put("spool.txt", text);
@@ -219,7 +230,7 @@ fn archive(files: &[(String, Vec<u8>)], at_ms: i64) -> Vec<u8> {
     let mut manifest = String::new();
     for (name, bytes) in files {
         let digest = Digest(Sha256::digest(bytes).into());
-        manifest.push_str(&format!("{digest}  {INSIDE}/{name}\n"));
+        put(&mut manifest, format_args!("{digest}  {INSIDE}/{name}\n"));
     }
     let mut out = Vec::new();
     for (name, bytes) in [("MANIFEST", manifest.as_bytes())].into_iter().chain(files.iter().map(|(n, b)| (n.as_str(), b.as_slice()))) {

@@ -19,6 +19,20 @@ use crate::status::question::{Question, Request};
 use crate::{clock, config, rollout, spool};
 
 pub(super) fn preflight(file: &Path, json: bool) -> Result<(), Failure> {
+    let report = look(file)?;
+    if json {
+        print_json(&report)?;
+    } else {
+        print(&report.text())?;
+    }
+    match report.failed() {
+        None => Ok(()),
+        Some((endpoint, step)) => Err(other(format!("preflight: {endpoint} fails at step {}", step.as_str()))),
+    }
+}
+
+/// Takes the steps for the gateway of this file.
+pub(super) fn look(file: &Path) -> Result<Report, Failure> {
     let settings = config::load_bootstrap_with(file, Files::OnSite)?;
     clock::tend(&settings.gateway.clock_synchronised_file, &settings.spool.path.join("hub-time"));
     let (settings, revision) = match rollout::start::committed(Arc::new(RealDisk), file, settings.clone()) {
@@ -29,19 +43,10 @@ pub(super) fn preflight(file: &Path, json: bool) -> Result<(), Failure> {
             (settings, None)
         }
     };
-    let report = runtime()?.block_on(async {
+    runtime()?.block_on(async {
         let agent = agent(&settings).await?;
         Ok::<_, Failure>(Report { revision, ..preflight::preflight(&settings, &agent).await })
-    })?;
-    if json {
-        print_json(&report)?;
-    } else {
-        print(&report.text())?;
-    }
-    match report.failed() {
-        None => Ok(()),
-        Some((endpoint, step)) => Err(other(format!("preflight: {endpoint} fails at step {}", step.as_str()))),
-    }
+    })
 }
 
 /// Whether an agent has the session. Where that cannot be found out nothing is tried: a running agent must not be thrown out.

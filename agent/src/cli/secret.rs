@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 
-use super::ask::{ask, is_denied, other, print_json};
+use super::ask::{ask, is_denied, other, print_json, writable};
 use super::{ConfigFile, Failure, print};
 use crate::audit::Book;
 use crate::config;
@@ -123,7 +123,7 @@ fn way(file: &Path) -> Result<Way, Failure> {
     }
     let settings = config::load_bootstrap_unchecked(file)?;
     let path = &settings.spool.path;
-    if is_denied(std::fs::read_dir(path)) {
+    if is_denied(writable(path)) {
         return Ok(Way::Agent);
     }
     let metadata = std::fs::metadata(path).map_err(|error| {

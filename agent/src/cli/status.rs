@@ -6,7 +6,7 @@
 
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,7 +69,8 @@ enum Look {
 /// What was seen so far.
 #[derive(Default)]
 struct Seen {
-    uptime_s: Option<u64>,
+    /// When an answer came, since the watch began, and the uptime in it.
+    answer: Option<(Duration, u64)>,
     /// The last table, for while the agent is away.
     last: String,
     is_away: bool,
@@ -77,11 +78,15 @@ struct Seen {
 
 impl Seen {
     /// What is to be said of a look: a line of news, and the table where there is a fresh one.
-    fn take(&mut self, look: &Look, every: Duration, colour: bool) -> (Option<String>, Option<String>) {
+    /// `at`: since the watch began.
+    fn take(&mut self, at: Duration, look: &Look, every: Duration, colour: bool) -> (Option<String>, Option<String>) {
         match look {
             Look::Status(snapshot) => {
-                let restarted = self.uptime_s.is_some_and(|before| snapshot.uptime_s < before);
-                self.uptime_s = Some(snapshot.uptime_s);
+                let now = snapshot.uptime_s;
+                // An uptime that did not grow with the time is another process's; a second or two are rounding.
+                let restarted =
+                    self.answer.is_some_and(|(then, before)| now + 2 < before + at.saturating_sub(then).as_secs() || now < before);
+                self.answer = Some((at, now));
                 self.is_away = false;
                 self.last = shown(snapshot, colour);
                 let news = restarted.then(|| format!("the agent was restarted, {} ago", table::duration(snapshot.uptime_s)));
@@ -104,14 +109,14 @@ pub(super) fn watch(file: &Path, every: Duration) -> Result<(), Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
         let looking = async {
-            let (mut seen, mut told) = (Seen::default(), None);
+            let (mut seen, mut told, began) = (Seen::default(), None, Instant::now());
             loop {
                 let look = match control::ask(&socket, &Request::STATUS).await {
                     Ok(answer) => Look::Status(Box::new(snapshot(answer).map_err(other)?)),
                     Err(error @ (AskError::Denied(..) | AskError::Refused(_))) => return Err(other(error)),
                     Err(error) => Look::Away(error.to_string()),
                 };
-                let (news, table) = seen.take(&look, every, colour);
+                let (news, table) = seen.take(began.elapsed(), &look, every, colour);
                 let is_fresh = table.is_some();
                 if is_fresh || news.is_some() {
                     told = news.or(told.filter(|_| !is_fresh));
@@ -169,15 +174,18 @@ mod tests {
     #[test]
     fn an_agent_that_goes_and_comes_back_is_said_once_each() {
         let mut seen = Seen::default();
+        let mut take = |s: u64, look: &Look| seen.take(Duration::from_secs(s), look, EVERY, false);
         let away = || Look::Away("no agent is running here".to_owned());
-        assert!(matches!(seen.take(&at(100), EVERY, false), (None, Some(_))));
-        let (news, table) = seen.take(&away(), EVERY, false);
+        assert!(matches!(take(0, &at(100)), (None, Some(_))));
+        let (news, table) = take(2, &away());
         assert!(news.unwrap().contains("asked again every 2 s; what was shown last is old") && table.is_none());
-        assert_eq!(seen.take(&away(), EVERY, false), (None, None), "said once");
-        let (news, table) = seen.take(&at(3), EVERY, false);
+        assert_eq!(take(4, &away()), (None, None), "said once");
+        let (news, table) = take(6, &at(3));
         assert_eq!(news.as_deref(), Some("the agent was restarted, 3 s ago"));
         assert!(table.unwrap().contains("up 3 s"));
-        assert!(matches!(seen.take(&at(5), EVERY, false), (None, Some(_))));
+        assert!(matches!(take(8, &at(5)), (None, Some(_))));
+        let (news, _) = take(30, &at(9));
+        assert!(news.is_some(), "its uptime is longer than it was, and too short");
     }
 
     #[test]

@@ -58,7 +58,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub(crate) use endpoint::parse as endpoint_of;
 pub use fault::{Fault, Faults};
 use fault::{FaultList, Place};
 pub(crate) use network::parse as network_of;

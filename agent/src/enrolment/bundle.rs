@@ -54,6 +54,12 @@ pub struct Bundle {
     pub groups: Vec<Name>,
     /// `mqtts://host:port`, in order of preference.
     pub endpoints: Vec<String>,
+    /// The way out where nothing leaves except through an HTTP proxy: `http://host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// The name of a secret (`user:password`) for it; the secret itself is never in a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_credential: Option<String>,
     /// Who issued the broker's certificate.
     pub ca_pem: String,
     pub trust: Trust,
@@ -200,6 +206,8 @@ pub(crate) mod tests {
             timezone: "America/New_York".into(),
             groups: vec![Name::new("east").unwrap()],
             endpoints: vec!["mqtts://hub.example.org:8883".into()],
+            proxy: None,
+            proxy_credential: None,
             ca_pem: "ca".into(),
             trust: Trust { keys: vec![trust::to_pem(&public)], threshold: 1, ..Trust::default() },
             subject: "st-marys.st-marys-gw1.01234567".into(),

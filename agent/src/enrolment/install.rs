@@ -1,9 +1,11 @@
-//! `siteward enroll` behind its command line: the six steps on the box.
+//! `siteward enroll` behind its command line: the six steps on the box before its preflight.
 //!
 //! Each step looks first for what an interrupted run left, and goes on from there; the bundle is the only thing it needs to be given again. Nothing
-//! of what ran before is touched until step 6, whose last act is one rename.
+//! of what ran before is touched until step 6, whose last act is one rename. Where no broker can be reached the steps of a preflight up to the
+//! certificates say which one fails.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::PrivateKeyDer;
@@ -14,12 +16,15 @@ use zeroize::Zeroizing;
 
 use super::bundle::{self, Bundle, Opened};
 use super::chain;
+pub use super::place::Way;
 use super::place::{self, Before, Place};
 use super::proof::{self, About, Answer, Outcome, Request, Verifier};
 use crate::clock;
 use crate::config;
-use crate::config::settings::{Endpoint, Settings};
+use crate::config::settings::{Endpoint, Proxy, Settings, TlsKeySource};
 use crate::limits::{BUNDLE_BYTES_MAX, ENROLMENT_BYTES_MAX, VISIT_RETRY};
+use crate::preflight;
+use crate::secrets::Vault;
 use crate::uplink::csr;
 use crate::uplink::tls::TlsFiles;
 use crate::uplink::visit::{self, Failed, Next, Said, Step, Terms, Visitor};
@@ -31,6 +36,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Of a configuration that is written anew.
     pub spool: PathBuf,
+    /// In place of what the bundle says.
+    pub way: Option<Way>,
     /// This box is a gateway already, and gets a new certificate.
     pub again: bool,
     /// How long the desk is waited for.
@@ -53,7 +60,7 @@ pub fn enrol(options: &Options, talk: &mut dyn Talk) -> Result<(), String> {
     talk.confirm(&opened)?;
     let signer = opened.signers.first().map_or("", String::as_str);
     let config = std::path::absolute(&options.config).map_err(|error| format!("{}: {error}", options.config.display()))?;
-    let mut run = Run { bundle, signer, options, place: Place::open(&config, bundle)?, config };
+    let mut run = Run { bundle, signer, options, place: Place::open(&config, bundle)?, config, way: None };
     let before = place::before(&run.config, &run.place.path(""), bundle)?;
     if matches!(before, Before::SameGateway(_)) && !options.again {
         return Err(format!(
@@ -62,7 +69,8 @@ pub fn enrol(options: &Options, talk: &mut dyn Talk) -> Result<(), String> {
             run.config.display()
         ));
     }
-    talk.say(&format!("1/6 the bundle makes this box gateway {} at {}", bundle.gateway, bundle.site));
+    run.way = run.way_out(&before)?;
+    talk.say(&format!("1/7 the bundle makes this box gateway {} at {}", bundle.gateway, bundle.site));
     if before != Before::Ours {
         let key = run.key(talk)?;
         run.certificate(&key, talk)?;
@@ -100,6 +108,7 @@ struct Run<'a> {
     options: &'a Options,
     place: Place,
     config: PathBuf,
+    way: Option<Way>,
 }
 
 impl Run<'_> {
@@ -107,15 +116,47 @@ impl Run<'_> {
         About { bundle: &self.bundle.bundle, site: &self.bundle.site, gateway: &self.bundle.gateway }
     }
 
+    /// What was said here, else what the bundle says, else what the site had set.
+    fn way_out(&self, before: &Before) -> Result<Option<Way>, String> {
+        let said = self.options.way.clone().or_else(|| Way::of(self.bundle));
+        if said.is_some() || !matches!(before, Before::SameGateway(_)) {
+            return Ok(said);
+        }
+        let settings = config::load_bootstrap_unchecked(&self.config).map_err(|faults| faults.to_string())?;
+        let of = |proxy: Proxy| Way { proxy: proxy.to_string(), credential: proxy.credential.map(|secret| secret.name().to_owned()) };
+        Ok(settings.uplink.proxy.map(of))
+    }
+
+    /// The configuration to come.
+    fn configuration(&self, kept: Option<&str>) -> Result<String, String> {
+        let directory = self.place.path("");
+        let spool = std::path::absolute(&self.options.spool).map_err(|error| format!("{}: {error}", self.options.spool.display()))?;
+        Ok(place::configuration(self.bundle, self.signer, directory.components().as_path(), &spool, self.way.as_ref(), kept))
+    }
+
+    /// The settings of the gateway that this box will be, with the certificate that it has for enrolment.
+    fn settings(&self) -> Result<Settings, String> {
+        let told = |faults: config::Faults| format!("the gateway could not use what the bundle or --proxy says:\n{faults}");
+        let mut settings = config::parse_text(&self.config, &self.configuration(None)?).map_err(told)?;
+        let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let vault = Arc::new(Vault::new(&settings.spool, directory.as_deref()));
+        if let Some(credential) = settings.uplink.proxy.as_mut().and_then(|proxy| proxy.credential.as_mut()) {
+            *credential = credential.within(&vault, None);
+        }
+        settings.uplink.cert = Some(self.place.path(place::ENROLMENT_CERT));
+        settings.uplink.key = Some(TlsKeySource::File(self.place.path(place::ENROLMENT_KEY)));
+        Ok(settings)
+    }
+
     /// The key of this box, made once.
     fn key(&mut self, talk: &mut dyn Talk) -> Result<Zeroizing<Vec<u8>>, String> {
         if let Some(key) = self.place.read(place::GATEWAY_KEY)?.filter(|key| PrivateKeyDer::from_pem_slice(key).is_ok()) {
-            talk.say("2/6 the key of this box is there from before");
+            talk.say("2/7 the key of this box is there from before");
             return Ok(key);
         }
         let key = csr::key().map_err(|error| error.to_string())?;
         self.place.write(place::GATEWAY_KEY, key.as_bytes(), 0o640)?;
-        talk.say("2/6 a key was made; it never leaves this box");
+        talk.say("2/7 a key was made; it never leaves this box");
         Ok(Zeroizing::new(key.as_bytes().to_vec()))
     }
 
@@ -124,9 +165,9 @@ impl Run<'_> {
         if let Some(chain) = self.place.read(place::GATEWAY_CERT)?
             && self.fits(&String::from_utf8_lossy(&chain), key).is_ok()
         {
-            talk.say("3/6 not needed: the certificate is there from before");
-            talk.say("4/6 not needed");
-            talk.say("5/6 the certificate fits the key, the name and the authority");
+            talk.say("3/7 not needed: the certificate is there from before");
+            talk.say("4/7 not needed");
+            talk.say("5/7 the certificate fits the key, the name and the authority");
             return Ok(());
         }
         let parsed = PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key of this box is damaged".to_owned())?;
@@ -137,10 +178,10 @@ impl Run<'_> {
         self.place.write(place::CA, self.bundle.ca_pem.as_bytes(), 0o644)?;
         self.place.write(place::ENROLMENT_CERT, self.bundle.enrolment_cert_pem.as_bytes(), 0o640)?;
         self.place.write(place::ENROLMENT_KEY, self.bundle.enrolment_key_pem.as_bytes(), 0o640)?;
-        let ask = Ask { run: self, key, print: &print, verifier: &verifier, csr: &csr };
+        let ask = Ask { run: self, settings: self.settings()?, key, print: &print, verifier: &verifier, csr: &csr };
         let chain = ask.ask(talk)?;
         self.place.write(place::GATEWAY_CERT, chain.as_bytes(), 0o640)?;
-        talk.say("5/6 the certificate came; it fits the key, the name and the authority");
+        talk.say("5/7 the certificate came; it fits the key, the name and the authority");
         Ok(())
     }
 
@@ -161,10 +202,7 @@ impl Run<'_> {
             Before::SameGateway(text) => Some(place::others(text)),
             Before::Free | Before::Ours => None,
         };
-        let directory = self.place.path("");
-        let directory = directory.components().as_path();
-        let spool = std::path::absolute(&self.options.spool).map_err(|error| format!("{}: {error}", self.options.spool.display()))?;
-        let text = place::configuration(self.bundle, self.signer, directory, &spool, kept.as_deref());
+        let text = self.configuration(kept.as_deref())?;
         if kept.is_some() {
             self.is_kept(&text)?;
         }
@@ -190,7 +228,7 @@ impl Run<'_> {
         self.place.remove(place::ENROLMENT_KEY)?;
         self.place.remove(place::ENROLMENT_CERT)?;
         config::load_with(&self.config, config::Files::OnSite).map_err(|faults| faults.to_string())?;
-        talk.say(&format!("6/6 {} is written and checked", self.config.display()));
+        talk.say(&format!("6/7 {} is written and checked", self.config.display()));
         Ok(())
     }
 }
@@ -198,6 +236,7 @@ impl Run<'_> {
 /// Asking the desk.
 struct Ask<'a> {
     run: &'a Run<'a>,
+    settings: Settings,
     key: &'a [u8],
     print: &'a str,
     verifier: &'a Verifier,
@@ -221,10 +260,8 @@ impl Ask<'_> {
 
     /// Every broker in turn, until one carries the answer.
     async fn until_answered(&self, talk: &mut dyn Talk) -> Result<String, String> {
-        let bundle = self.run.bundle;
         let deadline = Instant::now() + self.run.options.wait;
-        let read = |url: &String| config::endpoint_of(url).map_err(|why| format!("a broker in the bundle {why}"));
-        let endpoints: Vec<Endpoint> = bundle.endpoints.iter().map(read).collect::<Result<_, _>>()?;
+        let endpoints = &self.settings.uplink.endpoints;
         let tls = TlsFiles {
             ca: self.run.place.path(place::CA).into(),
             cert: Some(self.run.place.path(place::ENROLMENT_CERT)),
@@ -232,7 +269,7 @@ impl Ask<'_> {
         };
         let mut told = String::new();
         loop {
-            for endpoint in &endpoints {
+            for endpoint in endpoints {
                 match self.visit(endpoint, &tls, deadline, talk).await {
                     Ok(Heard::Issued(chain)) => return Ok(chain),
                     Ok(Heard::No(why)) => return Err(why),
@@ -240,7 +277,7 @@ impl Ask<'_> {
                     Ok(Heard::Nothing) | Err(Failed::NoAnswer) => return Err(unanswered(self.run.options.wait)),
                     Err(Failed::Line { why, permanent }) => {
                         if permanent && endpoints.len() == 1 {
-                            return Err(format!("{why}. {REFUSED}"));
+                            return Err(self.stopped(&why, talk).await);
                         }
                         if told != why {
                             talk.say(&format!("    {why}; trying on"));
@@ -250,9 +287,19 @@ impl Ask<'_> {
                 }
             }
             if Instant::now() + VISIT_RETRY >= deadline {
-                return Err(format!("no broker could be reached: {told}. {REFUSED}"));
+                return Err(self.stopped(&format!("no broker could be reached: {told}"), talk).await);
             }
             tokio::time::sleep(VISIT_RETRY).await;
+        }
+    }
+
+    /// No way to a broker: the steps that were taken, and which one fails.
+    async fn stopped(&self, why: &str, talk: &mut dyn Talk) -> String {
+        let report = preflight::line(&self.settings).await;
+        talk.say(&report.text());
+        match report.failed() {
+            Some((endpoint, step)) => format!("{why}. {endpoint} fails at step {}: see above. {REFUSED}", step.as_str()),
+            None => format!("{why}. {REFUSED}"),
         }
     }
 
@@ -262,15 +309,16 @@ impl Ask<'_> {
         let ours = proof::request_topic(about, self.print);
         let said = |payload| Said { topic: ours.clone(), payload, retain: true };
         let client_id = format!("enrol-{}-{}", proof::short(about.bundle), proof::short(self.print));
-        let visitor = Visitor { endpoint, tls: Some(tls), client_id: &client_id };
+        let visitor = Visitor { endpoint, proxy: self.settings.uplink.proxy.as_ref(), tls: Some(tls), client_id: &client_id };
         let filter = proof::answer_topic(about.site, about.gateway, self.print);
         let terms = Terms { filter, quiet: None, deadline: Some(deadline) };
         let mut heard = Heard::Nothing;
         let (_never, mut stop) = watch::channel(false);
         let each = |step: Step<'_>| {
             let Step::Came(_, payload) = step else {
-                talk.say(&format!("3/6 connected to {endpoint}"));
-                talk.say("4/6 the request for a certificate is with the broker; waiting for central IT");
+                let through = self.settings.uplink.proxy.as_ref().map_or_else(String::new, |proxy| format!(" through {proxy}"));
+                talk.say(&format!("3/7 connected to {endpoint}{through}"));
+                talk.say("4/7 the request for a certificate is with the broker; waiting for central IT");
                 return Next::Stay(vec![said(serde_json::to_vec(&request).expect("plain values"))]);
             };
             match self.judge(payload) {

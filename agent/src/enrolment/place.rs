@@ -203,8 +203,23 @@ pub(super) fn before(config: &Path, place: &Path, bundle: &Bundle) -> Result<Bef
     Ok(Before::SameGateway(text))
 }
 
+/// The way out of a site where nothing leaves except through an HTTP proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// `http://host:port`.
+    pub proxy: String,
+    /// The name of the secret for it.
+    pub credential: Option<String>,
+}
+
+impl Way {
+    pub fn of(bundle: &Bundle) -> Option<Self> {
+        bundle.proxy.clone().map(|proxy| Self { proxy, credential: bundle.proxy_credential.clone() })
+    }
+}
+
 /// The configuration of a gateway that everything else reaches as documents. `kept`: of an earlier file, what is not about who it is.
-pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: &Path, kept: Option<&str>) -> String {
+pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: &Path, way: Option<&Way>, kept: Option<&str>) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let path = |name: &str| quoted(&place.join(name).display().to_string());
     let list = |texts: Vec<String>| format!("[{}]", texts.join(", "));
@@ -214,7 +229,7 @@ pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: 
     let mut text = format!(
         "# Written by `siteward enroll` from bundle {id}, signed by {signer}.\n# Feeds come as documents of central IT.\n\n\
          [gateway]\nsite = {site}\nid = {gateway}\ntimezone = {timezone}\n{groups}\n\
-         [uplink]\nendpoints = {endpoints}\nca = {ca}\ncert = {cert}\nkey = {key}\n\n\
+         [uplink]\nendpoints = {endpoints}\nca = {ca}\ncert = {cert}\nkey = {key}\n{way}\n\
          [trust]\nkeys = {keys}\nthreshold = {threshold}\n",
         id = bundle.bundle,
         site = quoted(bundle.site.as_str()),
@@ -225,6 +240,10 @@ pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: 
         ca = path(CA),
         cert = path(GATEWAY_CERT),
         key = path(GATEWAY_KEY),
+        way = [("proxy", way.map(|way| &way.proxy)), ("proxy_credential", way.and_then(|way| way.credential.as_ref()))]
+            .into_iter()
+            .filter_map(|(name, value)| Some([name, " = ", &quoted(value?), "\n"].concat()))
+            .collect::<String>(),
         keys = files("desk", trust.keys.len()),
         threshold = trust.threshold,
     );
@@ -236,13 +255,12 @@ pub(crate) fn configuration(bundle: &Bundle, signer: &str, place: &Path, spool: 
         let keys = files("command", trust.command_keys.len());
         put(&mut text, format_args!("command_keys = {keys}\ncommand_threshold = {}\n", trust.command_threshold));
     }
-    match kept {
-        Some(kept) => put(&mut text, format_args!("\n{kept}")),
-        None => {
-            put(&mut text, format_args!("\n[spool]\npath = {}\nkey = \"auto\"\n", quoted(&spool.display().to_string())));
-            // As in the file that is shipped.
-            text.push_str("\n[status]\nlisten = \"127.0.0.1:8090\"\n");
-        }
+    if let Some(kept) = kept {
+        put(&mut text, format_args!("\n{kept}"));
+    } else {
+        put(&mut text, format_args!("\n[spool]\npath = {}\nkey = \"auto\"\n", quoted(&spool.display().to_string())));
+        // As in the file that is shipped.
+        text.push_str("\n[status]\nlisten = \"127.0.0.1:8090\"\n");
     }
     text
 }
@@ -278,16 +296,28 @@ mod tests {
     fn the_configuration_of_a_bundle_is_a_good_one_and_what_the_site_added_is_carried_over() {
         let bundle = bundle(&key());
         let (place, spool) = (Path::new("/etc/siteward/enrolled/0123456789abcdef"), Path::new("/var/lib/a \"b\""));
-        let text = configuration(&bundle, "signer", place, spool, None);
+        let text = configuration(&bundle, "signer", place, spool, None, None);
         let settings = config::parse_text(Path::new("/etc/siteward/siteward.toml"), &text).unwrap();
         assert_eq!(settings.gateway.id, bundle.gateway);
         assert_eq!(settings.gateway.groups.len(), 1);
         assert_eq!(settings.spool.path, spool);
         assert_eq!(settings.uplink.cert.as_deref(), Some(place.join(GATEWAY_CERT).as_path()));
         let added = format!("{text}\n[[feed]]\nid = \"a\"\nforward = \"raw\"\nphi = \"allowed\"\n[feed.mllp]\nlisten = \"127.0.0.1:1\"\n");
-        let again = configuration(&bundle, "signer", place, Path::new("/elsewhere"), Some(&others(&added)));
+        let again = configuration(&bundle, "signer", place, Path::new("/elsewhere"), None, Some(&others(&added)));
         let settings = config::parse_text(Path::new("/etc/siteward/siteward.toml"), &again).unwrap();
         assert_eq!((settings.feeds.len(), settings.spool.path.as_path()), (1, spool));
+    }
+
+    #[test]
+    fn the_way_out_of_a_bundle_is_that_of_the_configuration() {
+        let bundle = Bundle { proxy: Some("http://proxy:3128".into()), proxy_credential: Some("uplink-proxy".into()), ..bundle(&key()) };
+        let text = configuration(&bundle, "", Path::new("/etc"), Path::new("/var/lib/siteward"), Way::of(&bundle).as_ref(), None);
+        let settings = config::parse_text(Path::new("/etc/siteward/siteward.toml"), &text).unwrap();
+        let proxy = settings.uplink.proxy.unwrap();
+        assert_eq!((proxy.to_string().as_str(), proxy.credential.unwrap().name()), ("http://proxy:3128", "uplink-proxy"));
+        let hostile = Way { proxy: "http://p:1\"\n[trust]\nkeys = []\n#".into(), credential: None };
+        let text = configuration(&bundle, "", Path::new("/etc"), Path::new("/var/lib/siteward"), Some(&hostile), None);
+        assert!(config::parse_text(Path::new("/etc/siteward/siteward.toml"), &text).is_err(), "a value stays a value");
     }
 
     #[test]

@@ -113,6 +113,13 @@ impl Fleet {
         self.listed
     }
 
+    /// There is a list, it is not on it, and it is not online: it was taken off, or never belonged to us.
+    pub fn is_given_up(&self, id: &Id) -> bool {
+        let member = self.members.get(id);
+        let online = member.and_then(|member| member.status.as_ref()).is_some_and(|heard| heard.told.online);
+        self.listed && !online && member.is_some_and(|member| !member.expected)
+    }
+
     /// Other sites that have a gateway of the same id. (Identities of records hold the gateway's id and not its site.)
     pub fn twins(&self, id: &Id) -> impl Iterator<Item = &Name> {
         self.sites.get(&id.gateway).into_iter().flatten().filter(move |site| **site != id.site)

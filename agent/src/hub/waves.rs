@@ -20,6 +20,7 @@
 //! 6. Whoever is there and neither runs nor tries it after the grace gets the same bytes again, a few times: a broker may have lost them.
 //! 7. A rollout that stops takes the document away from the broker for those who have not begun with it. One whose waves are all done still stops
 //!    when those who come back late fail.
+//! 8. Whoever publishes something else for one of the gateways meanwhile works on the same thing: the rollout stops, and leaves what is not its own.
 //!
 //! Nothing is decided before the driver has read what the broker keeps ([`Event::Informed`]), and again after a lost connection.
 
@@ -55,6 +56,8 @@ pub enum Event {
     Sent(usize),
     /// The broker does not take it.
     Refused(usize, String),
+    /// Somebody else published something for it, of which this is told.
+    Overwritten(usize, String),
     Tick,
     Stop {
         who: String,
@@ -180,9 +183,11 @@ impl Waves {
         let mut actions = Vec::new();
         let mut stop = None;
         let whom = match &event {
-            Event::Reported(target, _) | Event::Presence(target, _) | Event::Sent(target) | Event::Refused(target, _) => {
-                *target..*target + 1
-            }
+            Event::Reported(target, _)
+            | Event::Presence(target, _)
+            | Event::Sent(target)
+            | Event::Refused(target, _)
+            | Event::Overwritten(target, _) => *target..*target + 1,
             Event::Informed(_) | Event::Tick | Event::Stop { .. } => 0..self.gateways.len(),
         };
         match event {
@@ -214,6 +219,13 @@ impl Waves {
                 }
             }
             Event::Refused(target, why) => stop = Some(format!("{}: {why}", self.plan.targets[target].name())),
+            Event::Overwritten(target, what) => {
+                if !self.is_over() {
+                    self.note(Entry::Overwritten { target, at_ms: now_ms }, &mut actions);
+                    let name = self.plan.targets[target].name();
+                    stop = Some(format!("{name}: somebody else published {what} for it; agree with them, then resume, or begin anew"));
+                }
+            }
             Event::Tick => {}
             Event::Stop { who, why } => {
                 stop = Some(format!("{who} stopped it: {why}"));
@@ -250,7 +262,9 @@ impl Waves {
     /// Of a rollout that is stopped: the connection, or whoever stopped it, may have ended before the broker knew.
     fn withdraw_again(&self, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Stopped { .. }) {
-            let left = (0..self.gateways.len()).filter(|target| self.gateways[*target].times > 0 && !self.gateways[*target].pushed);
+            let is_ours =
+                |target: &usize| self.gateways[*target].times > 0 && !self.gateways[*target].pushed && !self.gateways[*target].foreign;
+            let left = (0..self.gateways.len()).filter(is_ours);
             actions.extend(left.filter(|target| !matches!(self.state(*target), State::Confirmed | State::Trying)).map(Action::Withdraw));
         }
     }
@@ -436,6 +450,7 @@ impl Waves {
             | Entry::Seen { target, .. }
             | Entry::Became { target, .. }
             | Entry::Suspect { target, .. }
+            | Entry::Overwritten { target, .. }
             | Entry::Withdraw { target, .. } => {
                 if let Some(gateway) = self.gateways.get_mut(*target) {
                     gateway.apply(entry);

@@ -43,23 +43,15 @@ use crate::uplink::watched::{self, Seen};
 #[derive(Debug)]
 pub enum Agent {
     Stopped,
+    /// This is no gateway yet: only the line is looked at, and whether the broker takes the certificate.
+    NotYet,
     /// It runs; what it said of itself, if it could be asked.
     Runs(Option<Box<Snapshot>>),
 }
 
 /// Takes the steps for each endpoint of the settings, in order. Needs a runtime with time and network.
 pub async fn preflight(settings: &Settings, agent: &Agent) -> Report {
-    let GatewaySettings { site, id, .. } = &settings.gateway;
-    let now = clock::now();
-    let mut report = Report {
-        site: site.to_string(),
-        gateway: id.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: None,
-        at: clock::rfc3339(now.unix_ms),
-        agent_running: matches!(agent, Agent::Runs(_)),
-        endpoints: Vec::new(),
-    };
+    let mut report = empty(settings, agent);
     let renewed = Credentials::look(Arc::new(RealDisk), &settings.spool.path).identities().current;
     for endpoint in &settings.uplink.endpoints {
         let endpoint = match &renewed {
@@ -69,6 +61,29 @@ pub async fn preflight(settings: &Settings, agent: &Agent) -> Report {
         report.endpoints.push(Check::new(settings, &endpoint).run(agent).await);
     }
     report
+}
+
+/// The line alone, as far as the broker's verdict on the certificate of the settings.
+pub async fn line(settings: &Settings) -> Report {
+    let mut report = empty(settings, &Agent::NotYet);
+    for endpoint in &settings.uplink.endpoints {
+        report.endpoints.push(Check::new(settings, endpoint).run(&Agent::NotYet).await);
+    }
+    report
+}
+
+fn empty(settings: &Settings, agent: &Agent) -> Report {
+    let GatewaySettings { site, id, .. } = &settings.gateway;
+    let now = clock::now();
+    Report {
+        site: site.to_string(),
+        gateway: id.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: None,
+        at: clock::rfc3339(now.unix_ms),
+        agent_running: matches!(agent, Agent::Runs(_)),
+        endpoints: Vec::new(),
+    }
 }
 
 /// One endpoint on its way through the steps.
@@ -101,6 +116,7 @@ impl<'a> Check<'a> {
         let (trace, seen, reached, why_no_key) = self.dial().await?;
         match agent {
             Agent::Stopped => self.by_ourselves(reached, &seen, why_no_key).await?,
+            Agent::NotYet => self.admitted(reached, &seen).await?,
             Agent::Runs(snapshot) => self.beside(reached, &seen, why_no_key, snapshot.as_deref()).await?,
         }
         self.clock(&trace)

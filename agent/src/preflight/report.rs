@@ -139,6 +139,12 @@ impl Report {
         self.endpoints.iter().find_map(|checked| Some((checked.endpoint.as_str(), failed(checked)?)))
     }
 
+    /// Whether every step to some endpoint is good, or was left alone.
+    pub fn has_a_way(&self) -> bool {
+        let is_good = |checked: &Checked| checked.steps.iter().all(|step| step.outcome != Outcome::Failed);
+        self.endpoints.iter().any(is_good)
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let mut text = format!("Preflight of gateway {} at {}, siteward {}, {}\n", self.gateway, self.site, self.version, self.at);

@@ -132,6 +132,17 @@ impl Check<'_> {
         }
     }
 
+    /// Nothing is said: whether the broker has anything against the certificate.
+    pub(super) async fn admitted(&mut self, reached: Reached, seen: &Seen) -> Result<(), Verdict> {
+        if self.endpoint.tls
+            && let Err(Stop::Certificate(why) | Stop::Other(why)) = reached.verdict(self.endpoint).await
+        {
+            return Err(self.broker(Name::MutualTls, &why, "accept the certificate of this gateway, and the CA that issued it"));
+        }
+        self.certificate(seen, NOT_REFUSED);
+        Ok(())
+    }
+
     /// An agent has the session: the certificate is looked at from the outside, everything else is what the agent knows.
     pub(super) async fn beside(
         &mut self,
@@ -146,15 +157,8 @@ impl Check<'_> {
             self.certificate(seen, TAKEN);
         } else if let Some(why) = why_no_key.filter(|_| seen.was_asked()) {
             return Err(self.no_key(&why));
-        } else if self.endpoint.tls {
-            match reached.verdict(self.endpoint).await {
-                Ok(()) => self.certificate(seen, NOT_REFUSED),
-                Err(Stop::Certificate(why) | Stop::Other(why)) => {
-                    return Err(self.broker(Name::MutualTls, &why, "accept the certificate of this gateway, and the CA that issued it"));
-                }
-            }
         } else {
-            self.certificate(seen, NOT_REFUSED);
+            self.admitted(reached, seen).await?;
         }
         let Some(known) = known else {
             self.steps.push(skipped(

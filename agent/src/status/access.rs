@@ -15,6 +15,7 @@
 //! Each group may do what it says and look; `siteward-operate` does not see content, `siteward-phi` changes nothing. Who shall do both is in both.
 
 use super::question::{Order, Question, Request};
+use super::table::put;
 
 /// A right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,7 +226,7 @@ pub fn table() -> String {
     for row in ROWS {
         let commands: Vec<String> = row.commands.iter().map(|command| format!("`siteward {command}`")).collect();
         let group = row.need.map_or_else(|| "none".to_owned(), |group| format!("`{}`", group.name()));
-        out.push_str(&format!("| {} | {group} | {} | {} |\n", commands.join(", "), row.what, row.told));
+        put(&mut out, format_args!("| {} | {group} | {} | {} |\n", commands.join(", "), row.what, row.told));
     }
     out
 }

@@ -149,7 +149,7 @@ impl Desk {
             Question::Certificates {} => self.renewal(renewal::handle::Request::Show),
             Question::Audit { first } => {
                 let book = self.book.clone();
-                Ok(Answer::Later(Box::new(move || book.page(first).map_or_else(|why| refusal(&why), |page| audit_page(&book, page)))))
+                Ok(Answer::Later(Box::new(move || book.page(first).map_or_else(|why| refusal(&why), |page| audit_page(&book, &page)))))
             }
             Question::AuditVerify {} => {
                 let book = self.book.clone();
@@ -434,7 +434,7 @@ impl Desk {
     }
 }
 
-fn audit_page(book: &Book, page: Vec<(u64, String)>) -> String {
+fn audit_page(book: &Book, page: &[(u64, String)]) -> String {
     let (last, sent) = book.standing();
     let records: Vec<serde_json::Value> = page.iter().filter_map(|(_, line)| serde_json::from_str(line).ok()).collect();
     json!({ "records": records, "last": last, "sent": sent }).to_string()

@@ -27,7 +27,7 @@ use super::bridge::{self, Bridge};
 use super::fault::Fault;
 use super::reason;
 use super::tls::{self, TlsFiles};
-use crate::config::settings::Endpoint;
+use crate::config::settings::{Endpoint, Proxy};
 use crate::limits::{
     BRIDGE_LINGER, CONNECT_TIMEOUT, INCOMING_PACKET_BYTES_MAX, KEEP_ALIVE, UPLINK_RECEIVE_MAX, VISIT_IN_FLIGHT_MAX, VISIT_QUEUE_MAX,
 };
@@ -36,6 +36,8 @@ use crate::limits::{
 #[derive(Clone, Debug)]
 pub struct Visitor<'a> {
     pub endpoint: &'a Endpoint,
+    /// The way out, for endpoints with TLS.
+    pub proxy: Option<&'a Proxy>,
     pub tls: Option<&'a TlsFiles>,
     pub client_id: &'a str,
 }
@@ -132,7 +134,9 @@ pub async fn visit(
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let tls = visitor.tls.filter(|_| visitor.endpoint.tls).map(tls::client_config).transpose().map_err(|error| Fault::tls(&error))?;
     let doorstep = Doorstep::new()?;
-    let bridge = bridge::open(visitor.endpoint, tls, &doorstep.0, deadline).await.map_err(|error| Fault::dial(&error))?;
+    let proxy = visitor.proxy.filter(|_| visitor.endpoint.tls);
+    let opened = bridge::open_through(proxy, visitor.endpoint, tls, &doorstep.0, deadline).await;
+    let bridge = opened.map_err(|error| Fault::dial(&error))?;
     let options = options(visitor.client_id, &bridge.socket).ok_or_else(|| Failed::Line {
         why: "the path of the temporary directory is not UTF-8; set TMPDIR to one that is".to_owned(),
         permanent: true,

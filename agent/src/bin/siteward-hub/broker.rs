@@ -31,6 +31,34 @@ pub enum BrokerFiles {
     },
 }
 
+/// Among the files that are written.
+const ACCESS: usize = 0;
+const REVOKED: usize = 1;
+const CLIENTS: usize = 3;
+const LINES: usize = 4;
+
+/// What the broker has to do for its new files to count.
+enum Needs {
+    Nothing,
+    Reload,
+    Restart,
+}
+
+impl Needs {
+    fn told(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing changed since the files of before; where the broker has those, there is nothing to do",
+            Self::Reload => {
+                "copy the files to the broker, then: systemctl reload mosquitto (only the access list changed; nobody is disconnected)"
+            }
+            Self::Restart => {
+                "copy the files to the broker, then: systemctl restart mosquitto (a certificate was revoked, or authorities or lines of configuration \
+                 changed; a reload would leave who is connected as it is). Gateways are back within seconds, and no message is lost"
+            }
+        }
+    }
+}
+
 pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
     let BrokerFiles::Mosquitto { state, out, installed, client_ca, crl } = command;
     if !out.is_dir() {
@@ -47,13 +75,22 @@ pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
     let joined =
         |first: String, files: &[PathBuf]| -> Result<String, String> { files.iter().try_fold(first, |all, file| Ok(all + &text(file)?)) };
     let revoked = mosquitto::revoked(&records);
-    let files = [
+    let files: [(&str, String); 5] = [
         ("acl", mosquitto::access(&records, &identities, now)),
+        ("revoked", mosquitto::serials(&revoked, &crl.iter().map(|file| text(file)).collect::<Result<Vec<_>, _>>()?)),
         ("crl.pem", joined(authority.list(&held, &revoked)?, &crl)?),
         ("clients-ca.pem", joined(authority::certificate(&state)?, &client_ca)?),
         ("siteward.conf", mosquitto::configuration(&installed.unwrap_or_else(|| out.clone()).display().to_string())),
     ];
-    for (name, text) in files {
+    let old: Vec<Option<String>> = files.iter().map(|(name, _)| std::fs::read_to_string(out.join(name)).ok()).collect();
+    let is_new = |at: usize| old[at].as_deref() != Some(files[at].1.as_str());
+    // A list of revoked certificates is signed anew each time: what is on it tells whether it changed.
+    let needs = match (is_new(REVOKED) || is_new(CLIENTS) || is_new(LINES), is_new(ACCESS)) {
+        (true, _) => Needs::Restart,
+        (false, true) => Needs::Reload,
+        (false, false) => Needs::Nothing,
+    };
+    for (name, text) in &files {
         put(&out.join(name), text.as_bytes(), 0o644)?;
         println!("{}", out.join(name).display());
     }
@@ -63,6 +100,7 @@ pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
         records.iter().filter(|r| r.is_admitted() && r.used.is_none()).count(),
         revoked.len()
     );
+    println!("{}", needs.told());
     Ok(())
 }
 

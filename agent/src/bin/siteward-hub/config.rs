@@ -217,6 +217,7 @@ fn keys(
         let wish = Wish {
             whom,
             site: site.clone(),
+            expected: Vec::new(),
             waves: String::new(),
             soak_s: Vec::new(),
             window: None,

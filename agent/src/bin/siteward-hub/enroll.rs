@@ -115,6 +115,12 @@ struct Make {
     /// A broker, mqtts://host:port; once for each, in order of preference
     #[arg(long, value_name = "URL", required = true)]
     endpoint: Vec<String>,
+    /// The site's HTTP proxy, http://host:port, where nothing leaves except through one
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// The name of a secret (user:password) for the proxy; it is set on the box and never in a bundle
+    #[arg(long, value_name = "NAME", requires = "proxy")]
+    proxy_credential: Option<String>,
     /// Certificates of the CA that signed the broker's certificate (PEM)
     #[arg(long, value_name = "FILE", required = true)]
     ca: Option<PathBuf>,
@@ -225,6 +231,8 @@ fn bundle(make: &Make) -> Result<(), String> {
         timezone: timezone.clone(),
         groups: make.group.clone(),
         endpoints: make.endpoint.clone(),
+        proxy: make.proxy.clone(),
+        proxy_credential: make.proxy_credential.clone(),
         ca_pem: text(ca)?,
         trust: Trust {
             keys: all(&make.trust)?,

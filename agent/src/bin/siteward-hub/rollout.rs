@@ -9,6 +9,7 @@ use clap::Subcommand;
 use siteward::clock;
 use siteward::hub::config::any_gateway;
 use siteward::hub::differences;
+use siteward::hub::fleet::expected;
 use siteward::hub::reports::{self, Door, Reports};
 use siteward::hub::waves::drive::{Driver, Ending, Said, Until};
 use siteward::hub::waves::entry::Entry;
@@ -97,6 +98,10 @@ pub struct Start {
     /// The site of gateways that are named without one [default: as they report]
     #[arg(long)]
     site: Option<Name>,
+    /// A table of the gateways that there should be (CSV with the columns site and gateway): those that never reported to this broker are meant too,
+    /// where a document names them, and are pending until they do.
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
     /// Where each wave ends: so many gateways, or so many of a hundred.
     #[arg(long, default_value = "1,10%,50%,100%")]
     waves: String,
@@ -154,9 +159,11 @@ fn begin(args: Start) -> Result<ExitCode, String> {
         None => Whom::Gateways(args.gateways),
     };
     let soak_s = if args.now { vec![0] } else { soak(args.soak.as_deref())? };
+    let expected = args.expect.as_deref().map(expected::open).transpose()?.unwrap_or_default();
+    let expected = expected.into_iter().map(|id| (id.site, id.gateway)).collect();
     let Start { site, waves, window, threshold, grace, dry_run, run, .. } = args;
     let Run { broker, state, client_id, wait, json } = run;
-    let wish = Wish { whom, site, waves, soak_s, window, threshold, grace_s: grace };
+    let wish = Wish { whom, site, expected, waves, soak_s, window, threshold, grace_s: grace };
     let door = door(broker, client_id)?;
     let runtime = crate::runtime()?;
     let journal = if dry_run { None } else { Some(Journal::open(&state, &who())?) };

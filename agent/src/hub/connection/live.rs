@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, RetainForwardRule, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -76,7 +76,7 @@ impl Live {
         let (client, events) = AsyncClient::new(options, 16);
         let (says, said) = mpsc::channel(LIVE_QUEUE);
         let (heard, news) = mpsc::channel(LIVE_QUEUE);
-        let filters = filters.iter().map(|filter| Filter::new(filter.clone(), QoS::AtLeastOnce)).collect();
+        let filters = filters.iter().map(|filter| of(filter)).collect();
         let talk = Talk { endpoint: endpoint.clone(), client, events, bridge, filters, heard, in_flight: None, waiting: VecDeque::new() };
         Ok(Self { news, says, task: tokio::spawn(talk.run(said)) })
     }
@@ -85,6 +85,15 @@ impl Live {
     pub fn try_say(&self, say: Say) -> bool {
         self.says.try_send(say).is_ok()
     }
+}
+
+/// Of what desks publish only what others publish from now on is asked for; of everything else what is kept too.
+fn of(topic: &str) -> Filter {
+    let mut filter = Filter::new(topic.to_owned(), QoS::AtLeastOnce);
+    if topic.ends_with("/config/desired") {
+        (filter.nolocal, filter.retain_forward_rule) = (true, RetainForwardRule::Never);
+    }
+    filter
 }
 
 impl Drop for Live {

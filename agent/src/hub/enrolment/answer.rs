@@ -122,7 +122,7 @@ pub async fn serve(
     mut say: impl FnMut(&str),
 ) -> Result<(), String> {
     loop {
-        let visitor = Visitor { endpoint: &reach.broker, tls: reach.tls.as_ref(), client_id: &reach.client_id };
+        let visitor = Visitor { endpoint: &reach.broker, proxy: None, tls: reach.tls.as_ref(), client_id: &reach.client_id };
         let quiet = (!until_stopped).then_some(DESK_QUIET);
         let terms = Terms { filter: proof::requests_filter(), quiet, deadline: None };
         let each = |step: Step<'_>| match step {

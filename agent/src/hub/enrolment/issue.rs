@@ -30,6 +30,9 @@ pub struct Wish {
     pub timezone: String,
     pub groups: Vec<Name>,
     pub endpoints: Vec<String>,
+    /// The site's way out, `http://host:port`, and the name of the secret for it.
+    pub proxy: Option<String>,
+    pub proxy_credential: Option<String>,
     /// Who issued the broker's certificate.
     pub ca_pem: String,
     pub trust: Trust,
@@ -163,6 +166,8 @@ fn draft(authority: &Authority, held: &Held<'_>, wish: &Wish, now: i64) -> Resul
         timezone: wish.timezone.clone(),
         groups: wish.groups.clone(),
         endpoints: wish.endpoints.clone(),
+        proxy: wish.proxy.clone(),
+        proxy_credential: wish.proxy_credential.clone(),
         ca_pem: wish.ca_pem.clone(),
         trust: wish.trust.clone(),
         subject,
@@ -182,7 +187,8 @@ fn is_usable(bundle: &Bundle) -> Result<(), String> {
     bundle.check().map_err(|why| format!("the bundle could not be used: {why}"))?;
     let authorities = config::files::authorities_of(bundle.ca_pem.as_bytes());
     authorities.map_err(|why| format!("--ca {why}"))?;
-    let text = place::configuration(bundle, "", Path::new("/etc/siteward/enrolled"), Path::new("/var/lib/siteward"), None);
+    let (directory, spool) = (Path::new("/etc/siteward/enrolled"), Path::new("/var/lib/siteward"));
+    let text = place::configuration(bundle, "", directory, spool, place::Way::of(bundle).as_ref(), None);
     let faults = config::parse_text(Path::new("siteward.toml"), &text).err();
     faults.map_or(Ok(()), |faults| Err(format!("the gateway could not use what the bundle says:\n{faults}")))
 }

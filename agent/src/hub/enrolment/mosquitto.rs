@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   acl              a user for each name that is admitted; whoever is not listed may connect and do nothing
+//!   revoked          what is on it, for people, and to tell whether it changed
 //!   crl.pem          certificates of our own authority that are refused in the TLS handshake
 //!   siteward.conf    the lines that use both, for a listener with `use_identity_as_username`
 //! ```
@@ -15,8 +16,18 @@ use crate::contract::topic::ROOT;
 use crate::status::table::put;
 
 /// Below `siteward/v1/{site}/{gateway}/`: what a gateway says and hears.
-const SAYS: [&str; 9] =
-    ["event/+", "block/+", "outcome/+", "checkpoint", "status", "config/reported", "certificate/request", "command/result", "audit"];
+const SAYS: [&str; 10] = [
+    "event/+",
+    "block/+",
+    "outcome/+",
+    "checkpoint",
+    "status",
+    "config/reported",
+    "certificate/request",
+    "command/result",
+    "audit",
+    "preflight",
+];
 const HEARS: [&str; 4] = ["receipt", "config/desired", "command", "certificate/issued"];
 
 /// The access list. `now`: seconds since 1970.
@@ -77,12 +88,24 @@ pub fn revoked(records: &[Record]) -> Vec<(String, i64)> {
     all
 }
 
+/// What is on the lists of revoked certificates: our own by their numbers, those of other authorities by their lists as they are.
+pub fn serials(revoked: &[(String, i64)], others: &[String]) -> String {
+    let mut text = "# Serial numbers in crl.pem; not read by the broker.\n".to_owned();
+    for (serial, _) in revoked {
+        put(&mut text, format_args!("{serial}\n"));
+    }
+    text.extend(others.iter().map(String::as_str));
+    text
+}
+
 /// Lines for the broker's configuration. `directory`: where the files will be on the broker's machine.
 pub fn configuration(directory: &str) -> String {
     format!(
         "# Made by `siteward-hub broker mosquitto`. For the listener that gateways use, beside its own certfile and keyfile.\n\
-         # After new files: systemctl restart mosquitto (2.0 reads an access list again at SIGHUP, a list of revoked certificates not\n\
-         # in every version). A restart costs gateways seconds and no message.\n\
+         # After new files the program that made them says what is to be done: systemctl reload mosquitto where only the access list changed,\n\
+         # else systemctl restart mosquitto, which costs gateways seconds and no message.\n\
+         # Beside listeners: max_queued_messages 100000, or more than twice the number of gateways, and not 0: with 0 Mosquitto 2.0 closes the\n\
+         # connection of everybody of whom it refuses a single publish.\n\
          cafile {directory}/clients-ca.pem\n\
          require_certificate true\n\
          use_identity_as_username true\n\

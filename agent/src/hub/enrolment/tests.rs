@@ -51,6 +51,8 @@ impl Desk {
             timezone: "America/New_York".into(),
             groups: Vec::new(),
             endpoints: vec!["mqtts://hub.example.org".into()],
+            proxy: None,
+            proxy_credential: None,
             ca_pem: self.ca.clone(),
             trust: Trust {
                 keys: vec![self.signer.public_pem()],

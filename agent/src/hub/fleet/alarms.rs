@@ -10,6 +10,8 @@
 //! 1. An alarm is (site, gateway, code, subject). Conditions of gateways are alarms, both severities, once their gateway does not call them quiet (hold-down,
 //!    maintenance) any more; so are [`OFFLINE`] and [`STALE`], which are
 //!    seen here. While a gateway is not online its conditions are not known: their alarms stay as they are.
+//!    One that is neither online nor on the list of those that there should be, or of which nothing is known at all, is nobody's: what is raised
+//!    of it is over.
 //! 2. Every notice has a key: the alarm's own id and what is told. The same notice has the same key however often it is sent, so a receiver can
 //!    tell one that came twice.
 //! 3. Each receiver has its own line of notices, in order. Above `NOTICES_MAX` the oldest are dropped and counted. A "raise" that still waits when
@@ -238,6 +240,19 @@ impl Alarms {
             self.raised.insert(gateway, mine);
         }
         told
+    }
+
+    /// Gateways of which something is raised.
+    pub fn gateways(&self) -> impl Iterator<Item = &(Name, Name)> {
+        self.raised.keys()
+    }
+
+    /// Nobody expects anything of a gateway any more: what is raised of it is over, and the "clear" says why.
+    pub fn dismiss(&mut self, gateway: &(Name, Name), why: &str, now_ms: i64) {
+        for alarm in self.raised.get_mut(gateway).into_iter().flatten() {
+            alarm.over_ms.get_or_insert(now_ms);
+            why.clone_into(&mut alarm.text);
+        }
     }
 
     /// What time alone brings: told again, and cleared. True: something is to be told.

@@ -26,12 +26,14 @@ use super::journal::Journal;
 use super::look::{self, Event, Reach};
 use super::metrics::{self, Counts, Format};
 use super::port::{Address, Port};
-use super::row::Filter;
 use super::webhook::{Client, Outcome, Target};
 use super::{Fleet, Id};
 use crate::clock;
 use crate::limits::{ALARM_LOOK_INTERVAL, FLEET_PENDING_MAX, FLEET_TICK, WEBHOOK_BACKOFF_MAX, WEBHOOK_BACKOFF_MIN, WEBHOOK_REFUSALS_MAX};
-use crate::record::Incarnation;
+use crate::record::{Incarnation, Name};
+
+const GIVEN_UP: &str = "the gateway is not on the list of those that there should be, and is not online; nobody waits for it";
+const UNKNOWN: &str = "nothing is known of this gateway any more: neither a list nor the broker has it";
 
 /// What to serve, to whom.
 #[derive(Debug)]
@@ -160,6 +162,10 @@ impl State {
     fn observe(&mut self, id: &Id, rules: &Rules) -> bool {
         let now_ms = clock::now().unix_ms;
         let Some(row) = self.fleet.row(id, now_ms) else { return false };
+        if self.fleet.is_given_up(id) {
+            self.alarms.dismiss(&(row.site, row.gateway), GIVEN_UP, now_ms);
+            return false;
+        }
         let before = self.alarms.beyond;
         let told = self.alarms.observe(&row, rules, fresh_id, now_ms);
         if self.alarms.beyond != before {
@@ -171,8 +177,14 @@ impl State {
     fn observe_all(&mut self, rules: &Rules) -> bool {
         let now_ms = clock::now().unix_ms;
         let mut told = false;
-        for row in self.fleet.rows(&Filter::default(), now_ms) {
-            told |= self.alarms.observe(&row, rules, fresh_id, now_ms);
+        let all: Vec<Id> = self.fleet.members().keys().cloned().collect();
+        for id in &all {
+            told |= self.observe(id, rules);
+        }
+        let is_unknown =
+            |(site, gateway): &&(Name, Name)| !self.fleet.members().contains_key(&Id { site: site.clone(), gateway: gateway.clone() });
+        for gateway in self.alarms.gateways().filter(is_unknown).cloned().collect::<Vec<_>>() {
+            self.alarms.dismiss(&gateway, UNKNOWN, now_ms);
         }
         told |= self.alarms.tick(rules, now_ms);
         told

@@ -355,6 +355,25 @@ fn a_restart_raises_nothing_again_and_sends_what_waits_under_the_same_key() {
     assert!(again.alarms.next("r", u64::MAX).is_none());
 }
 
+/// A gateway that was taken off the list and is gone is cleared, with the reason; one that is on the list, or online, is not.
+#[test]
+fn what_nobody_waits_for_is_cleared_with_notice() {
+    let (mut noc, gone) = (Noc::new(), id("s", "gone"));
+    noc.hears(&gone, &online(NOW, &["w1"]));
+    noc.told();
+    noc.fleet.expect([id("s", "a")]);
+    assert!(!noc.fleet.is_given_up(&gone), "it is online");
+    says(&mut noc.fleet, &gone, r#"{"state":"offline","version":"0.1.0"}"#, false, noc.now);
+    assert!(noc.fleet.is_given_up(&gone) && !noc.fleet.is_given_up(&id("s", "a")) && !noc.fleet.is_given_up(&id("s", "never")));
+    let key = (gone.site.clone(), gone.gateway.clone());
+    assert_eq!(noc.alarms.gateways().collect::<Vec<_>>(), [&key]);
+    noc.alarms.dismiss(&key, "nobody waits for it", noc.now);
+    noc.waits(60_000);
+    let notice = noc.alarms.next("r", u64::MAX).cloned().unwrap();
+    assert_eq!((notice.kind, notice.code.as_str(), notice.text.as_str()), (Kind::Clear, "w1", "nobody waits for it"));
+    assert!(noc.alarms.is_empty());
+}
+
 #[test]
 fn nothing_is_given_out_that_the_file_does_not_have() {
     let (mut noc, a) = (Noc::new(), id("s", "a"));

@@ -19,12 +19,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::entry::Entry;
 use super::journal::Journal;
+use super::start::Signed;
 use super::{Action, Event, State, Waves};
 use crate::clock;
-use crate::contract::topic::Topics;
+use crate::contract::topic::{self, Kind, ROOT, Topics};
 use crate::hub::connection::live::{Live, News, Say};
 use crate::hub::reports::{self, Door, GatewayKey, Word};
 use crate::limits::{LIVE_BACKOFF, RETAINED_QUIET, WAVES_TICK};
+use crate::record::DocumentDigest;
 
 /// How long to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,8 @@ impl Driver<'_> {
         let targets: BTreeMap<GatewayKey, usize> =
             self.waves.plan().targets.iter().enumerate().map(|(i, t)| ((t.site.clone(), t.gateway.clone()), i)).collect();
         self.waves.only_reads(self.until == Until::Read || self.stop.is_some());
-        let filters = reports::filters();
+        let mut filters = reports::filters();
+        filters.push(format!("{ROOT}/+/+/config/desired"));
         let mut pause = LIVE_BACKOFF.0;
         let mut over_since = None;
         loop {
@@ -172,7 +175,7 @@ impl Driver<'_> {
                 }
                 Ok(Some(News::Heard { topic, payload })) => {
                     line.quiet = line.quiet.map(|_| Instant::now() + RETAINED_QUIET);
-                    heard(targets, &topic, &payload)
+                    heard(targets, &topic, &payload).or_else(|| self.foreign(targets, &topic, &payload))
                 }
                 Ok(Some(News::Sent(token))) => {
                     line.unanswered = line.unanswered.saturating_sub(1);
@@ -206,6 +209,21 @@ impl Driver<'_> {
                 return Ok(Ok(Ending::Over));
             }
         }
+    }
+
+    /// A publish of somebody else for one of our gateways; those of this connection do not come back to it, kept ones are not asked for.
+    fn foreign(&self, targets: &BTreeMap<GatewayKey, usize>, topic: &str, payload: &[u8]) -> Option<Event> {
+        let parsed = topic::parse(topic).filter(|parsed| matches!(parsed.kind, Kind::Desired))?;
+        let target = *targets.get(&(parsed.site, parsed.gateway))?;
+        if DocumentDigest::of(payload) == self.waves.plan().targets[target].envelope {
+            return None;
+        }
+        let what = match Signed::read("", payload.to_vec()) {
+            _ if payload.is_empty() => "nothing in the document's place".to_owned(),
+            Ok(signed) => format!("revision {}", signed.document.header.revision),
+            Err(_) => "something that is no document".to_owned(),
+        };
+        Some(Event::Overwritten(target, what))
     }
 
     fn informed(&mut self, clock: &Clock, line: &mut Line) -> Result<(), String> {

@@ -27,6 +27,8 @@ pub enum Entry {
     Suspect { target: usize, mark: String, text: String, at_ms: i64 },
     /// The document is about to be taken away from the broker.
     Withdraw { target: usize, at_ms: i64 },
+    /// Somebody else published something in its place, which is left alone.
+    Overwritten { target: usize, at_ms: i64 },
     /// Nothing is published any more.
     Stopped { why: String, at_ms: i64 },
     /// Somebody goes on. `accepts`: with the failures there are.

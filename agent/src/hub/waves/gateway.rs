@@ -35,6 +35,8 @@ pub(super) struct Gateway {
     pub pushed: bool,
     pub times: u32,
     pub sent: bool,
+    /// What the broker has for it now is somebody else's.
+    pub foreign: bool,
     pub seen_ms: Option<i64>,
     pub verdict: Verdict,
     pub verdict_ms: i64,
@@ -62,13 +64,14 @@ impl Gateway {
     pub fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Push { times, known, .. } => {
-                (self.pushed, self.times, self.sent) = (true, *times, false);
+                (self.pushed, self.times, self.sent, self.foreign) = (true, *times, false, false);
                 self.known.extend(known.iter().cloned());
             }
             Entry::Sent { .. } => self.sent = true,
             Entry::Seen { at_ms, .. } => self.seen_ms = Some(*at_ms),
             Entry::Became { verdict, at_ms, .. } => (self.verdict, self.verdict_ms, self.accepted) = (verdict.clone(), *at_ms, false),
             Entry::Suspect { mark, .. } => drop(self.suspected.insert(mark.clone())),
+            Entry::Overwritten { .. } => (self.pushed, self.foreign) = (false, true),
             Entry::Withdraw { .. } => (self.pushed, self.seen_ms) = (false, None),
             _ => {}
         }

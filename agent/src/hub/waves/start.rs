@@ -1,7 +1,8 @@
 //! A plan from what was asked for: which gateways, which document for each, and everything that speaks against it before anything is published. Pure.
 //!
-//! Sites come from the name (`site/gateway`), from `--site`, or from what gateways report; groups from the reports. What is not reported is not
-//! guessed: a gateway of which nothing is known can be named by site, and is then pending until it shows itself.
+//! Sites come from the name (`site/gateway`), from `--site`, from what gateways report, or from a list of those that there should be; groups from the
+//! reports. What is not reported is not guessed: a gateway of which nothing is known can be named by site, or stand in the list, and is then pending
+//! until it shows itself. Of those in the list only such count as members of a group as a document names: of which groups they are nobody has said.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +44,14 @@ impl Signed {
     fn digest(&self) -> DocumentDigest {
         DocumentDigest(self.document.digest)
     }
+
+    /// The one gateway that it is for, where it names one.
+    fn names(&self) -> Option<&Name> {
+        match &self.document.header.selector {
+            Selector::Gateway(gateway) => Some(gateway),
+            Selector::Groups(_) => None,
+        }
+    }
 }
 
 /// Who is to get a document.
@@ -62,6 +71,8 @@ pub struct Wish {
     pub whom: Whom,
     /// Of gateways that are named without one.
     pub site: Option<Name>,
+    /// Gateways that there should be: those of which the broker has nothing are meant too, where a document names them.
+    pub expected: Vec<GatewayKey>,
     pub waves: String,
     pub soak_s: Vec<u64>,
     pub window: Option<Window>,
@@ -131,23 +142,18 @@ pub fn chosen(wish: &Wish, signed: &[Signed], reports: &Reports, faults: &mut Ve
         Whom::Group(group) => {
             let has = |known: &Known| known.reported.as_ref().is_some_and(|reported| reported.groups.contains(group));
             keys.extend(reports.iter().filter(|(_, known)| has(known)).map(|(key, _)| key.clone()));
+            keys.extend(silent(wish, signed, reports).cloned());
             if keys.is_empty() {
                 faults.push(format!("no gateway reports the group {group}; is it in [gateway] groups of their local files, and has each reported to this broker?"));
             }
         }
-        Whom::Gateways(names) => keys.extend(names.iter().filter_map(|name| key_of(name, wish.site.as_ref(), reports, faults))),
+        Whom::Gateways(names) => keys.extend(names.iter().filter_map(|name| key_of(name, wish, reports, faults))),
         Whom::Named => {
-            let names: BTreeSet<&Name> = signed
-                .iter()
-                .filter_map(|signed| match &signed.document.header.selector {
-                    Selector::Gateway(gateway) => Some(gateway),
-                    Selector::Groups(_) => None,
-                })
-                .collect();
+            let names: BTreeSet<&Name> = signed.iter().filter_map(Signed::names).collect();
             if names.is_empty() {
                 faults.push("the documents name groups and no gateway; say --group or --gateways".to_owned());
             }
-            keys.extend(names.iter().filter_map(|name| key_of(name.as_str(), wish.site.as_ref(), reports, faults)));
+            keys.extend(names.iter().filter_map(|name| key_of(name.as_str(), wish, reports, faults)));
         }
     }
     let mut once = BTreeSet::new();
@@ -159,8 +165,15 @@ pub fn chosen(wish: &Wish, signed: &[Signed], reports: &Reports, faults: &mut Ve
     keys
 }
 
+/// Gateways of the list that have not reported, and that a document names.
+fn silent<'w>(wish: &'w Wish, signed: &[Signed], reports: &Reports) -> impl Iterator<Item = &'w GatewayKey> {
+    let named: BTreeSet<Name> = signed.iter().filter_map(|signed| signed.names().cloned()).collect();
+    let has_reported = |key: &GatewayKey| reports.get(key).is_some_and(|known| known.reported.is_some());
+    wish.expected.iter().filter(move |key| !has_reported(key) && named.contains(&key.1)).collect::<Vec<_>>().into_iter()
+}
+
 /// `gateway`, `site/gateway`.
-fn key_of(text: &str, site: Option<&Name>, reports: &Reports, faults: &mut Vec<String>) -> Option<GatewayKey> {
+fn key_of(text: &str, wish: &Wish, reports: &Reports, faults: &mut Vec<String>) -> Option<GatewayKey> {
     let (given, gateway) = match text.split_once('/') {
         Some((site, gateway)) => (Some(site), gateway),
         None => (None, text),
@@ -177,14 +190,15 @@ fn key_of(text: &str, site: Option<&Name>, reports: &Reports, faults: &mut Vec<S
         }
         None => {}
     }
-    if let Some(site) = site {
+    if let Some(site) = &wish.site {
         return Some((site.clone(), gateway));
     }
-    let sites: Vec<&Name> = reports.keys().filter(|(_, name)| *name == gateway).map(|(site, _)| site).collect();
-    match sites.as_slice() {
+    let all = reports.keys().chain(&wish.expected);
+    let sites: BTreeSet<&Name> = all.filter(|(_, name)| *name == gateway).map(|(site, _)| site).collect();
+    match sites.into_iter().collect::<Vec<_>>().as_slice() {
         [site] => return Some(((*site).clone(), gateway)),
         [] => faults
-            .push(format!("{gateway}: the broker has nothing of a gateway of this name, so its site is not known; write SITE/{gateway}")),
+            .push(format!("{gateway}: the broker has nothing of a gateway of this name, so its site is not known; write SITE/{gateway}, or give a list with --expect")),
         _ => faults.push(format!("{gateway}: gateways of this name report from several sites; write SITE/{gateway}")),
     }
     None

@@ -33,7 +33,8 @@ fn reports(gateways: &[(&str, &str, serde_json::Value)]) -> Reports {
 }
 
 fn wish(whom: Whom) -> Wish {
-    Wish { whom, site: None, waves: "1,100%".to_owned(), soak_s: vec![0], window: None, threshold: Threshold::Count(0), grace_s: 60 }
+    let (waves, threshold) = ("1,100%".to_owned(), Threshold::Count(0));
+    Wish { whom, site: None, expected: Vec::new(), waves, soak_s: vec![0], window: None, threshold, grace_s: 60 }
 }
 
 fn none() -> serde_json::Value {
@@ -49,6 +50,26 @@ fn who_is_online_comes_first_and_each_gets_the_document_that_is_for_it() {
         planned.plan.targets.iter().map(Target::name).zip(planned.documents.iter().map(|d| d.file.as_str())).collect();
     assert_eq!(found, [("s/b".to_owned(), "east"), ("s/a".to_owned(), "a")]);
     assert_eq!((planned.plan.waves, planned.plan.targets[0].zone.as_deref()), (vec![1, 2], Some("Europe/Berlin")));
+}
+
+/// Of whom the broker has nothing is meant where the list has it and a document names it: pending, and told of in no other way.
+#[test]
+fn who_never_reported_is_meant_by_the_list_and_a_document_with_its_name() {
+    let all = reports(&[("s/a", "online", none()), ("t/c", "online", serde_json::json!({"groups": ["west"]}))]);
+    let documents =
+        [signed("a", 7, "gateway = \"a\"", ""), signed("b", 7, "gateway = \"b\"", ""), signed("west", 7, "groups = [\"west\"]", "")];
+    let key = |site: &str, gateway: &str| (Name::new(site).unwrap(), Name::new(gateway).unwrap());
+    let expected = vec![key("s", "a"), key("u", "b"), key("u", "unnamed"), key("t", "c")];
+    let names = |whom: Whom, expected: &[GatewayKey]| {
+        let wish = Wish { expected: expected.to_vec(), ..wish(whom) };
+        let planned = plan(&wish, &documents, &all, &BTreeMap::new(), NOW_MS).map_err(|faults| faults.join("\n"))?;
+        Ok::<_, String>(planned.plan.targets.iter().map(Target::name).collect::<Vec<_>>())
+    };
+    let east = || Whom::Group(Name::new("east").unwrap());
+    assert_eq!(names(east(), &[]).unwrap(), ["s/a"]);
+    assert_eq!(names(east(), &expected).unwrap(), ["s/a", "u/b"], "neither the one of another group nor the one without a document");
+    assert_eq!(names(Whom::Named, &expected).unwrap(), ["s/a", "u/b"], "the list says the site");
+    assert!(names(Whom::Named, &[]).unwrap_err().contains("--expect"));
 }
 
 #[test]

@@ -291,3 +291,19 @@ fn the_operator_and_the_broker_stop_it_at_once() {
     rig.give(Event::Refused(0, "the broker refuses the publish (NotAuthorized)".into()));
     assert!(rig.why().contains("NotAuthorized"));
 }
+
+/// I6: two at work on the same gateways: the first stops, and neither takes away nor writes over what is not its own.
+#[test]
+fn somebody_else_who_publishes_meanwhile_stops_it_and_is_left_alone() {
+    let mut rig = Rig::online(3, &[2, 3], Threshold::Count(0));
+    assert_eq!(rig.pushed, [0, 1]);
+    (0..2).for_each(|target| rig.give(Event::Sent(target)));
+    rig.give(Event::Overwritten(1, "revision 8".to_owned()));
+    let Phase::Stopped { why, .. } = rig.waves.phase() else { panic!("it goes on: {:?}", rig.waves.phase()) };
+    assert!(why.contains("s/g1: somebody else published revision 8"), "{why}");
+    assert_eq!(rig.withdrawn, [0], "only what is ours");
+    let mut again = Waves::restore(rig.waves.plan().clone(), &rig.journal);
+    let actions = again.step(rig.now, Event::Informed(true));
+    assert!(actions.contains(&Action::Withdraw(0)) && !actions.contains(&Action::Withdraw(1)), "{actions:?}");
+    assert!(!again.needs_acceptance(), "whoever agreed resumes");
+}

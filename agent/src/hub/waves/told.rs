@@ -43,6 +43,7 @@ pub fn entry(waves: &Waves, entry: &Entry) -> Option<String> {
         }
         Entry::Suspect { target, text, at_ms, .. } => (at_ms, format!("{}: document_suspect: {text}", name(target))),
         Entry::Withdraw { target, at_ms } => (at_ms, format!("{}: the document is taken away from the broker", name(target))),
+        Entry::Overwritten { target, at_ms } => (at_ms, format!("{}: somebody else published something for it", name(target))),
         Entry::Stopped { why, at_ms } => (at_ms, format!("STOPPED: {why}")),
         Entry::Resumed { who, why, accepts, at_ms } => {
             let with = if *accepts { format!(" with the failures there are: {why}") } else { String::new() };

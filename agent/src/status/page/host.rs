@@ -10,13 +10,11 @@ use std::net::IpAddr;
 pub(super) fn admits(host: &str, names: &[String]) -> bool {
     let Some(name) = without_port(host) else { return false };
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    match bare {
-        Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
-        None => {
-            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-            matches!(name.parse(), Ok(IpAddr::V4(_))) || name == "localhost" || names.contains(&name)
-        }
+    if let Some(address) = bare {
+        return matches!(address.parse(), Ok(IpAddr::V6(_)));
     }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    matches!(name.parse(), Ok(IpAddr::V4(_))) || name == "localhost" || names.contains(&name)
 }
 
 /// `None`: what stands behind the colon is no port.

@@ -30,7 +30,7 @@ impl Html {
 
     /// Markup that was made the same way.
     pub(super) fn piece(&mut self, piece: Self) -> &mut Self {
-        self.0.push_str(&piece.0);
+        self.0.extend([piece.0]);
         self
     }
 

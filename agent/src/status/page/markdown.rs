@@ -166,15 +166,18 @@ fn inline(html: &mut Html, text: &str) {
             () => ("*", "<em>", "</em>"),
         };
         let behind = &rest[mark.len()..];
-        match behind.find(mark).filter(|end| *end > 0 && !behind.starts_with(' ')) {
-            Some(end) => {
-                html.raw(open).text(&behind[..end]).raw(close);
-                rest = &behind[end + mark.len()..];
+        if let Some(end) = behind.find(mark).filter(|end| *end > 0 && !behind.starts_with(' ')) {
+            html.raw(open);
+            if mark == "`" {
+                html.text(&behind[..end]);
+            } else {
+                inline(html, &behind[..end]); // shorter every time
             }
-            None => {
-                html.text(mark);
-                rest = behind;
-            }
+            html.raw(close);
+            rest = &behind[end + mark.len()..];
+        } else {
+            html.text(mark);
+            rest = behind;
         }
     }
     html.text(rest);
@@ -186,8 +189,8 @@ mod tests {
 
     #[test]
     fn what_the_runbook_uses_becomes_what_it_means() {
-        let text = "A `b<c` and **strong** word;\ngoes *on* 2 * 3.\n\n1. First\n   more\n\n   ```text\n   <code>\n   ```\n2. Second\n\n- x\n\n| a | b |\n|---|---|\n| 1 | 2 |\nEnd.";
-        let expected = "<p>A <code>b&lt;c</code> and <strong>strong</strong> word;\ngoes <em>on</em> 2 * 3.</p>\
+        let text = "A `b<c` and **strong** word;\ngoes *on* 2 * 3, **if `x`**.\n\n1. First\n   more\n\n   ```text\n   <code>\n   ```\n2. Second\n\n- x\n\n| a | b |\n|---|---|\n| 1 | 2 |\nEnd.";
+        let expected = "<p>A <code>b&lt;c</code> and <strong>strong</strong> word;\ngoes <em>on</em> 2 * 3, <strong>if <code>x</code></strong>.</p>\
             <ol><li>First\nmore<pre tabindex=\"0\">   &lt;code&gt;\n</pre></li><li>Second</li></ol><ul><li>x</li></ul>\
             <div class=\"scroll\" tabindex=\"0\"><table><tbody><tr><td>a</td><td>b</td></tr><tr><td>1</td><td>2</td></tr></tbody></table></div>\
             <p>End.</p>";

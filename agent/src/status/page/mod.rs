@@ -47,7 +47,7 @@ use super::board::Board;
 use super::condition::Code;
 use super::history::HistoryView;
 use super::snapshot::{Reporter, Snapshot};
-use crate::config::settings::{StatusListen, StatusSettings};
+use crate::config::settings::StatusSettings;
 use crate::limits::{LISTENER_RETRY, PAGE_FRESH};
 
 /// What the page is made from.
@@ -130,24 +130,14 @@ pub async fn follow(file: PathBuf, settings: watch::Sender<StatusSettings>, mut 
             _ = stop.wait_for(|stop| *stop) => return,
         }
         let file = file.clone();
-        match tokio::task::spawn_blocking(move || crate::config::load(&file)).await {
-            Ok(Ok(read)) => {
-                settings.send_if_modified(|now| {
-                    let is_new = *now != read.status;
-                    *now = read.status;
-                    is_new
-                });
-            }
-            Ok(Err(_)) | Err(_) => tracing::warn!("the status page stays where it is: the file has faults (`siteward check` lists them)"),
-        }
-    }
-}
-
-/// For people: where to point a browser; `None` where nothing is served.
-pub fn address(listen: &StatusListen) -> Option<String> {
-    match listen {
-        StatusListen::Off => None,
-        StatusListen::Tcp(address) => Some(format!("http://{address}/")),
-        StatusListen::Unix(path) => Some(format!("unix:{}", path.display())),
+        let Ok(Ok(read)) = tokio::task::spawn_blocking(move || crate::config::load(&file)).await else {
+            tracing::warn!("the status page stays where it is: the file has faults (`siteward check` lists them)");
+            continue;
+        };
+        settings.send_if_modified(|now| {
+            let is_new = *now != read.status;
+            *now = read.status;
+            is_new
+        });
     }
 }

@@ -69,7 +69,9 @@ pub(super) fn answer<B>(request: &Request<B>, names: &[String], source: &Source)
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     set(headers, "content-type", answer.content_type);
-    HEADERS.into_iter().for_each(|(name, value)| set(headers, name, value));
+    for (name, value) in HEADERS {
+        set(headers, name, value);
+    }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         set(headers, "allow", "GET, HEAD");
     }
