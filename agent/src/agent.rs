@@ -10,6 +10,8 @@
 //! costs that feed or the status only. What cannot (no spool) ends the start with a reason. The stop has one deadline; whoever exceeds it is
 //! left behind, since whatever was acknowledged is already durable (I1).
 
+mod surface;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,8 +20,9 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use self::surface::{serve_all, show_page};
 use crate::alerts;
 use crate::audit::{self, Book};
 use crate::config::settings::{ExpectSettings, FeedSettings, RenewSettings, Settings, SourceSettings};
@@ -41,14 +44,11 @@ use crate::sources::{Parts, Sources, SourcesHandle};
 use crate::spool::recent::Recent;
 use crate::spool::resends::Resends;
 use crate::spool::{self, Appender, Closer, Monitor, Spool};
-use crate::status::access::{self, Group};
 use crate::status::board::{Board, ConfigView};
 use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
-use crate::status::control::{BindError, ControlSocket};
 use crate::status::desk::Desk;
 use crate::status::on_site::OnSite;
-use crate::status::page;
 use crate::status::snapshot::{self, Reporter};
 use crate::systemd::sockets::SocketStore;
 use crate::uplink::credentials::Credentials;
@@ -334,75 +334,11 @@ async fn keep_cadence(
     }
 }
 
-/// Serves the status page, and moves it where the file says at SIGHUP.
-fn show_page(
-    tasks: &mut JoinSet<()>,
-    (reporter, board): (&Arc<Reporter>, &Arc<Board>),
-    settings: &Settings,
-    file: PathBuf,
-    stopped: &watch::Receiver<bool>,
-) -> Result<(), RunError> {
-    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-    let (moves, at) = watch::channel(settings.status.clone());
-    let source = page::Source::new(Arc::clone(reporter), Arc::clone(board), &settings.gateway.timezone);
-    tasks.spawn(page::run(source, at, stopped.clone()));
-    tasks.spawn(page::follow(file, moves, hangup, stopped.clone()));
-    Ok(())
-}
-
 /// The audit log of this spool.
 fn open_book(settings: &Settings, monitor: &Monitor, board: &Arc<Board>) -> Book {
     let gateway = settings.gateway.id.clone();
     let disk = Arc::new(spool::disk::RealDisk);
     Book::open(disk, &settings.spool.path, gateway, monitor.view().incarnation, Arc::clone(board))
-}
-
-/// Serves the control socket, and where the unit made their directory the sockets of the groups.
-fn serve_all(settings: &Settings, desk: &Arc<Desk>, stop: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
-    tasks.spawn(serve_status(settings.gateway.control_socket.clone(), None, Arc::clone(desk), stop.clone()));
-    let directory = &settings.gateway.access_directory;
-    if !directory.is_dir() {
-        tracing::debug!(directory = %directory.display(), "there is no directory for the sockets of the groups");
-        return;
-    }
-    for group in Group::ALL {
-        tasks.spawn(serve_status(directory.join(group.socket()), Some(group), Arc::clone(desk), stop.clone()));
-    }
-}
-
-/// For root and the service's user, or the members of a group.
-fn bind_socket(path: &std::path::Path, group: Option<Group>) -> Result<ControlSocket, String> {
-    let cause = |error: BindError| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        format!("{error}{source}")
-    };
-    let Some(group) = group else { return ControlSocket::bind(path).map_err(cause) };
-    let gid = access::gid_here(group).ok_or_else(|| format!("there is no group {}; the package makes it", group.name()))?;
-    ControlSocket::bind_for(path, group, gid).map_err(cause)
-}
-
-/// Serves a socket; where it cannot be made, tries on.
-async fn serve_status(path: std::path::PathBuf, group: Option<Group>, desk: Arc<Desk>, mut stop: watch::Receiver<bool>) {
-    let mut told = false;
-    loop {
-        match bind_socket(&path, group) {
-            Ok(socket) => {
-                return socket.serve(move |request, peer| desk.answer(request, peer), stop).await;
-            }
-            Err(error) if !told => {
-                match group {
-                    None => tracing::error!("no status can be asked for: {error}"),
-                    Some(group) => tracing::warn!("members of {} cannot ask: {error}", group.name()),
-                }
-                told = true;
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep(limits::LISTENER_RETRY) => {}
-        }
-    }
 }
 
 /// Returns when the agent is to stop: told to, or because a part it cannot do without has failed (the service manager starts it again).

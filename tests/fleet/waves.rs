@@ -67,7 +67,11 @@ pub fn good_document(fleet: &mut Fleet, reachable: &[usize], measured: &mut Meas
         let enough = (fleet.sites.len() * share).div_ceil(100);
         let published = || (0..fleet.sites.len()).filter(|&number| !fleet.watcher.published(number).is_empty()).count() >= enough;
         wait::wait_until("documents are published", wait::EVENTUALLY, || published() || !running.running());
-        assert!(running.running(), "the rollout ends early: {}", running.log_tail());
+        if !running.running() {
+            let (_, each) = states(&report(&fleet.rollout("status", &["--json"]).output().expect("it runs")));
+            let stories: String = reachable.iter().filter(|&&n| !fleet.watcher.runs(n, 1)).take(3).map(|&n| fleet.story(n)).collect();
+            panic!("the rollout ends early: {}\n{each:?}\n{stories}", running.log_tail());
+        }
         running.kill();
         measured.kills += 1;
         running = Process::start("siteward-hub rollout", &mut fleet.rollout("resume", &["--json"]), &log);

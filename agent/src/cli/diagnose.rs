@@ -21,8 +21,11 @@ use sha2::{Digest as _, Sha256};
 use super::ask::{ask, other};
 use super::{Failure, audit, chain, print};
 use crate::limits::{DIAGNOSE_AUDIT_RECORDS, DIAGNOSE_FILES_MAX, DIAGNOSE_PART_BYTES_MAX, DIAGNOSE_PROGRAM_TIME};
+use crate::metrics;
+use crate::metrics::text::Format;
 use crate::record::Digest;
 use crate::status::question::{Question, Request};
+use crate::status::snapshot::Snapshot;
 use crate::status::table::put;
 use crate::{clock, config};
 
@@ -95,12 +98,15 @@ fn agent(file: &Path, parts: &mut Parts) {
         ("certificates.json", Question::Certificates {}),
         ("secrets.json", Question::Secrets {}),
         ("overrides.json", Question::Overrides {}),
+        ("maintenance.json", Question::Maintenance {}),
         ("quarantine.json", Question::Quarantine { feed: None }),
     ];
     for (name, question) in questions {
         let answer = ask::<Value>(file, &Request::Get(question));
         parts.take(name, answer.map(|value| pretty(&value)).map_err(|failure| why(&failure)));
     }
+    let figures = ask::<Snapshot>(file, &Request::STATUS).map(|snapshot| metrics::render(&snapshot, Format::Prometheus));
+    parts.take("metrics.txt", figures.map_err(|failure| why(&failure)));
     let text = |value: Value, member: &str| value[member].as_str().unwrap_or_default().to_owned();
     let shown = ask::<Value>(file, &Request::Get(Question::Config {})).map(|value| text(value, "text"));
     // Without an agent: what the file says.
