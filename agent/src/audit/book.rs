@@ -228,9 +228,12 @@ impl Book {
 
     /// Records from `first` on, at most a page.
     pub fn page(&self, first: u64) -> Result<Vec<(u64, String)>, String> {
-        let place = self.place();
-        let log = place.log.as_ref().ok_or_else(|| "the audit log cannot be opened; see the condition audit_write_failed".to_owned())?;
-        log.read(first, AUDIT_PAGE).map_err(|error| error.to_string())
+        blocking(|| {
+            let place = self.place();
+            let log =
+                place.log.as_ref().ok_or_else(|| "the audit log cannot be opened; see the condition audit_write_failed".to_owned())?;
+            log.read(first, AUDIT_PAGE).map_err(|error| error.to_string())
+        })
     }
 
     /// The number of the newest record, and up to which the broker has them.
