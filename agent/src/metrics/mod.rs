@@ -5,9 +5,9 @@
 //!                                             └─► /metrics of the local server                 ─► Prometheus
 //! ```
 //!
-//! No registry beside the snapshot, and no library for one: a second set of counters could say something else than `siteward status` and the page do,
-//! and would have to be kept; here a figure is one read of one place. What is left to do is write lines, which [`text`] does for gateway and
-//! desk alike, in both dialects. `promtool check metrics` and a strict OpenMetrics parser look at the result in the tests.
+//! No counters beside the snapshot: a second set could say something else than `siteward status` and the page do, and would have to be kept; here a
+//! figure is one read of one place. What is left to do is write lines, which [`text`] has `prometheus-client` do for gateway and desk alike, in both
+//! dialects. `promtool check metrics` and a strict OpenMetrics parser look at the result in the tests.
 //!
 //! The page is bounded: families are a closed list ([`names`]), labels are feeds (at most [`FEEDS_MAX`](crate::limits::FEEDS_MAX)), lanes and
 //! condition codes. It holds counts, times, names and codes (I7).

@@ -1,7 +1,7 @@
 //! The fleet as metrics, every name and help in this one file. Pure.
 //!
-//! Written by the writer that gateways use too (`metrics::text`), as Prometheus text or as OpenMetrics. Gateways are labelled by site and gateway, conditions by code: all of them names of bounded length and
-//! harmless letters. Only the version is foreign text, and is escaped.
+//! Written by the writer that gateways use too (`metrics::text`), as Prometheus text or as OpenMetrics. Gateways are labelled by site and gateway,
+//! conditions by code: all of them names of bounded length and harmless letters. Only the version is foreign text, and is escaped.
 //!
 //! A gateway that is not known to be online has no sample where nothing is known: an absent sample is no zero.
 
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::Fleet;
 use super::row::{Filter, Row, State};
 pub use crate::metrics::text::Format;
-use crate::metrics::text::{Family, Page, families, labels};
+use crate::metrics::text::{Family, Labels, Page, families, labels};
 
 /// What is counted beside the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ fn each(page: &mut Page, family: Family, rows: &[Row], value: impl Fn(&Row) -> O
     page.family(family, rows.iter().filter_map(|row| Some((of(row), value(row)?))));
 }
 
-fn of(row: &Row) -> String {
+fn of(row: &Row) -> Labels {
     labels([("site", row.site.as_str()), ("gateway", row.gateway.as_str())])
 }
 
@@ -71,7 +71,7 @@ pub fn page(fleet: &Fleet, counts: &Counts, format: Format, now_ms: i64) -> Stri
     let count = |state: State| rows.iter().filter(|row| row.state == state).count() as f64;
     page.family(GATEWAYS, State::ALL.map(|state| (labels([("state", state.as_str())]), count(state))));
     each(&mut page, ONLINE, &rows, |row| Some(f64::from(u8::from(row.state == State::Online))));
-    let info = |row: &Row| Some((format!("{},{}", of(row), labels([("version", row.version.as_ref()?)])), 1.0));
+    let info = |row: &Row| Some(([of(row), labels([("version", row.version.as_ref()?)])].concat(), 1.0));
     page.family(INFO, rows.iter().filter_map(info));
     each(&mut page, TOLD, &rows, |row| row.told_age_s.map(|age| age as f64));
     each(&mut page, REVISION, &rows, |row| row.revision.map(|revision| revision as f64));
@@ -100,11 +100,11 @@ pub fn page(fleet: &Fleet, counts: &Counts, format: Format, now_ms: i64) -> Stri
 }
 
 /// How often each code stands at a gateway (it may be raised for several feeds). Of one that is not online nothing is known now.
-fn conditions(row: &Row) -> Vec<(String, f64)> {
+fn conditions(row: &Row) -> Vec<(Labels, f64)> {
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for shown in row.conditions.iter().flatten().filter(|_| row.state == State::Online) {
         *counts.entry((&shown.code, shown.severity.as_str())).or_default() += 1;
     }
-    let label = |(code, severity)| format!("{},{}", of(row), labels([("code", code), ("severity", severity)]));
+    let label = |(code, severity)| [of(row), labels([("code", code), ("severity", severity)])].concat();
     counts.into_iter().map(|(key, count)| (label(key), f64::from(count))).collect()
 }
