@@ -58,6 +58,35 @@ fn the_package_knows_the_spool_format_of_its_program() {
     assert!(preinst.lines().any(|line| line.starts_with(&format!("known={SPOOL_FORMAT} "))), "preinst does not say known={SPOOL_FORMAT}");
 }
 
+/// I2: the scripts look at the spool where it is, however the configuration says so; where they cannot tell, nothing is installed.
+#[test]
+fn the_packages_scripts_find_the_spool_as_the_program_does() {
+    let script = |name: &str| {
+        let text = fs::read_to_string(harness::repository().join("systemd/debian").join(name)).expect("the script is there");
+        let lines: Vec<&str> = text.lines().map(str::trim).skip_while(|line| *line != "spool=").collect();
+        let end = lines.iter().position(|line| line.starts_with(": \"${spool:=")).expect("its end") + 1;
+        lines[..end].join("\n")
+    };
+    assert_eq!(script("preinst"), script("postrm"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("siteward.toml");
+    let shell = script("preinst").replace("/etc/siteward/siteward.toml", &file.display().to_string()) + "\nprintf %s \"$spool\"";
+    for (text, place) in [
+        ("[gateway]\nsite = \"a\"\n", "/var/lib/siteward"),
+        ("[spool]\npath = \"/data/a\" # here\n", "/data/a"),
+        ("[ spool ] # x\r\n  'path'='/data/b'\r\n", "/data/b"),
+        ("spool.path = \"/data/c\"\n[gateway]\npath = \"/no\"\n", "/data/c"),
+        ("[[feed]]\npath = \"/no\"\n[spool]\n# path = \"/old\"\nmax_bytes = 1\n\tpath\t= \"/data/d e\"\n", "/data/d e"),
+        ("[spool.x]\npath = \"/no\"\n", "/var/lib/siteward"),
+        ("spool = { path = \"/data/f\" }\n", "?"),
+        ("[spool]\npath = \"/data/\\u0041\"\n", "?"),
+        ("[spool]\npath = \"\"\"/data/g\"\"\"\n", "?"),
+    ] {
+        fs::write(&file, text).expect("a configuration");
+        assert_eq!(output(Command::new("sh").args(["-ec", &shell])), place, "{text}");
+    }
+}
+
 /// I2: what a newer version wrote is not taken for damage.
 #[test]
 fn an_older_program_leaves_a_newer_spool_alone_and_says_so() {

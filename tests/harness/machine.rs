@@ -118,6 +118,7 @@ impl Machine {
     /// The spool's key, sealed to this machine.
     fn keys(&self) {
         let credentials = self.root.join("etc/credstore.encrypted");
+        // As `systemd-tmpfiles` makes it when the package comes, which is later here.
         fs::create_dir_all(&credentials).expect("a directory for credentials");
         fs::write(self.root.join("root/key"), [7; 32]).expect("a key");
         self.maintain(&[

@@ -1,6 +1,6 @@
 //! `siteward quarantine`: what was kept aside, when and why; what becomes of it. Content is shown by `show --content` only, for whoever may see it.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -99,6 +99,27 @@ struct Part {
     content: String,
 }
 
+/// Bytes for a terminal, which they cannot steer: ends of segments and lines begin a new line, other control characters and what is no text are shown
+/// as `\x1b`.
+fn harmless(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        let mut after_return = false;
+        for c in chunk.valid().chars() {
+            match c {
+                '\r' => text.push('\n'),
+                '\n' if after_return => {}
+                '\n' | '\t' => text.push(c),
+                c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\x{byte:02x}"))),
+                c => text.push(c),
+            }
+            after_return = c == '\r';
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
 /// Part by part, each of which is audited.
 fn content(file: &Path, id: &str, why: &str, out: Option<&Path>) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| other(format!("the content cannot be written: {error}; give --out another path"));
@@ -106,13 +127,14 @@ fn content(file: &Path, id: &str, why: &str, out: Option<&Path>) -> Result<(), F
         Some(path) => Box::new(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?),
         None => Box::new(std::io::stdout()),
     };
+    let is_seen = out.is_none() && std::io::stdout().is_terminal();
     let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".to_owned());
     let mut offset = 0;
     loop {
         let order = Order::Unseal { entry: id.to_owned(), offset, by: by.clone(), why: why.to_owned() };
         let Part { bytes, content } = ask(file, &Request::Do(order))?;
         let part = STANDARD.decode(content).map_err(|_| other("the agent gave no usable answer; nothing more is shown"))?;
-        target.write_all(&part).map_err(cannot)?;
+        if is_seen { target.write_all(harmless(&part).as_bytes()) } else { target.write_all(&part) }.map_err(cannot)?;
         offset += part.len() as u64;
         if offset >= bytes || part.is_empty() {
             return target.flush().map_err(cannot);
@@ -164,6 +186,14 @@ fn render(view: &QuarantineView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn content_on_a_terminal_cannot_steer_it() {
+        assert_eq!(harmless(b"MSH|^~\\&|A\rPID|1\r\nOBX\t1\n"), "MSH|^~\\&|A\nPID|1\nOBX\t1\n");
+        assert_eq!(harmless(b"\x1b]0;OWNED\x07\x00\x7f"), "\\x1b]0;OWNED\\x07\\x00\\x7f");
+        assert_eq!(harmless("Ł\u{9b}2J".as_bytes()), "Ł\\xc2\\x9b2J");
+        assert_eq!(harmless(b"\xc5\x9b\xff\xc5"), "\u{15b}\\xff\\xc5");
+    }
 
     #[test]
     fn entries_are_listed_with_their_reason() {

@@ -30,16 +30,21 @@ use crate::secrets::{Value, Vault};
 use crate::source::http::tokens::Tokens;
 use crate::status::cadence::read_holidays;
 
-/// The site of the file that a package brings.
-pub(super) const DEFAULT_SITE: &str = "change-me";
+/// The site of the file that a package brings, and what its gateway's id begins with.
+const DEFAULT_SITE: &str = "change-me";
+
+/// Site and id, where they are still those of the file that a package brings.
+pub(super) fn not_named(merged: &Merged) -> impl Iterator<Item = (&At<String>, &'static str)> {
+    let site = merged.gateway.site.iter().filter(|at| at.value == DEFAULT_SITE).map(|at| (at, "name the site, like \"st-marys\""));
+    let id =
+        merged.gateway.id.iter().filter(|at| at.value.starts_with(DEFAULT_SITE)).map(|at| (at, "name the gateway, like \"st-marys-gw1\""));
+    site.chain(id)
+}
 
 /// `credentials`: the directory systemd hands credentials over in, where there is one. `base`: relative paths are taken from here.
 pub(super) fn check(merged: &Merged, base: &Path, credentials: Option<&Path>, f: &mut FaultList) {
-    if let Some(at) = merged.gateway.site.as_ref().filter(|at| at.value == DEFAULT_SITE) {
-        f.add(
-            &at.place,
-            "is still that of the default file; name the site, like \"st-marys\"; it is part of every record, so set it before the first",
-        );
+    for (at, advice) in not_named(merged) {
+        f.add(&at.place, format!("is still that of the default file; {advice}; it is part of every record, so set it before the first"));
     }
     let uplink = &merged.uplink;
     check_authorities(&uplink.ca, base, f);

@@ -136,13 +136,13 @@ pub fn sockets(file: &Path) -> Result<(PathBuf, PathBuf), Faults> {
     }
 }
 
-/// Nobody has said yet whose gateway this is: the file is the one that the package brought.
+/// Nobody has said yet whose gateway this is: site or id is the one that the package brought.
 pub fn is_default(file: &Path) -> bool {
     let Ok(text) = read_file(file) else { return false };
     let Ok(document) = document(file, &text) else { return false };
     let mut ignored = FaultList::default();
     let merged = merged::merge(written::read(document.get_ref(), &mut ignored), &mut ignored);
-    merged.gateway.site.as_ref().is_some_and(|at| at.value == files::DEFAULT_SITE)
+    files::not_named(&merged).next().is_some()
 }
 
 fn parse(file: &Path, text: &str, files: Files, credentials: Option<&Path>) -> Result<Settings, Faults> {

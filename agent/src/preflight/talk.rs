@@ -120,7 +120,7 @@ impl Check<'_> {
             .map_err(|(step, why)| self.broker(step, &why, &asked))?;
         match reason {
             AckReason::Success | AckReason::NoMatchingSubscribers => {
-                self.steps.push(good(Name::Publish, format!("may publish to {topic}")));
+                self.steps.push(good(Name::Publish, format!("may publish to {topic}; other topics below {under} are not tried")));
                 Ok(())
             }
             refusal => {
