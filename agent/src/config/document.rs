@@ -31,7 +31,7 @@ use super::refusal::Refusal;
 use super::secret::{self, Lookup};
 use super::settings::{Endpoint, GatewaySettings, Moved, RenewSettings, Settings, TrustSettings};
 use super::trust::{Anchors, Verified};
-use super::{Faults, Files, bootstrap, endpoint, files, forbidden, merged, validate, written};
+use super::{Faults, Files, bootstrap, endpoint, files, forbidden, merged, status, validate, written};
 use crate::limits::{CANDIDATE_TRIAL, CANDIDATE_TRIAL_RANGE, ENDPOINTS_ADDED_MAX, RENEWAL_REQUEST_BYTES_MAX};
 use crate::record::Name;
 
@@ -238,6 +238,7 @@ pub fn effective(local: &BootstrapText, doc: Option<&Document>, look: Files, cre
     let feeds: Vec<merged::Feed> = feeds.into_iter().map(|feed| merged::feed(feed, &mut faults)).collect();
     if look != Files::NotChecked {
         let here = look == Files::Checked;
+        status::keep_port(&settings.status, &feeds, &mut faults);
         files::check_feeds(&feeds, &base, &Lookup { vault: Arc::clone(&vault), carried: &carried, here }, &mut faults);
     }
     let mut feeds = validate::feeds(&feeds, Some(&settings.gateway.timezone), &base, &mut faults);

@@ -403,7 +403,32 @@ fn a_secret_is_named_and_looked_up_and_one_that_is_missing_is_told() {
         let shown = format!("{settings:?}{}", super::show::render(settings));
         assert!(!shown.contains(&"ab".repeat(32)) && shown.contains("lab"), "{shown}");
     }
-    assert!(super::show::render(&carried).contains("tokens_credential = \"sealed:lab\""));
+    assert!(super::show::render(&carried).contains("tokens_credential = \"lab\" # sealed:lab"));
+}
+
+/// I6: a port that the gateway itself has is found before the trial; a document that was proven once does not end for it.
+#[test]
+fn a_feed_that_would_listen_where_the_status_page_does_is_refused_with_its_line() {
+    let plain = LOCAL.split("[uplink]").next().unwrap().to_owned() + "[uplink]\nallow_plaintext = true\nendpoints = [\"mqtt://hub\"]\n";
+    let try_it = |page: &str, source: &str, look| {
+        let own = BootstrapText { text: format!("{plain}[status]\nlisten = \"{page}\"\npeers = [\"10.0.0.0/8\"]\n"), ..local() };
+        let text = GOOD.replace("[feed.mllp]\nlisten = \"0.0.0.0:2575\"", source);
+        let document = open(&signed(text.as_bytes(), &[1]), &anchors(1)).unwrap();
+        effective(&own, Some(&document), look, None).map(drop).map_err(|refusal| refusal.to_string())
+    };
+    let mllp = "[feed.mllp]\nlisten = \"0.0.0.0:8090\"";
+    let told = try_it("10.1.2.3:8090", mllp, Files::OnSite).unwrap_err();
+    let wanted = "feed[0].mllp.listen: is an address of the gateway's status page (10.1.2.3:8090, status.listen of its own file); give the feed another \
+                  port";
+    assert!(told.contains(wanted) && told.contains("document-42.toml:"), "{told}");
+    let http = "[feed.http]\nlisten = \"127.0.0.1:8090\"";
+    assert!(
+        try_it("0.0.0.0:8090", http, Files::OnSite)
+            .unwrap_err()
+            .contains("feed[0].http.listen: is an address of the gateway's status page")
+    );
+    assert_eq!(try_it("10.1.2.3:8090", http, Files::OnSite), Ok(()), "another address");
+    assert_eq!(try_it("10.1.2.3:8090", mllp, Files::NotChecked), Ok(()), "a start with what is committed");
 }
 
 /// I6: what is proven must be able to count. The document fits the desk's check, and is refused where the recovery keys are.

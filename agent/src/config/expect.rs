@@ -22,7 +22,7 @@ use super::validate::ranged;
 use crate::limits::{CADENCE_BY_MAX, CADENCE_EVERY_RANGE, CADENCE_GRACE_DEFAULT, CADENCE_GRACE_MAX, HOLIDAYS_MAX};
 use crate::status::cadence::{Calendar, DAY, Expect, Holidays, Minute, parse_date};
 
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const WORKING_DAYS: &str = "working-days";
 
 #[derive(Debug)]
@@ -141,6 +141,11 @@ fn minute(text: &str, is_end: bool) -> Option<Minute> {
     let (hours, minutes): (Minute, Minute) = (hours.parse().ok()?, minutes.parse().ok()?);
     let minute = hours * 60 + minutes;
     (minutes < 60 && (minute < DAY || is_end && minute == DAY)).then_some(minute)
+}
+
+/// As it is written.
+pub(super) fn time_of_day(minute: Minute) -> String {
+    format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
 fn by(at: &At<Vec<String>>, f: &mut FaultList) -> Option<Vec<Minute>> {

@@ -371,3 +371,10 @@ pub struct StrictType {
     pub code: String,
     pub trigger: Option<String>,
 }
+
+impl std::fmt::Display for StrictType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.code)?;
+        self.trigger.iter().try_for_each(|trigger| write!(f, "^{trigger}"))
+    }
+}

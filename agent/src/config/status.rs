@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::fault::FaultList;
 use super::listener;
+use super::merged::Feed;
 use super::reader::{At, Field, Section, text, texts};
 use super::settings::{FeedSettings, Network, SourceSettings};
-use super::validate::collide;
+use super::validate::{self, collide};
 use crate::limits::{PAGE_NAMES_MAX, SOCKET_PATH_BYTES_MAX};
 
 /// Validated.
@@ -114,6 +115,18 @@ fn listen(at: &At<String>, feeds: &[FeedSettings], base: &Path, f: &mut FaultLis
     match taken {
         Some(feed) => f.refuse(&at.place, format!("is the address that feed `{}` listens on; give the page its own port", feed.id)),
         None => Some(StatusListen::Tcp(address)),
+    }
+}
+
+/// The page's port is the local file's to give; a document's feeds cannot have it. Looked at where a document comes in, not where one that was
+/// proven runs again: that must not end for a page.
+pub(super) fn keep_port(status: &StatusSettings, feeds: &[Feed], f: &mut FaultList) {
+    let StatusListen::Tcp(page) = status.listen else { return };
+    for (_, place) in feeds.iter().filter_map(validate::listen).filter(|(address, _)| collide(*address, page)) {
+        f.add(
+            place,
+            format!("is an address of the gateway's status page ({page}, status.listen of its own file); give the feed another port"),
+        );
     }
 }
 

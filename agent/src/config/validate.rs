@@ -318,15 +318,14 @@ pub(super) fn feeds(written: &[Feed], zone: Option<&str>, base: &Path, f: &mut F
                 seen.insert(id, &at.place);
             }
         }
-        let listen = m.mllp.as_ref().and_then(|mllp| mllp.listen.as_ref()).or(m.http.as_ref().and_then(http::Merged::listen));
         let is_http = m.http.is_some();
-        if let Some((address, at)) = listen.and_then(|at| Some((at.value.parse().ok()?, at))) {
+        if let Some((address, place)) = listen(m) {
             // HTTP feeds may share a port; whether these may is looked at with the ports.
             let shared = |other: SocketAddr, other_is_http: bool| is_http && other_is_http && other == address;
             if let Some((_, first, _)) = listening.iter().find(|(other, _, http)| collide(*other, address) && !shared(*other, *http)) {
-                f.add(&at.place, format!("is an address another feed listens on ({}); give each feed its own port", first.path));
+                f.add(place, format!("is an address another feed listens on ({}); give each feed its own port", first.path));
             }
-            listening.push((address, &at.place, is_http));
+            listening.push((address, place, is_http));
         }
         if let Some(FeedSettings { source: SourceSettings::Directory(directory), .. }) = &settings {
             if let Some((_, first)) = watched.iter().find(|(other, _)| *other == directory.path) {
@@ -342,6 +341,12 @@ pub(super) fn feeds(written: &[Feed], zone: Option<&str>, base: &Path, f: &mut F
         feeds.push(settings);
     }
     feeds.into_iter().collect()
+}
+
+/// Where a feed listens.
+pub(super) fn listen(m: &Feed) -> Option<(SocketAddr, &Place)> {
+    let at = m.mllp.as_ref().and_then(|mllp| mllp.listen.as_ref()).or(m.http.as_ref().and_then(http::Merged::listen))?;
+    Some((at.value.parse().ok()?, &at.place))
 }
 
 /// Whether two listeners cannot both have their address: same port, and same or catch-all IP.
