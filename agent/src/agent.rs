@@ -51,12 +51,13 @@ use crate::status::desk::Desk;
 use crate::status::on_site::OnSite;
 use crate::status::snapshot::{self, Reporter};
 use crate::systemd::sockets::SocketStore;
+use crate::threads::{self, SCARCE};
 use crate::uplink::credentials::Credentials;
 use crate::{clock, config, systemd};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot start the runtime; is the machine out of memory or processes?")]
+    #[error("cannot start the threads of the agent; {SCARCE}")]
     Runtime(#[source] std::io::Error),
     #[error("cannot listen for signals")]
     Signals(#[source] std::io::Error),
@@ -66,7 +67,7 @@ pub enum RunError {
     Configuration(config::Faults),
     #[error("cannot read the ledger of the configuration; check the disk of the spool")]
     Ledger(#[source] rollout::store::StoreError),
-    #[error("cannot start the forwarder; is the machine out of memory or processes?")]
+    #[error("cannot start the thread of the forwarder; {SCARCE}")]
     Forwarder(#[source] std::io::Error),
     #[error("{0} panicked; its place is in the log above")]
     Panicked(&'static str),
@@ -77,14 +78,10 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT. Blocking.
 /// SIGHUP reads the feeds of `file` again. `sockets` are those that stayed open since the process before.
 pub fn run(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result<(), RunError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(limits::RUNTIME_THREADS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
-        .thread_name("siteward")
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(limits::RUNTIME_THREADS_MAX);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers).max_blocking_threads(limits::BLOCKING_THREADS_MAX).thread_name("siteward");
+    let runtime = threads::runtime(&mut builder, workers + limits::START_THREADS).map_err(RunError::Runtime)?;
     let outcome = runtime.block_on(live(settings, file, sockets));
     // A blocking call that exceeded the deadline must not hold up the exit.
     runtime.shutdown_background();

@@ -31,6 +31,8 @@ pub mod secrets;
 pub mod sources;
 pub mod status;
 pub mod systemd;
+pub mod threads;
+pub mod timed;
 
 #[cfg(feature = "hub")]
 pub mod hub;

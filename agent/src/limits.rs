@@ -361,6 +361,12 @@ pub const STOP_SPOOL: Duration = Duration::from_secs(5);
 /// Threads of the runtime, and of blocking calls beside it.
 pub const RUNTIME_THREADS_MAX: usize = 4;
 pub const BLOCKING_THREADS_MAX: usize = 16;
+/// Threads that must be there at the start beside those of the runtime: one for blocking calls, the committer's, its two helpers', recent outcomes',
+/// the forwarder's.
+pub const START_THREADS: usize = 6;
+/// How long threads that have ended may still count, and how often that is looked at.
+pub const THREADS_END: Duration = Duration::from_secs(1);
+pub const THREADS_END_LOOK: Duration = Duration::from_millis(1);
 /// Configuration file.
 pub const CONFIG_BYTES_MAX: u64 = MIB;
 /// A file of certificates or a key.

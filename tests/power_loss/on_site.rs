@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::sim::SimDisk;
 use siteward::clock::WallTime;
 use siteward::overrides::store::Store as OverrideStore;
-use siteward::overrides::{Change, Override, Overrides};
+use siteward::overrides::{Change, Changed, Override, Overrides};
 use siteward::record::FeedId;
 use siteward::secrets::store::Store;
 use siteward::spool::key::SpoolKey;
@@ -61,14 +61,14 @@ fn an_override_survives_a_power_cut_or_never_was_and_gains_no_time() {
     for seed in 0..60 {
         let mut disk = SimDisk::new(seed, Path::new(ROOT));
         for step in 0..5 {
-            let store = |disk: &SimDisk| OverrideStore { disk: disk.handle(), spool: Path::new(ROOT).to_owned() };
+            let store = |disk: &SimDisk| OverrideStore::new(disk.handle(), Path::new(ROOT));
             let before = store(&disk).read();
             let mut wanted = before.clone();
             if step % 3 == 2 {
                 wanted.clear(&feed, None);
             } else {
-                let change = Change::Port(9000 + u16::try_from(step).expect("small"));
-                wanted.set(Override::new(feed.clone(), change, ("kim".into(), "moved".into()), AT, Duration::from_hours(1))).expect("room");
+                let what = Changed { feed: feed.clone(), change: Change::Port(9000 + u16::try_from(step).expect("small")) };
+                wanted.set(Override::new(what, ("kim".into(), "moved".into()), AT, Duration::from_hours(1))).expect("room");
             }
             wanted.pass(Duration::from_secs(30));
             wanted.charge();
@@ -76,7 +76,7 @@ fn an_override_survives_a_power_cut_or_never_was_and_gains_no_time() {
             let result = store(&disk).write(&wanted);
             disk = disk.power_cut();
             let found = store(&disk).read();
-            let changes = |overrides: &Overrides| overrides.list().iter().map(|one| one.change.clone()).collect::<Vec<_>>();
+            let changes = |overrides: &Overrides| overrides.list().iter().map(|one| one.what.change.clone()).collect::<Vec<_>>();
             assert!([changes(&before), changes(&wanted)].contains(&changes(&found)), "seed {seed}: {found:?}");
             let left = |overrides: &Overrides| overrides.list().iter().map(|one| one.left).max().unwrap_or_default();
             assert!(left(&found) <= left(&before).max(left(&wanted)), "seed {seed}");

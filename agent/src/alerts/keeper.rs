@@ -29,14 +29,14 @@ use crate::audit::Book;
 use crate::clock;
 use crate::config::settings::{AlertSettings, SourceSettings};
 use crate::forward::Feeds;
-use crate::limits::{
-    ALERT_TICK, ALERT_WRITE_DEADLINE, ALERT_WRITE_INTERVAL, MAINTENANCE_REASON_CHARS_MAX, MAINTENANCE_TIME_MAX, MAINTENANCE_TIME_MIN,
-};
+use crate::limits::{ALERT_TICK, ALERT_WRITE_DEADLINE, ALERT_WRITE_INTERVAL, MAINTENANCE_TIME_MAX};
 use crate::record::{Lane, Name};
 use crate::spool::Monitor;
 use crate::spool::disk::Disk;
 use crate::status::board::Board;
 use crate::status::condition::{Code, Condition};
+use crate::status::inquiry::{Turn, turn};
+use crate::timed;
 
 /// What the keeper works with.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct Kept {
 
 impl Kept {
     pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> (Self, Handle) {
-        let store = Store { disk, spool: spool.to_owned() };
+        let store = Store::new(disk, spool);
         let (handle, asked) = handle::open();
         let mut memory = block_in_place(|| store.read());
         memory.starts += 1;
@@ -118,22 +118,16 @@ impl Keeper {
             let (site, gateway) = (self.means.site.clone(), self.means.gateway.clone());
             tokio::spawn(Sender { target, site, gateway, outbox: Arc::clone(outbox) }.run(stop.clone()))
         });
-        self.windows.charge();
+        self.windows.held.charge();
         let mut tick = interval(ALERT_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asks = true;
         loop {
-            let asked = tokio::select! {
-                biased;
-                _ended = stop.wait_for(|stop| *stop) => break,
-                _ = tick.tick() => None,
-                asked = self.asked.recv(), if asks => {
-                    asks = asked.is_some();
-                    asked
-                }
-            };
+            let woken = turn(&mut self.asked, &mut tick, &mut stop).await;
+            if matches!(woken, Turn::Stop) {
+                break;
+            }
             self.tick().await;
-            if let Some(asked) = asked {
+            if let Turn::Asked(asked) = woken {
                 let answer = self.answer(asked.request.clone()).await;
                 asked.answer(answer);
                 self.tell(&self.means.board.conditions());
@@ -144,7 +138,7 @@ impl Keeper {
             drop(sender.await);
         }
         self.handed_over();
-        self.windows.settle();
+        self.windows.held.settle();
         self.unwritten = true;
         self.persist().await;
     }
@@ -169,8 +163,8 @@ impl Keeper {
         self.handed_over();
         self.tell(&conditions);
         let holds = self.machine.is_holding() || !self.oldest_age.is_zero();
-        if self.windows.is_due() {
-            self.windows.charge();
+        if self.windows.held.is_due() {
+            self.windows.held.charge();
             self.unwritten = true;
         }
         if self.unwritten || holds && self.written.elapsed() >= ALERT_WRITE_INTERVAL {
@@ -263,7 +257,7 @@ impl Keeper {
         let syslog = self.means.settings.syslog.as_ref().map(ToString::to_string);
         self.means.board.show_alerts(&AlertsView {
             states: conditions.iter().filter_map(state).collect(),
-            windows: self.windows.list().iter().map(|held| held.view(now)).collect(),
+            windows: self.windows.held.list().iter().map(|held| held.view(now)).collect(),
             shown: self.outbox.as_ref().map(|outbox| outbox.shown(syslog)).unwrap_or_default(),
             starts: self.starts,
         });
@@ -275,7 +269,7 @@ impl Keeper {
         match request {
             Request::List => {
                 let now = clock::now();
-                Ok(Response::List { maintenance: self.windows.list().iter().map(|held| held.view(now)).collect() })
+                Ok(Response::List { maintenance: self.windows.held.list().iter().map(|held| held.view(now)).collect() })
             }
             Request::Start(wish) => self.start(wish).await,
             Request::End { id, who } => self.end(id, &who).await,
@@ -283,23 +277,17 @@ impl Keeper {
     }
 
     async fn start(&mut self, wish: Wish) -> Result<Response, String> {
-        let reason: String = wish.reason.chars().filter(|c| !c.is_control()).take(MAINTENANCE_REASON_CHARS_MAX).collect();
-        if reason.trim().is_empty() {
-            return Err("say why; it is shown and audited".to_owned());
-        }
-        if !(MAINTENANCE_TIME_MIN..=MAINTENANCE_TIME_MAX).contains(&wish.time) {
-            return Err(format!("a maintenance window holds for a second up to {} hours", MAINTENANCE_TIME_MAX.as_secs() / 3600));
-        }
+        let reason = timed::reason(&wish.reason, "a maintenance window", wish.time, MAINTENANCE_TIME_MAX)?;
         if let Some(feed) = wish.feed.as_ref().filter(|feed| !self.means.feeds.borrow().iter().any(|known| known.id == **feed)) {
             return Err(format!("this gateway has no feed `{feed}`; see `siteward feeds`"));
         }
         let before = self.windows.clone();
-        let held = self.windows.start(Wish { reason, ..wish }, clock::now())?.clone();
-        self.windows.charge();
+        let held = self.windows.start(Wish { reason, ..wish }, clock::now())?;
+        self.windows.held.charge();
         self.write_or(before).await?;
-        let (id, subject, for_s) = (held.id, held.subject(), held.asked.as_secs());
+        let (id, subject, for_s) = (held.what.id, held.subject(), held.asked.as_secs());
         tracing::warn!(id, subject, who = held.who, for_s, "a maintenance window holds: {}", held.reason);
-        let what = if held.feed.is_some() { "its sender and its cadence" } else { "senders, cadence and uplink" };
+        let what = if held.what.feed.is_some() { "its sender and its cadence" } else { "senders, cadence and uplink" };
         let done = format!("maintenance {id}: alerts about {what} are silenced for {for_s} s ({subject}); loss is alerted all the same");
         Ok(Response::Done { done })
     }
@@ -316,7 +304,7 @@ impl Keeper {
 
     fn ended(&mut self, who: &str, held: &Held) {
         self.unwritten = true;
-        tracing::warn!(id = held.id, subject = held.subject(), who, "a maintenance window is over");
+        tracing::warn!(id = held.what.id, subject = held.subject(), who, "a maintenance window is over");
     }
 
     // ---- the file ----
@@ -339,7 +327,7 @@ impl Keeper {
             return Ok(());
         }
         self.windows = before;
-        self.windows.charge();
+        self.windows.held.charge();
         Err("it could not be written; nothing was changed, though a restart may find it so until the disk takes it; check the disk of the spool"
             .to_owned())
     }

@@ -12,6 +12,7 @@ use crate::status::control::{self, AskError};
 use crate::status::question::{Order, Request};
 use crate::status::table::printable;
 use crate::status::watching::Line;
+use crate::threads::{self, SCARCE};
 use crate::{clock, config};
 
 pub(super) fn other(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
@@ -19,7 +20,8 @@ pub(super) fn other(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(other)
+    threads::runtime(&mut tokio::runtime::Builder::new_current_thread(), 1)
+        .map_err(|error| other(format!("cannot start: {SCARCE} ({error})")))
 }
 
 /// The socket by which this user may ask for this: the agent's own, or that of a group this user is in.

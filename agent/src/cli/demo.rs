@@ -39,6 +39,7 @@ use crate::hub::desk::{Summary, Written};
 use crate::hub::line::LineKind;
 use crate::hub::receive::{self, Options, ReceiveError};
 use crate::record::Incarnation;
+use crate::{limits, threads};
 
 const TICK: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(120);
@@ -56,7 +57,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Runs the demonstration.
 pub fn run() -> Result<(), Box<dyn Error>> {
     let directory = Directory::new()?;
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = threads::runtime(&mut tokio::runtime::Builder::new_multi_thread(), limits::START_THREADS)?;
     let outcome = runtime.block_on(async {
         tokio::select! {
             ended = timeout(DEADLINE, demonstrate(&directory.0)) => {

@@ -27,6 +27,7 @@ use crate::record::Digest;
 use crate::status::question::{Question, Request};
 use crate::status::snapshot::Snapshot;
 use crate::status::table::put;
+use crate::threads::SCARCE;
 use crate::{clock, config};
 
 /// The directory in the archive.
@@ -210,23 +211,25 @@ fn run(program: &str, arguments: &[&str]) -> Result<Vec<u8>, String> {
     let mut child = command.spawn().map_err(|error| format!("{program} cannot be run: {error}"))?;
     let output = child.stdout.take().expect("it is piped");
     let (done, answer) = mpsc::sync_channel(1);
-    std::thread::spawn(move || {
+    let reading = std::thread::Builder::new().spawn(move || {
         let mut text = Vec::new();
         let read = output.take(4 * DIAGNOSE_PART_BYTES_MAX as u64).read_to_end(&mut text);
         // Nobody waits any more where it took too long.
         let _ = done.send(read.map(|_| text));
     });
+    // Without a thread nobody reads, and its end is known at once.
     let text = answer.recv_timeout(DIAGNOSE_PROGRAM_TIME);
     if text.is_err() {
         // It may have ended in the meantime.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|error| format!("{program}: {error}"))?;
-    match text {
-        Ok(Ok(text)) if status.success() => Ok(text),
-        Ok(Ok(_)) => Err(format!("{program} ended with {status}; is this user allowed to ask it?")),
-        Ok(Err(error)) => Err(format!("{program}: {error}")),
-        Err(_) => Err(format!("{program} did not answer within {} s", DIAGNOSE_PROGRAM_TIME.as_secs())),
+    match (reading, text) {
+        (Err(error), _) => Err(format!("{program} could not be read: {SCARCE} ({error})")),
+        (_, Ok(Ok(text))) if status.success() => Ok(text),
+        (_, Ok(Ok(_))) => Err(format!("{program} ended with {status}; is this user allowed to ask it?")),
+        (_, Ok(Err(error))) => Err(format!("{program}: {error}")),
+        (_, Err(_)) => Err(format!("{program} did not answer within {} s", DIAGNOSE_PROGRAM_TIME.as_secs())),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::config::settings::{Endpoint, Proxy, Settings, TlsKeySource};
 use crate::limits::{BUNDLE_BYTES_MAX, ENROLMENT_BYTES_MAX, VISIT_RETRY};
 use crate::preflight;
 use crate::secrets::Vault;
+use crate::threads::{self, SCARCE};
 use crate::uplink::csr;
 use crate::uplink::tls::TlsFiles;
 use crate::uplink::visit::{self, Failed, Next, Said, Step, Terms, Visitor};
@@ -253,8 +254,8 @@ enum Heard {
 
 impl Ask<'_> {
     fn ask(&self, talk: &mut dyn Talk) -> Result<String, String> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start: {error}"))?;
+        let runtime = threads::runtime(&mut tokio::runtime::Builder::new_current_thread(), 1);
+        let runtime = runtime.map_err(|error| format!("cannot start: {SCARCE} ({error})"))?;
         runtime.block_on(self.until_answered(talk))
     }
 

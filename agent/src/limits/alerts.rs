@@ -52,15 +52,10 @@ pub const SYSLOG_STOP: Duration = Duration::from_secs(2);
 
 // ---- maintenance windows ----
 
-/// Longest maintenance window, and the shortest that can be asked for.
+/// Longest maintenance window.
 pub const MAINTENANCE_TIME_MAX: Duration = Duration::from_hours(72);
-pub const MAINTENANCE_TIME_MIN: Duration = Duration::from_secs(1);
 /// Windows at once.
 pub const MAINTENANCE_MAX: usize = 64;
-/// Characters of a reason that are kept, and of the name of who asked.
-pub const MAINTENANCE_REASON_CHARS_MAX: usize = 200;
-/// What is left of a window is charged ahead in slices of an eighth of it within these bounds: a restart costs at most one and never adds time.
-pub const MAINTENANCE_SLICE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// Requests that wait, and how long one waits.
 pub const MAINTENANCE_REQUESTS_MAX: usize = 8;
 pub const MAINTENANCE_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);

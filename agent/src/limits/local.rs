@@ -16,18 +16,22 @@ pub const SECRET_SEALED_CHARS_MAX: usize = (SECRET_BYTES_MAX + 64).div_ceil(3) *
 /// The file that holds all of them.
 pub const SECRETS_FILE_BYTES_MAX: u64 = (SECRETS_MAX * (SECRET_BYTES_MAX + SECRET_NAME_BYTES_MAX + 128)) as u64;
 
+// ---- what holds for a time (`timed`) ----
+
+/// Shortest time that can be asked for.
+pub const TIMED_TIME_MIN: Duration = Duration::from_secs(1);
+/// What is left of the time is charged ahead, in slices of an eighth of it within these bounds: a kill costs at most one slice and never adds any
+/// time.
+pub const TIMED_SLICE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// Characters of a reason that are kept.
+pub const TIMED_REASON_CHARS_MAX: usize = 200;
+
 // ---- overrides ----
 
-/// Longest time an override holds, and the shortest that can be asked for.
+/// Longest time an override holds.
 pub const OVERRIDE_TIME_MAX: Duration = Duration::from_hours(24);
-pub const OVERRIDE_TIME_MIN: Duration = Duration::from_secs(1);
 /// Overrides at once: one of each kind for every feed.
 pub const OVERRIDES_MAX: usize = 3 * FEEDS_MAX;
-/// What is left of the time is charged ahead, in slices of an eighth of it within these bounds: a restart costs at most one slice and never adds
-/// any time.
-pub const OVERRIDE_SLICE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Characters of a reason that are kept.
-pub const OVERRIDE_REASON_CHARS_MAX: usize = 200;
 /// Of a long list of peers so much is told to the hub and in conditions; and of all overrides so much in the reported state.
 pub const OVERRIDE_VALUE_BYTES_TOLD: usize = 256;
 pub const OVERRIDES_REPORTED_BYTES_MAX: usize = 32 * KIB as usize;

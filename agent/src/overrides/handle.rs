@@ -58,9 +58,9 @@ pub struct View {
 impl From<&Override> for View {
     fn from(one: &Override) -> Self {
         Self {
-            feed: one.feed.clone(),
-            change: one.change.kind(),
-            value: one.change.value(),
+            feed: one.what.feed.clone(),
+            change: one.what.change.kind(),
+            value: one.what.change.value(),
             who: one.who.clone(),
             reason: one.reason.clone(),
             set_at: clock::rfc3339(one.set_at.unix_ms),

@@ -15,16 +15,18 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::handle::{self, Asked, Handle, Request, Response, View};
 use super::store::Store;
-use super::{Change, Kind, Override, Overrides, fits, in_the_way};
+use super::{Change, Changed, Kind, Override, Overrides, fits, in_the_way};
 use crate::audit::Book;
 use crate::clock;
 use crate::forward::Feeds;
-use crate::limits::{OVERRIDE_REASON_CHARS_MAX, OVERRIDE_TICK, OVERRIDE_TIME_MAX, OVERRIDE_TIME_MIN};
+use crate::limits::{OVERRIDE_TICK, OVERRIDE_TIME_MAX};
 use crate::record::FeedId;
 use crate::sources::{FeedFault, SourcesHandle};
 use crate::spool::disk::Disk;
 use crate::status::board::Board;
 use crate::status::condition::Code;
+use crate::status::inquiry::{Turn, turn};
+use crate::timed;
 
 /// What the keeper works with.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ pub struct Kept {
 
 impl Kept {
     pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> (Self, Handle) {
-        let store = Store { disk, spool: spool.to_owned() };
+        let store = Store::new(disk, spool);
         let (handle, asked) = handle::open();
         (Self { overrides: block_in_place(|| store.read()), store, asked }, handle)
     }
@@ -94,20 +96,11 @@ impl Keeper {
         self.tell();
         let mut tick = interval(OVERRIDE_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asks = true;
         loop {
-            let asked = tokio::select! {
-                biased;
-                _ended = stop.wait_for(|stop| *stop) => break,
-                _ = tick.tick() => None,
-                asked = self.means.asked.recv(), if asks => {
-                    asks = asked.is_some();
-                    asked
-                }
-            };
-            match asked {
-                None => self.tick().await,
-                Some(asked) => {
+            match turn(&mut self.means.asked, &mut tick, &mut stop).await {
+                Turn::Stop => break,
+                Turn::Tick => self.tick().await,
+                Turn::Asked(asked) => {
                     let answer = self.answer(asked.request.clone()).await;
                     asked.answer(answer);
                 }
@@ -172,9 +165,9 @@ impl Keeper {
             drop(self.follow().await); // faults stand on the board
         }
         for (one, why) in ended {
-            let (feed, kind) = (&one.feed, one.change.kind().as_str());
+            let (feed, kind) = (&one.what.feed, one.what.change.kind().as_str());
             tracing::warn!(%feed, kind, "an override ended: {why}; the feed is as it is configured");
-            self.audit("siteward", "override_ended", &one, why);
+            self.audit("siteward", "override_ended", &one.what, why);
         }
     }
 
@@ -194,16 +187,16 @@ impl Keeper {
         let board = &self.means.board;
         let active = board.conditions().into_iter().filter(|condition| condition.code == Code::OverrideActive.as_str());
         for subject in active.map(|condition| condition.subject) {
-            if !self.overrides.list().iter().any(|one| one.feed.as_str() == subject) {
+            if !self.overrides.list().iter().any(|one| one.what.feed.as_str() == subject) {
                 board.clear(Code::OverrideActive, &subject);
             }
         }
         for one in self.overrides.list() {
-            if let Some(text) = self.overrides.sentence(&one.feed) {
-                board.raise(Code::OverrideActive, one.feed.as_str(), text);
+            if let Some(text) = self.overrides.sentence(&one.what.feed) {
+                board.raise(Code::OverrideActive, one.what.feed.as_str(), text);
             }
         }
-        let view = |one: &Override| View { value: one.change.short_value(), ..View::from(one) };
+        let view = |one: &Override| View { value: one.what.change.short_value(), ..View::from(one) };
         let views: Vec<View> = self.overrides.list().iter().map(view).collect();
         self.means.told.send_if_modified(|known| {
             let is_news = *known != views;
@@ -212,9 +205,9 @@ impl Keeper {
         });
     }
 
-    fn audit(&self, who: &str, what: &str, one: &Override, reason: &str) {
-        let value = one.change.value();
-        let subject = format!("{} {}{}{value}", one.feed, one.change.kind().as_str(), if value.is_empty() { "" } else { " " });
+    fn audit(&self, who: &str, what: &str, Changed { feed, change }: &Changed, reason: &str) {
+        let value = change.value();
+        let subject = format!("{feed} {}{}{value}", change.kind().as_str(), if value.is_empty() { "" } else { " " });
         self.means.book.note(who, what, &subject, reason);
     }
 
@@ -231,13 +224,7 @@ impl Keeper {
     }
 
     async fn set(&mut self, feed: FeedId, change: Change, time: Duration, who: String, reason: &str) -> Result<Response, String> {
-        let reason: String = reason.chars().filter(|c| !c.is_control()).take(OVERRIDE_REASON_CHARS_MAX).collect();
-        if reason.trim().is_empty() {
-            return Err("say why; it is reported and audited".to_owned());
-        }
-        if !(OVERRIDE_TIME_MIN..=OVERRIDE_TIME_MAX).contains(&time) {
-            return Err(format!("an override holds for a second up to {} hours", OVERRIDE_TIME_MAX.as_secs() / 3600));
-        }
+        let reason = timed::reason(reason, "an override", time, OVERRIDE_TIME_MAX)?;
         let feeds = Arc::clone(&self.means.feeds.borrow());
         let Some(settings) = feeds.iter().find(|known| known.id == feed) else {
             return Err(format!("this gateway has no feed `{feed}`; see `siteward feeds`"));
@@ -248,7 +235,7 @@ impl Keeper {
         }
         self.tick().await;
         let before = self.overrides.clone();
-        let one = Override::new(feed.clone(), change, (who, reason), clock::now(), time);
+        let one = Override::new(Changed { feed: feed.clone(), change }, (who, reason), clock::now(), time);
         self.overrides.set(one.clone())?;
         self.overrides.charge();
         self.write_or(&before)?;
@@ -260,8 +247,8 @@ impl Keeper {
             drop(self.follow().await);
             return Err(format!("{fault}; the feed is as it was"));
         }
-        tracing::warn!(%feed, kind = one.change.kind().as_str(), who = one.who, "an override holds for {} s: {}", time.as_secs(), one.reason);
-        let sentence = one.change.sentence();
+        tracing::warn!(%feed, kind = one.what.change.kind().as_str(), who = one.who, "an override holds for {} s: {}", time.as_secs(), one.reason);
+        let sentence = one.what.change.sentence();
         Ok(Response::Done { done: format!("feed {feed}: {sentence} for {} s, then it is as configured again", time.as_secs()) })
     }
 

@@ -129,7 +129,7 @@ fn feed() -> FeedId {
 }
 
 fn written(spool: &Path) -> usize {
-    Store { disk: Arc::new(RealDisk), spool: spool.to_owned() }.read().list().len()
+    Store::new(Arc::new(RealDisk), spool).read().list().len()
 }
 
 /// A kill must not bring back what is over, nor give it time.

@@ -9,8 +9,8 @@
 //! 1. An override changes one thing of one feed: its port, who may connect, or that nothing is taken. It never adds a feed and takes none away.
 //! 2. It lies on top: a document that is tried, committed or taken back meanwhile changes what is below. Where a committed configuration has no
 //!    such feed any more, the override ends and says so; a trial that may be taken back ends none.
-//! 3. It holds for the time that was asked, at most [`OVERRIDE_TIME_MAX`](crate::limits::OVERRIDE_TIME_MAX), counted while the agent runs (I10): the
-//!    file says what is left at the end of the slice of time that runs, so that a kill costs up to a slice and never adds time.
+//! 3. It holds for the time that was asked, at most [`OVERRIDE_TIME_MAX`](crate::limits::OVERRIDE_TIME_MAX), counted while the agent runs (I10, see
+//!    [`timed`](crate::timed)): a kill costs a little of it and never adds any.
 //! 4. A file that cannot be read overrides nothing: what is configured runs.
 //!
 //! This file is pure; `store` keeps it, `keeper` owns it while the agent runs, `sources` puts it to use.
@@ -21,16 +21,15 @@ pub mod store;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::WallTime;
 use crate::config::collide;
 use crate::config::settings::{FeedSettings, Network, SourceSettings};
 use crate::forward::Feeds;
-use crate::limits::{OVERRIDE_SLICE_RANGE, OVERRIDE_VALUE_BYTES_TOLD, OVERRIDES_MAX};
+use crate::limits::{OVERRIDE_VALUE_BYTES_TOLD, OVERRIDES_MAX};
 use crate::record::FeedId;
+use crate::timed::{Holding, Timed};
 
 /// What is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,127 +101,73 @@ impl Change {
     }
 }
 
-/// One override.
+/// What an override is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Override {
+pub struct Changed {
     pub feed: FeedId,
     pub change: Change,
-    pub who: String,
-    pub reason: String,
-    /// For people only.
-    pub set_at: WallTime,
-    /// What was asked for.
-    pub asked: Duration,
-    /// What is left of it.
-    pub left: Duration,
-    /// What the file says is left.
-    pub charged: Duration,
 }
 
-impl Override {
-    pub fn new(feed: FeedId, change: Change, (who, reason): (String, String), set_at: WallTime, asked: Duration) -> Self {
-        Self { feed, change, who, reason, set_at, asked, left: asked, charged: asked }
-    }
-
+impl Changed {
     fn is(&self, feed: &FeedId, kind: Kind) -> bool {
         self.feed == *feed && self.change.kind() == kind
     }
 }
 
+/// One override.
+pub type Override = Timed<Changed>;
+
 /// All of them, on top of the configured feeds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    list: Vec<Override>,
-}
+pub type Overrides = Holding<Changed>;
 
 impl Overrides {
-    pub fn of(list: Vec<Override>) -> Self {
-        Self { list }
-    }
-
-    pub fn list(&self) -> &[Override] {
-        &self.list
-    }
-
     /// Takes the place of an earlier one of this kind.
     pub fn set(&mut self, new: Override) -> Result<(), String> {
-        self.list.retain(|old| !old.is(&new.feed, new.change.kind()));
-        if self.list.len() >= OVERRIDES_MAX {
+        self.take(|old| old.what.is(&new.what.feed, new.what.change.kind()));
+        if self.list().len() >= OVERRIDES_MAX {
             return Err("as many overrides hold as may; clear one".to_owned());
         }
-        self.list.push(new);
+        self.put(new);
         Ok(())
     }
 
     /// Takes out those of a feed, of one kind or all; what was taken out.
     pub fn clear(&mut self, feed: &FeedId, kind: Option<Kind>) -> Vec<Override> {
-        self.take(|one| one.feed == *feed && kind.is_none_or(|kind| one.change.kind() == kind))
-    }
-
-    /// Time passes; takes out those whose time is over.
-    pub fn pass(&mut self, time: Duration) -> Vec<Override> {
-        for one in &mut self.list {
-            one.left = one.left.saturating_sub(time);
-        }
-        self.take(|one| one.left.is_zero())
+        self.take(|one| one.what.feed == *feed && kind.is_none_or(|kind| one.what.change.kind() == kind))
     }
 
     /// Takes out those that change what is not there (any more).
     pub fn end_homeless(&mut self, feeds: &[FeedSettings]) -> Vec<Override> {
-        self.take(|one| !feeds.iter().any(|feed| feed.id == one.feed && fits(feed, &one.change).is_ok()))
-    }
-
-    fn take(&mut self, goes: impl Fn(&Override) -> bool) -> Vec<Override> {
-        let (gone, stays) = std::mem::take(&mut self.list).into_iter().partition(goes);
-        self.list = stays;
-        gone
-    }
-
-    /// Whether the file must say less than it does before more time may pass.
-    pub fn is_due(&self) -> bool {
-        self.list.iter().any(|one| one.left <= one.charged)
-    }
-
-    /// Charges the next slice of every override ahead; to be written before it counts.
-    pub fn charge(&mut self) {
-        let (least, most) = OVERRIDE_SLICE_RANGE;
-        for one in &mut self.list {
-            one.charged = one.left.saturating_sub((one.left / 8).clamp(least, most));
-        }
-    }
-
-    /// Nothing runs any more: the file is to say what is left.
-    pub fn settle(&mut self) {
-        for one in &mut self.list {
-            one.charged = one.left;
-        }
+        self.take(|one| !feeds.iter().any(|feed| feed.id == one.what.feed && fits(feed, &one.what.change).is_ok()))
     }
 
     pub fn is_paused(&self, feed: &FeedId) -> bool {
-        self.list.iter().any(|one| one.is(feed, Kind::Pause))
+        self.list().iter().any(|one| one.what.is(feed, Kind::Pause))
     }
 
     /// The feeds as they are to run. A feed that is paused stays among them.
     pub fn apply(&self, feeds: &Feeds) -> Feeds {
-        if self.list.is_empty() {
+        if self.list().is_empty() {
             return Arc::clone(feeds);
         }
-        feeds.iter().map(|feed| self.list.iter().filter(|one| one.feed == feed.id).fold(feed.clone(), changed)).collect()
+        let of =
+            |feed: &FeedSettings| self.list().iter().map(|one| &one.what).filter(|one| one.feed == feed.id).fold(feed.clone(), changed);
+        feeds.iter().map(of).collect()
     }
 
     /// What a condition says of a feed.
     pub fn sentence(&self, feed: &FeedId) -> Option<String> {
-        let of: Vec<&Override> = self.list.iter().filter(|one| one.feed == *feed).collect();
+        let of: Vec<&Override> = self.list().iter().filter(|one| one.what.feed == *feed).collect();
         let told = |one: &&Override| {
             let (who, reason, for_s) = (&one.who, &one.reason, one.asked.as_secs());
-            format!("{} for {for_s} s by an override of {who} ({reason})", one.change.sentence())
+            format!("{} for {for_s} s by an override of {who} ({reason})", one.what.change.sentence())
         };
         let all: Vec<String> = of.iter().map(told).collect();
         (!all.is_empty()).then(|| format!("{}; it ends by itself or with `siteward override clear --feed {feed}`", all.join("; ")))
     }
 }
 
-fn changed(mut feed: FeedSettings, one: &Override) -> FeedSettings {
+fn changed(mut feed: FeedSettings, one: &Changed) -> FeedSettings {
     let (listen, peers) = match &mut feed.source {
         SourceSettings::Mllp(mllp) => (&mut mllp.listen, &mut mllp.peers),
         SourceSettings::Http(http) => (&mut http.listen, &mut http.peers),

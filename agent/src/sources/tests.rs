@@ -178,7 +178,12 @@ async fn a_feed_that_an_override_pauses_too_is_not_said_to_be_open() {
     rig.sources.set_paused(&feed, Some(Pause::now("kim", "moving"))).await.unwrap();
     let mut overrides = Overrides::default();
     let pause = crate::overrides::Change::Pause;
-    let one = crate::overrides::Override::new(feed.clone(), pause, ("lee".into(), "too".into()), crate::clock::now(), hour);
+    let one = crate::overrides::Override::new(
+        crate::overrides::Changed { feed: feed.clone(), change: pause },
+        ("lee".into(), "too".into()),
+        crate::clock::now(),
+        hour,
+    );
     overrides.set(one).unwrap();
     assert_eq!(rig.sources.lay_over(overrides, &rig.stop.1).await, Ok(vec![]));
     let told = rig.sources.set_paused(&feed, None).await.unwrap();

@@ -13,8 +13,8 @@
 use std::io;
 use std::path::Path;
 
-use super::OpenError;
 use super::disk::Disk;
+use super::{OpenError, small};
 
 /// What this version writes, and the newest it reads. Raised together with any change that an older version cannot read.
 pub const SPOOL_FORMAT: u32 = 1;
@@ -53,16 +53,7 @@ fn read(disk: &dyn Disk, file: &Path) -> io::Result<Option<u32>> {
 }
 
 fn write(disk: &dyn Disk, spool: &Path) -> io::Result<()> {
-    let new = spool.join(NEW_FILE);
-    match disk.remove(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = disk.create(&new, 0)?;
-    file.write_at(0, format!("{SPOOL_FORMAT}\n").as_bytes())?;
-    file.sync_data()?;
-    disk.rename(&new, &spool.join(FILE))?;
-    disk.sync_dir(spool)
+    small::replace(disk, &spool.join(NEW_FILE), &spool.join(FILE), format!("{SPOOL_FORMAT}\n").as_bytes()).map(drop)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, DiskFile};
 use super::format::from_postcard;
+use super::small;
 use crate::limits;
 use crate::record::{FeedId, FileFingerprint, FilePlace};
 
@@ -58,7 +59,6 @@ pub enum Note {
 #[derive(Debug)]
 pub struct FileList {
     disk: Arc<dyn Disk>,
-    directory: PathBuf,
     path: PathBuf,
     /// `None`: must be made anew.
     file: Option<Box<dyn DiskFile>>,
@@ -102,7 +102,7 @@ impl FileList {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        Ok((Self { disk, directory, path, file: None, end: 0 }, notes))
+        Ok((Self { disk, path, file: None, end: 0 }, notes))
     }
 
     /// Whether the list must be written anew before anything can be noted: after opening, after a failure, or because it has grown.
@@ -116,18 +116,8 @@ impl FileList {
         let mut bytes = MAGIC.to_vec();
         notes.for_each(|note| put(&mut bytes, note));
         let fresh = self.path.with_extension("new");
-        match self.disk.remove(&fresh) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let file = self.disk.create(&fresh, 0)?;
-        file.write_at(0, &bytes)?;
-        file.sync_data()?;
-        self.disk.rename(&fresh, &self.path)?;
-        self.disk.sync_dir(&self.directory)?;
+        self.file = Some(small::replace(&*self.disk, &fresh, &self.path, &bytes)?);
         self.end = bytes.len() as u64;
-        self.file = Some(file);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::disk::Disk;
 use super::format::SegmentId;
+use super::small;
 use crate::config::settings::KeySource;
 use crate::record::{FeedId, MessageIdentity, Nonce};
 
@@ -85,9 +86,9 @@ impl SpoolKey {
                 };
                 match known {
                     // As long as nothing is sealed with it, a key that was read may stand in the page cache only: it is written once more.
-                    Some(key) if spool_is_new => make_key_file(disk, spool, &path, Some(&key)),
+                    Some(key) if spool_is_new => make_key_file(disk, &path, Some(&key)),
                     Some(key) => Ok(key),
-                    None => make_key_file(disk, spool, &path, None),
+                    None => make_key_file(disk, &path, None),
                 }
                 .map(|key| (key, true))
             }
@@ -163,7 +164,7 @@ fn read_key_file(disk: &dyn Disk, path: &Path) -> Result<SpoolKey, KeyError> {
 }
 
 /// Writes a new key, or a known one again, under another name and moves it into place.
-fn make_key_file(disk: &dyn Disk, spool: &Path, path: &Path, known: Option<&SpoolKey>) -> Result<SpoolKey, KeyError> {
+fn make_key_file(disk: &dyn Disk, path: &Path, known: Option<&SpoolKey>) -> Result<SpoolKey, KeyError> {
     let mut bytes = Zeroizing::new([0u8; KEY_BYTES + 4]);
     match known {
         Some(key) => bytes[..KEY_BYTES].copy_from_slice(&*key.secret),
@@ -172,18 +173,7 @@ fn make_key_file(disk: &dyn Disk, spool: &Path, path: &Path, known: Option<&Spoo
     let crc = crc32c::crc32c(&bytes[..KEY_BYTES]).to_le_bytes();
     bytes[KEY_BYTES..].copy_from_slice(&crc);
     let fresh = path.with_extension("key.new");
-    let made = (|| {
-        match disk.remove(&fresh) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.create(&fresh, 0)?;
-        file.write_at(0, &*bytes)?;
-        file.sync_data()?;
-        disk.rename(&fresh, path)?;
-        disk.sync_dir(spool)
-    })();
-    made.map_err(|source| KeyError::Make { path: path.to_owned(), source })?;
+    small::replace(disk, &fresh, path, &*bytes).map_err(|source| KeyError::Make { path: path.to_owned(), source })?;
     read_key_file(disk, path)
 }
 

@@ -58,6 +58,7 @@ mod rows;
 mod scan;
 pub mod search;
 mod segment;
+pub mod small;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,7 @@ use crate::limits;
 use crate::record::{Chain, FeedId, Incarnation, Lane, Payload, Record};
 use crate::status::board::Board;
 use crate::status::condition::Code;
+use crate::threads::SCARCE;
 use disk::Disk;
 use heads::Heads;
 use index::{Feed, Index, Shared};
@@ -161,8 +163,8 @@ pub enum OpenError {
     WrongKey { path: PathBuf },
     #[error("spool: {0}")]
     TooManyFeeds(ConfigureError),
-    #[error("spool: the committer's thread could not be started: {0}")]
-    Thread(std::io::Error),
+    #[error("spool: its threads could not be started; {SCARCE}")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Proof that a message is durable. Only the committer makes one.
@@ -291,7 +293,7 @@ pub fn open_locked(options: Options, lock: Lock, board: &Arc<Board>) -> Result<S
     let kept = kept::Kept::new(Arc::clone(&shared), Arc::clone(&quarantine));
     let (appender, renew, closer) = queue::start(committer, shared, quarantine).map_err(OpenError::Thread)?;
     reader.set_renew(renew);
-    let recent = recent::Recent::start(board.notes(), state);
+    let recent = recent::Recent::start(board.notes(), state).map_err(OpenError::Thread)?;
     Ok(Spool { appender, reader, monitor, closer, recent, resends, kept, lock })
 }
 

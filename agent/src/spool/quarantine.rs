@@ -18,6 +18,7 @@ use super::committer::stored_origin;
 use super::disk::Disk;
 use super::format::{self, OriginV1, SegmentId, encode_block};
 use super::key::SpoolKey;
+use super::small;
 use crate::limits;
 use crate::record::{Chain, Digest, FeedId, FileFingerprint, Incarnation, Nonce, Origin, Payload, Record};
 use sha2::{Digest as _, Sha256};
@@ -206,16 +207,7 @@ impl Quarantine {
         }
         let item = Item { feed: &row.feed, record: None, code: row.code, peer: &row.origin, at_ms, bytes: row.bytes.expose() };
         let stored = sealed_entry(key, &item).and_then(|bytes| {
-            let fresh = path.with_extension("new");
-            match disk.remove(&fresh) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let file = disk.create(&fresh, bytes.len() as u64)?;
-            file.write_at(0, &bytes)?;
-            file.sync_data()?;
-            disk.rename(&fresh, &path)?;
-            disk.sync_dir(&self.directory)?;
+            small::replace(disk, &path.with_extension("new"), &path, &bytes)?;
             self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             Ok(true)
         });

@@ -174,18 +174,14 @@ pub struct Found {
 }
 
 impl Recent {
-    /// Starts the thread. Where that fails nothing is kept; the agent works without.
-    pub fn start(notes: &Arc<Notes>, state: SharedState) -> Arc<Self> {
+    /// Starts the thread.
+    pub fn start(notes: &Arc<Notes>, state: SharedState) -> std::io::Result<Arc<Self>> {
         let recent = Arc::new(Self::without_thread(notes, state));
         let its = Arc::clone(&recent);
-        match std::thread::Builder::new().name("recent".into()).spawn(move || its.run()) {
-            Ok(thread) => {
-                recent.notes.is_open.store(true, Ordering::Relaxed);
-                *recent.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
-            }
-            Err(error) => tracing::warn!("recent outcomes are not kept: no thread could be started: {error}"),
-        }
-        recent
+        let thread = std::thread::Builder::new().name("recent".into()).spawn(move || its.run())?;
+        recent.notes.is_open.store(true, Ordering::Relaxed);
+        *recent.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(recent)
     }
 
     fn without_thread(notes: &Arc<Notes>, state: SharedState) -> Self {

@@ -6,7 +6,8 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Interval;
 
 /// How one owner is asked.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,24 @@ impl<Q, A> Handle<Q, A> {
             mpsc::error::TrySendError::Closed(_) => "the agent is stopping; ask again when it runs".to_owned(),
         })?;
         answered.recv_timeout(self.terms.patience).unwrap_or_else(|_| Err(self.terms.late.to_owned()))
+    }
+}
+
+/// What wakes an owner.
+#[derive(Debug)]
+pub enum Turn<Q, A> {
+    Stop,
+    Tick,
+    Asked(Asked<Q, A>),
+}
+
+/// The next turn of an owner that ticks. Askers that have all gone leave it ticking.
+pub async fn turn<Q, A>(asked: &mut mpsc::Receiver<Asked<Q, A>>, tick: &mut Interval, stop: &mut watch::Receiver<bool>) -> Turn<Q, A> {
+    tokio::select! {
+        biased;
+        _ended = stop.wait_for(|stop| *stop) => Turn::Stop,
+        _ = tick.tick() => Turn::Tick,
+        Some(asked) = asked.recv() => Turn::Asked(asked),
     }
 }
 

@@ -106,7 +106,7 @@ fn without_a_database_nothing_is_kept_and_it_is_said() {
 #[test]
 fn the_thread_keeps_notes_by_itself_and_stops_with_nothing_left() {
     let rig = rig();
-    let recent = Recent::start(&rig.notes, rig.recent.state.clone());
+    let recent = Recent::start(&rig.notes, rig.recent.state.clone()).unwrap();
     rig.stored(1, "x");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !rig.notes.waiting().is_empty() {
