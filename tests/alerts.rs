@@ -174,6 +174,39 @@ fn maintenance_silences_the_uplink_and_never_a_full_spool() {
     println!("alerts: full after {number} messages, alerted in a window; the uplink only when it was over");
 }
 
+/// Entered on Friday for Saturday night: it shows as planned, outlives a kill, begins by itself, and silences from then on.
+#[test]
+fn a_planned_window_begins_by_itself() {
+    let receiver = Receiver::start(Kind::Udp);
+    let mut scene = open(&receiver, |_| {});
+    let start =
+        |scene: &Scene, at: &str| run(scene, &["maintenance", "start", "--gateway", "--at", at, "--for", "4h", "--reason", "line works"]);
+    for (at, told) in
+        [("2020-01-01T00:00", "is past"), ("2099-01-01T00:00", "further ahead than 30 days"), ("saturday", "like 2026-11-28T22:00")]
+    {
+        let (done, said) = start(&scene, at);
+        assert!(!done && said.contains(told), "{at}: {said}");
+    }
+    let at = siteward::clock::rfc3339(siteward::clock::now().unix_ms + 12_000);
+    let (done, said) = start(&scene, &at);
+    assert!(done && said.contains(&format!("are silenced from {at} on for 14400 s")), "{said}");
+    scene.site.kill();
+    scene.site.start();
+    connected(&scene);
+    let window = scene.site.status()["maintenance"][0].clone();
+    assert_eq!((&window["id"], &window["from"]), (&1.into(), &at.as_str().into()), "planned before the kill");
+    assert!(run(&scene, &["maintenance", "list"]).1.contains(&at));
+    wait::wait_until("it begins", wait::EVENTUALLY, || scene.site.status()["maintenance"][0]["from"].is_null());
+    scene.link.set(Weather::Down);
+    scene.site.condition("uplink_down", wait::EVENTUALLY);
+    wait::wait_until("it silences", wait::SOON, || shown(&scene, "uplink_down").is_some_and(|c| c["silenced"]["window"] == 1));
+    std::thread::sleep(Duration::from_secs(5)); // longer than any hold-down
+    assert_eq!(receiver.count("raised uplink_down"), 0, "{:?}", receiver.lines());
+    assert!(run(&scene, &["maintenance", "end", "1"]).0);
+    receiver.told("raised uplink_down");
+    scene.site.stop();
+}
+
 /// A sender that keeps its connection is missed; a feed's window silences that, and ends by itself.
 #[test]
 fn a_sender_that_went_away_is_missed_unless_its_feed_is_in_maintenance() {
@@ -185,6 +218,11 @@ fn a_sender_that_went_away_is_missed_unless_its_feed_is_in_maintenance() {
     drop(wire);
     let line = receiver.told("raised peer_lost");
     assert_eq!((line.priority, line.data["feed"].as_str()), (28, "or-usage"));
+    for _ in 0..4 {
+        drop(Wire::connect(scene.site.addr(), wait::SOON).expect("a connection")); // a test of the port
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    assert!(shown(&scene, "peer_lost").is_some() && receiver.count("over peer_lost") == 0, "nobody came who brings something or stays");
     let wire = Wire::connect(scene.site.addr(), wait::SOON).expect("a connection");
     receiver.told("over peer_lost");
     std::thread::sleep(Duration::from_secs(4));

@@ -18,7 +18,7 @@ use siteward::clock::WallTime;
 use siteward::contract::topic::{self, Kind};
 use siteward::contract::{
     Audit, AuditStage, CertificateOutcome, CertificateState, Checkpoint, ConditionTold, GatewayState, Mark, OnlineState, Outcome, Receipt,
-    RenewalState, SpoolTold,
+    RenewalState, SpoolTold, WindowTold,
 };
 use siteward::overrides::{self, handle::View};
 use siteward::record::{Chain, Digest, DocumentDigest, FeedId, Incarnation, Name, Position};
@@ -175,7 +175,7 @@ fn optional(schema: &str) -> &'static [&'static str] {
         "audit" => &["of"],
         "reported" => &["overrides_more"],
         "certificate-request" => &["csr", "last"],
-        "status" => &["since", "at", "spool", "conditions", "conditions_left_out"],
+        "status" => &["since", "at", "spool", "conditions", "conditions_left_out", "maintenance"],
         "command-result" => &["counter", "verb", "data"],
         _ => &[],
     }
@@ -185,8 +185,11 @@ fn states() -> Vec<(&'static str, Value)> {
     let state = |state, since: Option<&str>, conditions, conditions_left_out| {
         let since = since.map(str::to_owned);
         let waits = SpoolTold { queued: 3, oldest: since.clone(), bytes: 4096, max_bytes: u64::MAX, time_to_full_s: Some(7200) };
+        let window =
+            |from: Option<&str>| WindowTold { from: from.map(str::to_owned), until: TIME.into(), reason: "works on the line".into() };
+        let maintenance = if since.is_some() { vec![window(None), window(Some(TIME))] } else { Vec::new() };
         let (at, spool) = (since.clone(), since.is_some().then_some(waits));
-        ("status", json!(GatewayState { state, version: "0.1.0".into(), since, at, spool, conditions, conditions_left_out }))
+        ("status", json!(GatewayState { state, version: "0.1.0".into(), since, at, spool, conditions, conditions_left_out, maintenance }))
     };
     let told = |severity: &str| ConditionTold {
         code: "spool_full".into(),

@@ -212,6 +212,13 @@ fn a_browser_shows_it_updates_it_and_says_when_nobody_answers() {
     wait::wait_until("the page is fresh again", wait::EVENTUALLY, || text(&mut browser, &tab, "#stale").is_empty());
     see(&mut browser, &tab, "#facts", "connected");
     assert_eq!(browser.eval(&tab, "window.isSamePage"), true);
+    assert_eq!(
+        browser.eval(&tab, "document.querySelectorAll('svg .down').length"),
+        2,
+        "the outage from before the restart, in both timelines"
+    );
+    assert!(text(&mut browser, &tab, "#uplink").contains("Outages, the newest first"));
+    browser.screenshot(&tab, &shots().join("page-after-restart.png"));
 
     let link = browser.eval(&tab, "document.querySelector('#conditions a').href");
     browser.go(&tab, link.as_str().expect("a link"));

@@ -48,6 +48,7 @@ use crate::status::board::{Board, ConfigView};
 use crate::status::cadence::{self, Expectation};
 use crate::status::condition::Code;
 use crate::status::desk::Desk;
+use crate::status::earlier::Earlier;
 use crate::status::on_site::OnSite;
 use crate::status::snapshot::{self, Reporter};
 use crate::systemd::sockets::SocketStore;
@@ -146,6 +147,8 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
+    let earlier = Earlier::open(Arc::new(spool::disk::RealDisk), &settings.spool.path, &board);
+    tasks.spawn(earlier.keep(Arc::clone(&board), stopped.clone()));
     show_page(&mut tasks, (&reporter, &board), &settings, file, &stopped)?;
     serve_all(&settings, &Arc::new(desk), &stopped, &mut tasks);
     systemd::ready();
@@ -202,6 +205,8 @@ fn alert_means(settings: &Settings, desk: &Desk) -> alerts::keeper::Means {
         site: settings.gateway.site.clone(),
         gateway: settings.gateway.id.clone(),
         settings: settings.alerts.clone(),
+        // The zone was looked up when the file was checked.
+        zone: jiff::tz::TimeZoneDatabase::bundled().get(&settings.gateway.timezone).unwrap_or(jiff::tz::TimeZone::UTC),
         board: Arc::clone(&desk.board),
         monitor: desk.monitor.clone(),
         feeds: desk.feeds.clone(),

@@ -381,9 +381,10 @@ pub const CONTROL_ANSWER_BYTES_MAX: u64 = 4 * MIB;
 pub const CONTROL_CLIENTS: usize = 8;
 /// A service that is not configured looks this often whether it is.
 pub const UNCONFIGURED_LOOK: Duration = Duration::from_secs(2);
-/// Fuel gauge: a sample this often, over so many samples (five minutes); no statement before the span is this long.
+/// Fuel gauge: a sample this often, over so many samples (half an hour); what is recent; no statement before the span is this long.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
-pub const GAUGE_SAMPLES: usize = 31;
+pub const GAUGE_SAMPLES: usize = 181;
+pub const GAUGE_SPAN_RECENT: Duration = Duration::from_mins(5);
 pub const GAUGE_SPAN_MIN: Duration = Duration::from_secs(30);
 
 // ---- diagnosis ----

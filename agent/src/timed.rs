@@ -40,6 +40,19 @@ impl<T> Timed<T> {
         Self { what, who, reason, set_at, asked, left: asked, charged: asked }
     }
 
+    /// As it is written, with `what` in the words of its owner's file.
+    pub fn written<W>(&self, what: impl Fn(&T) -> W) -> TimedV1<W> {
+        TimedV1 {
+            what: what(&self.what),
+            who: self.who.clone(),
+            reason: self.reason.clone(),
+            set_at_ms: self.set_at.unix_ms,
+            clock_suspect: self.set_at.suspect,
+            asked_ms: ms(self.asked),
+            left_ms: ms(self.charged),
+        }
+    }
+
     /// Over by the wall clock, as far as that can be believed.
     pub fn is_past(&self, now: WallTime) -> bool {
         !now.suspect && !self.set_at.suspect && now.unix_ms >= later(self.set_at, self.asked)
@@ -120,26 +133,12 @@ impl<T> Holding<T> {
 
     /// As it is written, with `what` in the words of its owner's file.
     pub fn written<W>(&self, what: impl Fn(&T) -> W) -> Vec<TimedV1<W>> {
-        let written = |one: &Timed<T>| TimedV1 {
-            what: what(&one.what),
-            who: one.who.clone(),
-            reason: one.reason.clone(),
-            set_at_ms: one.set_at.unix_ms,
-            clock_suspect: one.set_at.suspect,
-            asked_ms: ms(one.asked),
-            left_ms: ms(one.charged),
-        };
-        self.0.iter().map(written).collect()
+        self.0.iter().map(|one| one.written(&what)).collect()
     }
 
     /// What was [`written`](Self::written).
     pub fn read<W>(list: Vec<TimedV1<W>>, time_max: Duration, what: impl Fn(W) -> Option<T>) -> Self {
-        let read = |one: TimedV1<W>| {
-            let set_at = WallTime { unix_ms: one.set_at_ms, suspect: one.clock_suspect };
-            let [asked, left] = [one.asked_ms, one.left_ms].map(|ms| Duration::from_millis(ms).min(time_max));
-            Some(Timed { left, charged: left, ..Timed::new(what(one.what)?, (one.who, one.reason), set_at, asked) })
-        };
-        Self(list.into_iter().filter_map(read).collect())
+        Self(list.into_iter().filter_map(|one| one.read(time_max, &what)).collect())
     }
 }
 
@@ -153,6 +152,15 @@ pub struct TimedV1<W> {
     clock_suspect: bool,
     asked_ms: u64,
     left_ms: u64,
+}
+
+impl<W> TimedV1<W> {
+    /// What was [`written`](Timed::written).
+    pub fn read<T>(self, time_max: Duration, what: impl Fn(W) -> Option<T>) -> Option<Timed<T>> {
+        let set_at = WallTime { unix_ms: self.set_at_ms, suspect: self.clock_suspect };
+        let [asked, left] = [self.asked_ms, self.left_ms].map(|ms| Duration::from_millis(ms).min(time_max));
+        Some(Timed { left, charged: left, ..Timed::new(what(self.what)?, (self.who, self.reason), set_at, asked) })
+    }
 }
 
 #[cfg(test)]

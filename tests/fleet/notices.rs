@@ -11,6 +11,7 @@ use harness::fleet::{Fleet, gateway, site};
 use harness::net;
 use harness::noc::Noc;
 use harness::process::Process;
+use harness::site::Site;
 use harness::wait;
 use serde_json::Value;
 
@@ -59,12 +60,14 @@ fn told(noc: &Noc, what: &str) {
 #[test]
 fn a_noc_is_told_once_of_each_alarm_and_prometheus_reads_the_same() {
     let mut fleet = Fleet::new(3);
+    fleet.assign_ports(); // and holds them: no gateway can listen
+    fleet.sites.iter().for_each(Site::write_configuration);
     fleet.start(&[0, 1]);
     let noc = Noc::start();
     let port = net::free_port();
     let serving = serve(&fleet, &noc, &port.to_string());
     told(&noc, &format!("raise gateway_offline {}", gateway(2)));
-    told(&noc, &format!("raise spool_key_beside_spool {}", gateway(0)));
+    told(&noc, &format!("raise listener_down {}", gateway(0)));
     let first = noc.came().into_iter().find(|came| came.body["code"] == "gateway_offline").expect("told");
     assert_eq!((first.authorization.as_str(), first.path.as_str()), ("Bearer s3cret", "/hook?token=s3cret"));
     assert_eq!((&first.body["key"], &first.body["severity"]), (&first.key.as_str().into(), &"error".into()));
@@ -81,6 +84,18 @@ fn a_noc_is_told_once_of_each_alarm_and_prometheus_reads_the_same() {
     let open = get(TcpStream::connect(net::loopback(port)).expect("the port"), "application/openmetrics-text").expect("a page");
     assert!(open.ends_with("# EOF\n") && open.contains("# TYPE siteward_fleet_messages counter\nsiteward_fleet_messages_total "));
 
+    // Somebody works on the line of a gateway, which then is gone.
+    let output = fleet.sites[0].command(&["maintenance", "start", "--gateway", "--for", "4h", "--reason", "works on the line"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let reads = |what: &str, number: usize| {
+        let page = get(TcpStream::connect(net::loopback(port)).expect("the port"), "text/plain").expect("a page");
+        metric(&page, &format!("siteward_fleet_gateway_{what}{}", labels(number)))
+    };
+    wait::wait_until("the desk knows of the window", wait::SOON, || reads("maintenance", 0) == Some(1.0));
+    fleet.sites[0].kill();
+    wait::wait_until("it is gone", wait::SOON, || reads("online", 0) == Some(0.0));
+    assert_eq!([reads("maintenance", 0), reads("maintenance", 1)], [Some(1.0), Some(0.0)]);
+
     // Killed, and its receiver is away: what holds is not raised again, what is new waits.
     drop(serving);
     let before = noc.taken().len();
@@ -94,7 +109,7 @@ fn a_noc_is_told_once_of_each_alarm_and_prometheus_reads_the_same() {
     noc.answers(302);
     wait::wait_until("a redirect", wait::SOON, || noc.came().iter().any(|came| came.status == 302));
     noc.answers(200);
-    told(&noc, &format!("raise spool_key_beside_spool {}", gateway(2)));
+    told(&noc, &format!("raise listener_down {}", gateway(2)));
     assert!(noc.came().iter().all(|came| came.path.starts_with("/hook")), "a redirect was followed");
     let mut keys: Vec<String> = noc.came().iter().filter(|came| came.status == 200).map(|came| came.key.clone()).collect();
     let taken = keys.len();
@@ -102,6 +117,7 @@ fn a_noc_is_told_once_of_each_alarm_and_prometheus_reads_the_same() {
     keys.dedup();
     assert_eq!((keys.len(), noc.taken().iter().filter(|told| told.ends_with(&gateway(0))).count()), (taken, 1), "{:?}", noc.taken());
     let page = get(UnixStream::connect(&socket).expect("the socket"), "text/plain").expect("a page");
+    assert_eq!(metric(&page, &format!("siteward_fleet_gateway_maintenance{}", labels(0))), Some(1.0), "it outlives the kill of the desk");
     assert_eq!(metric(&page, "siteward_fleet_notices_waiting"), Some(0.0));
     if harness::long() {
         told_long(&noc, &format!("clear gateway_offline {}", gateway(2)));

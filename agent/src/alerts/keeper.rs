@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -23,10 +24,10 @@ use super::outbox::Outbox;
 use super::senders::{Oldest, Peers, Seen, Waiting};
 use super::store::{Memory, Store};
 use super::syslog::Sender;
-use super::view::AlertsView;
-use super::windows::{Held, Windows, Wish};
+use super::view::{AlertsView, Window};
+use super::windows::{Come, Held, Windows, Wish, moment};
 use crate::audit::Book;
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::config::settings::{AlertSettings, SourceSettings};
 use crate::forward::Feeds;
 use crate::limits::{ALERT_TICK, ALERT_WRITE_DEADLINE, ALERT_WRITE_INTERVAL, MAINTENANCE_TIME_MAX};
@@ -44,6 +45,8 @@ pub struct Means {
     pub site: Name,
     pub gateway: Name,
     pub settings: AlertSettings,
+    /// Of the site's clocks.
+    pub zone: TimeZone,
     pub board: Arc<Board>,
     pub monitor: Monitor,
     /// Those that run now.
@@ -150,6 +153,7 @@ impl Keeper {
             self.ended("siteward", &held);
             self.means.book.note("siteward", "maintenance_ended", &held.subject(), "its time is over");
         }
+        self.begin(wall);
         self.judge(passed);
         let conditions = self.means.board.conditions();
         let raised = conditions.iter().filter_map(|c| Some((Code::read(c.code)?, c.subject.clone()))).collect();
@@ -172,6 +176,19 @@ impl Keeper {
         }
     }
 
+    fn begin(&mut self, wall: WallTime) {
+        for come in self.windows.begin(wall) {
+            let (held, what, why) = match &come {
+                Come::Begun(held) => (held, "maintenance_begun", "its time has come"),
+                Come::Missed(held) => (held, "maintenance_missed", "its time went by while nothing ran"),
+            };
+            tracing::warn!(id = held.what.id, subject = held.subject(), "a planned maintenance window: {why}");
+            self.means.book.note("siteward", what, &held.subject(), why);
+            self.windows.held.charge();
+            self.unwritten = true;
+        }
+    }
+
     fn handed_over(&mut self) {
         if let Some(outbox) = &self.outbox {
             self.unwritten |= self.machine.handed_over(outbox.through());
@@ -191,7 +208,8 @@ impl Keeper {
             .map(|feed| {
                 let counters = board.feed(&feed.id);
                 let (connections, ended) = (counters.connections.load(Ordering::Relaxed), counters.registry.ended());
-                (feed.id.clone(), Seen { connections, ended, is_closed: is_closed(feed.id.as_str()) })
+                let messages = counters.messages();
+                (feed.id.clone(), Seen { connections, ended, messages, is_closed: is_closed(feed.id.as_str()) })
             })
             .collect();
         let before = self.peers.standing().len();
@@ -257,7 +275,7 @@ impl Keeper {
         let syslog = self.means.settings.syslog.as_ref().map(ToString::to_string);
         self.means.board.show_alerts(&AlertsView {
             states: conditions.iter().filter_map(state).collect(),
-            windows: self.windows.held.list().iter().map(|held| held.view(now)).collect(),
+            windows: self.windows.views(now),
             shown: self.outbox.as_ref().map(|outbox| outbox.shown(syslog)).unwrap_or_default(),
             starts: self.starts,
         });
@@ -269,7 +287,7 @@ impl Keeper {
         match request {
             Request::List => {
                 let now = clock::now();
-                Ok(Response::List { maintenance: self.windows.held.list().iter().map(|held| held.view(now)).collect() })
+                Ok(Response::List { maintenance: self.windows.views(now) })
             }
             Request::Start(wish) => self.start(wish).await,
             Request::End { id, who } => self.end(id, &who).await,
@@ -281,21 +299,34 @@ impl Keeper {
         if let Some(feed) = wish.feed.as_ref().filter(|feed| !self.means.feeds.borrow().iter().any(|known| known.id == **feed)) {
             return Err(format!("this gateway has no feed `{feed}`; see `siteward feeds`"));
         }
+        let now = clock::now();
+        let from_ms = wish.at.as_deref().map(|at| moment(at, &self.means.zone, now)).transpose()?;
         let before = self.windows.clone();
-        let held = self.windows.start(Wish { reason, ..wish }, clock::now())?;
+        let window = self.windows.start(Wish { reason, ..wish }, from_ms, now)?;
         self.windows.held.charge();
         self.write_or(before).await?;
-        let (id, subject, for_s) = (held.what.id, held.subject(), held.asked.as_secs());
-        tracing::warn!(id, subject, who = held.who, for_s, "a maintenance window holds: {}", held.reason);
-        let what = if held.what.feed.is_some() { "its sender and its cadence" } else { "senders, cadence and uplink" };
-        let done = format!("maintenance {id}: alerts about {what} are silenced for {for_s} s ({subject}); loss is alerted all the same");
+        let Window { id, from, for_s, who, reason, .. } = &window;
+        let subject = window.feed.as_ref().map_or_else(|| "gateway".to_owned(), |feed| format!("feed {feed}"));
+        tracing::warn!(
+            id,
+            subject,
+            who,
+            from,
+            for_s,
+            "a maintenance window {}: {reason}",
+            if from.is_some() { "is planned" } else { "holds" }
+        );
+        let what = if window.feed.is_some() { "its sender and its cadence" } else { "senders, cadence and uplink" };
+        let from = from.as_ref().map(|from| format!("from {from} on ")).unwrap_or_default();
+        let done =
+            format!("maintenance {id}: alerts about {what} are silenced {from}for {for_s} s ({subject}); loss is alerted all the same");
         Ok(Response::Done { done })
     }
 
     async fn end(&mut self, id: u64, who: &str) -> Result<Response, String> {
         let before = self.windows.clone();
         let Some(held) = self.windows.end(id) else {
-            return Err(format!("no maintenance window {id} holds; see `siteward maintenance list`"));
+            return Err(format!("no maintenance window {id} holds or is planned; see `siteward maintenance list`"));
         };
         self.write_or(before).await?;
         self.ended(who, &held);

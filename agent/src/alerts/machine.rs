@@ -12,7 +12,8 @@
 //!    before a window began is not told again after it. That it is over is told in a window too.
 //! 2. [`Machine::memory`] is what outlives the process. A condition that is raised again within [`ALERT_START`] after the start goes on where it was:
 //!    held as long as before, told if it was. What was told and does not come back is over, and told as such.
-//! 3. At most [`ALERTS_WATCHED_MAX`] are watched, the worst first; the rest come when there is room. (I4)
+//! 3. What somebody chose or ordered ([`Code::is_chosen`]) has its line, and is never alerting.
+//! 4. At most [`ALERTS_WATCHED_MAX`] are watched, the worst first; the rest come when there is room. (I4)
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -159,9 +160,10 @@ impl Machine {
         changed
     }
 
-    /// Whether somebody is alerted of it now.
+    /// Whether somebody is alerted of it now. What somebody chose has its line, and pages nobody.
     pub fn is_alerting(&self, key: &Key) -> bool {
-        self.entries.get(key).is_some_and(|e| e.is_raised && !e.is_silenced && matches!(e.state, State::Telling(_) | State::Told))
+        let told = |e: &Entry| e.is_raised && !e.is_silenced && matches!(e.state, State::Telling(_) | State::Told);
+        !key.0.is_chosen() && self.entries.get(key).is_some_and(told)
     }
 
     pub fn is_silenced(&self, key: &Key) -> bool {
@@ -256,6 +258,15 @@ mod tests {
         assert_eq!(run(&mut m, ALERT_START.as_secs() - 1, &[], false), []);
         assert_eq!(run(&mut m, 60, &[], false), [Change::Over(key(Code::PeerLost))]);
         assert!(m.memory().is_empty());
+    }
+
+    #[test]
+    fn what_somebody_chose_has_its_line_and_pages_nobody() {
+        let mut m = machine(&[]);
+        let all: Vec<Code> = Code::ALL.iter().copied().filter(|code| code.is_chosen()).collect();
+        assert_eq!(run(&mut m, 5, &all, false).len(), all.len(), "a line for each");
+        assert!(all.iter().all(|code| !m.is_alerting(&key(*code))));
+        assert_eq!(run(&mut m, 5, &[], false).len(), all.len());
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! hub (`oldest_critical`). Pure; looks and the time between them are passed in. Nothing here reads the wall clock (I10).
 //!
 //! **Peer.** Some senders connect for each message, some once for months; only of the second kind is no connection worth a word. Which kind a feed has
-//! is learnt: a stretch with a connection that lasted as long as the hold-down makes it *standing*, and three shorter ones in a row make it
-//! otherwise. What was learnt outlives a restart; after one, senders have a while to come back. A sender that connects for each message is watched
-//! by what it brings: `[feed.expect]`.
+//! is learnt: a stretch with a connection that lasted as long as the hold-down makes it *standing*, and three shorter ones in a row that brought
+//! something make it otherwise. A connection that brings nothing, a test of the port, teaches nothing; and who is lost stays lost until a connection
+//! brings something or stays. What was learnt outlives a restart; after one, senders have a while to come back. A sender that connects for each
+//! message is watched by what it brings: `[feed.expect]`.
 //!
 //! **Oldest.** Of each critical feed, marks of how far its head was when; those that are settled go. The age of the oldest one left is how long its record
 //! has waited at least, and at most a sixteenth of the limit longer. What was there at the start is as old as the last run left it; the time in
@@ -13,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::limits::{ALERT_STANDING_MAX, PEER_BACK, PEER_GONE};
+use crate::limits::{ALERT_STANDING_MAX, PEER_BACK, PEER_GONE, PEER_STAYS};
 use crate::record::FeedId;
 
 /// Stretches in a row that are too short for a standing connection.
@@ -21,14 +22,45 @@ const SHORT_MAX: u8 = 3;
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// Of the stretch that runs, with a connection or without.
+    /// How long the stretch with a connection has lasted.
     lasted: Duration,
+    /// How long there has been no connection that brought something or stayed.
+    gone: Duration,
     is_there: bool,
     /// Since the start.
     was_there: bool,
     short: u8,
-    /// Connections accepted, as far as is known: one that came and went between two looks.
+    is_lost: bool,
+    /// Connections that ended, as far as is known: one came and went between two looks.
     came: u64,
+    /// What it had brought, at the last look and when the stretch began.
+    brought: u64,
+    brought_before: u64,
+}
+
+impl Peer {
+    fn pass(&mut self, passed: Duration, now: Seen, hold: Duration) {
+        let (is_there, was_there) = (now.connections > 0, self.is_there);
+        let is_glimpse = !is_there && !was_there && now.ended > self.came; // came and went between two looks
+        let (begins, ends) = (is_there && !was_there || is_glimpse, !is_there && (was_there || is_glimpse));
+        if begins {
+            (self.lasted, self.brought_before) = (Duration::ZERO, self.brought);
+        } else {
+            self.lasted += passed;
+        }
+        let brings = (is_there || ends) && now.messages > self.brought_before;
+        if ends && brings && self.lasted < hold {
+            self.short = self.short.saturating_add(1);
+        }
+        let stays = is_there && self.lasted >= hold.min(PEER_STAYS);
+        if brings || stays {
+            (self.gone, self.is_lost) = (Duration::ZERO, false);
+        } else {
+            self.gone += passed;
+        }
+        self.was_there |= is_there;
+        (self.is_there, self.came, self.brought) = (is_there, now.ended, now.messages);
+    }
 }
 
 /// What a look at a feed shows.
@@ -37,6 +69,8 @@ pub struct Seen {
     pub connections: u64,
     /// Connections that ended, ever.
     pub ended: u64,
+    /// Messages that came, whatever became of them.
+    pub messages: u64,
     /// It takes nobody on purpose, or cannot: what that means is said elsewhere.
     pub is_closed: bool,
 }
@@ -67,23 +101,12 @@ impl Peers {
         let mut lost = Vec::new();
         for (feed, now) in seen {
             let peer = self.feeds.entry(feed.clone()).or_default();
-            let is_there = now.connections > 0;
             if now.is_closed {
-                *peer = Peer { came: now.ended, ..Peer::default() };
+                *peer = Peer { came: now.ended, brought: now.messages, ..Peer::default() };
                 continue;
             }
-            peer.lasted += passed;
-            if is_there != peer.is_there {
-                let was = std::mem::replace(&mut peer.lasted, Duration::ZERO);
-                if !is_there && was < self.hold {
-                    peer.short += 1;
-                }
-                peer.is_there = is_there;
-            } else if !is_there && now.ended > peer.came {
-                peer.short = peer.short.saturating_add(1); // came and went unseen
-            }
-            peer.came = now.ended;
-            if is_there && peer.lasted >= self.hold {
+            peer.pass(passed, *now, self.hold);
+            if peer.is_there && peer.lasted >= self.hold {
                 peer.short = 0;
                 if self.standing.len() < ALERT_STANDING_MAX {
                     self.standing.insert(feed.clone());
@@ -93,9 +116,10 @@ impl Peers {
                 self.standing.remove(feed);
                 peer.short = 0;
             }
-            peer.was_there |= is_there;
             let patience = if self.ran < PEER_BACK && !peer.was_there { PEER_BACK } else { PEER_GONE };
-            if !is_there && self.standing.contains(feed) && peer.lasted >= patience {
+            let is_missed = !peer.is_there && peer.gone >= patience;
+            peer.is_lost = (peer.is_lost || is_missed) && self.standing.contains(feed);
+            if peer.is_lost {
                 lost.push(feed.clone());
             }
         }
@@ -172,9 +196,13 @@ mod tests {
         FeedId::new("lab").unwrap()
     }
 
-    /// So many seconds with so many connections: whether the sender is lost at the end.
+    /// So many seconds with so many connections, of which so many have ended, each with a message: whether the sender is lost at the end.
     fn run(peers: &mut Peers, seconds: u64, connections: u64, ended: u64) -> bool {
-        let seen = [(feed(), Seen { connections, ended, is_closed: false })];
+        brings(peers, seconds, (connections, ended), connections + ended)
+    }
+
+    fn brings(peers: &mut Peers, seconds: u64, (connections, ended): (u64, u64), messages: u64) -> bool {
+        let seen = [(feed(), Seen { connections, ended, messages, is_closed: false })];
         (0..seconds).map(|_| !peers.look(SECOND, &seen).is_empty()).last().unwrap_or(false)
     }
 
@@ -194,12 +222,34 @@ mod tests {
         assert!(lost[0] && !lost[7], "{lost:?}");
     }
 
+    /// What the runbook has people do while a sender is gone: connect to the port, send nothing, go. Seen at a look or between two.
+    #[test]
+    fn tests_of_the_port_neither_bring_a_sender_back_nor_make_it_another_kind() {
+        let mut peers = Peers::new(HOLD, BTreeSet::new());
+        brings(&mut peers, 100, (1, 0), 1);
+        assert!(brings(&mut peers, 10, (0, 1), 1), "it is gone");
+        for n in 1..20 {
+            assert!(brings(&mut peers, 20, (1, n), 1), "somebody is there for a while, and says nothing");
+            assert!(brings(&mut peers, 20, (0, n + 1), 1));
+            assert!(brings(&mut peers, 1, (0, n + 2), 1), "or for a moment");
+        }
+        assert!(peers.standing().contains(&feed()));
+        assert!(brings(&mut peers, PEER_STAYS.as_secs(), (1, 30), 1) && !brings(&mut peers, 2, (1, 30), 1), "one that stays is the sender");
+        assert!(brings(&mut peers, 9, (0, 31), 1));
+        assert!(!brings(&mut peers, 1, (1, 31), 2), "one that brings something is, too");
+        // A probe that comes every other second hides nobody's absence.
+        let mut peers = Peers::new(HOLD, BTreeSet::from([feed()]));
+        brings(&mut peers, 100, (1, 0), 1);
+        let lost: Vec<bool> = (1..20).map(|n| brings(&mut peers, 1, (1, n), 1) | brings(&mut peers, 1, (0, n + 1), 1)).collect();
+        assert!(lost[18], "{lost:?}");
+    }
+
     #[test]
     fn what_was_learnt_outlives_a_restart_and_senders_have_a_while_to_come_back() {
         let mut peers = Peers::new(HOLD, BTreeSet::from([feed()]));
         assert!(!run(&mut peers, PEER_BACK.as_secs() - 1, 0, 0));
         assert!(run(&mut peers, 3, 0, 0));
-        let closed = [(feed(), Seen { connections: 0, ended: 0, is_closed: true })];
+        let closed = [(feed(), Seen { connections: 0, ended: 0, messages: 0, is_closed: true })];
         assert!(peers.look(HOLD * 9, &closed).is_empty(), "a paused feed takes nobody");
         assert!(peers.look(SECOND, &[]).is_empty(), "a feed that is gone misses nobody");
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Key, Remembered};
-use super::windows::{Scope, Windows};
+use super::windows::{Planned, Scope, Windows};
 use crate::limits::{ALERTS_FILE_BYTES_MAX, MAINTENANCE_TIME_MAX};
 use crate::record::FeedId;
 use crate::spool::disk::Disk;
@@ -43,7 +43,12 @@ pub struct Memory {
 #[derive(Debug, Serialize, Deserialize)]
 enum Content {
     V1(MemoryV1),
+    /// Where windows are planned.
+    V2(MemoryV1, Vec<PlannedV1>),
 }
+
+/// Begin, and the window.
+type PlannedV1 = (i64, TimedV1<(u64, Option<String>)>);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct MemoryV1 {
@@ -57,13 +62,45 @@ struct MemoryV1 {
     oldest_ms: u64,
 }
 
+fn written(Scope { id, feed }: &Scope) -> (u64, Option<String>) {
+    (*id, feed.as_ref().map(ToString::to_string))
+}
+
+/// A window of which something cannot be read silences nothing.
+fn scope((id, feed): (u64, Option<String>)) -> Option<Scope> {
+    let feed = feed.map(|feed| FeedId::new(&feed)).transpose().ok()?;
+    Some(Scope { id, feed })
+}
+
+impl From<&Memory> for Content {
+    fn from(memory: &Memory) -> Self {
+        let planned = |planned: &Planned| (planned.from_ms, planned.held.written(written));
+        let planned: Vec<PlannedV1> = memory.windows.planned.iter().map(planned).collect();
+        if planned.is_empty() { Self::V1(memory.into()) } else { Self::V2(memory.into(), planned) }
+    }
+}
+
+impl From<Content> for Memory {
+    fn from(read: Content) -> Self {
+        let (memory, planned) = match read {
+            Content::V1(memory) => (memory, Vec::new()),
+            Content::V2(memory, planned) => (memory, planned),
+        };
+        let mut memory = Self::from(memory);
+        let planned =
+            planned.into_iter().filter_map(|(from_ms, one)| Some(Planned { held: one.read(MAINTENANCE_TIME_MAX, scope)?, from_ms }));
+        memory.windows.planned = planned.collect();
+        memory
+    }
+}
+
 impl From<&Memory> for MemoryV1 {
     fn from(memory: &Memory) -> Self {
         let alert = |((code, subject), kept): (&Key, &Remembered)| (code.as_str().to_owned(), subject.clone(), ms(kept.held), kept.told);
         Self {
             starts: memory.starts,
             last_window: memory.windows.last_id,
-            windows: memory.windows.held.written(|Scope { id, feed }| (*id, feed.as_ref().map(ToString::to_string))),
+            windows: memory.windows.held.written(written),
             alerts: memory.alerts.iter().map(alert).collect(),
             standing: memory.standing.iter().map(ToString::to_string).collect(),
             oldest_ms: ms(memory.oldest),
@@ -77,13 +114,10 @@ impl From<MemoryV1> for Memory {
         let alert = |(code, subject, held, told): (String, String, u64, bool)| {
             Some(((Code::read(&code)?, subject), Remembered { held: Duration::from_millis(held), told }))
         };
-        let scope = |(id, feed): (u64, Option<String>)| {
-            let feed = feed.map(|feed| FeedId::new(&feed)).transpose().ok()?;
-            Some(Scope { id, feed })
-        };
+        let held = Holding::read(read.windows, MAINTENANCE_TIME_MAX, scope);
         Self {
             starts: read.starts,
-            windows: Windows { held: Holding::read(read.windows, MAINTENANCE_TIME_MAX, scope), last_id: read.last_window },
+            windows: Windows { held, planned: Vec::new(), last_id: read.last_window },
             alerts: read.alerts.into_iter().filter_map(alert).collect(),
             standing: read.standing.iter().filter_map(|feed| FeedId::new(feed).ok()).collect(),
             oldest: Duration::from_millis(read.oldest_ms),
@@ -102,12 +136,12 @@ impl Store {
 
     /// What the last run left. Blocking.
     pub fn read(&self) -> Memory {
-        self.0.read().map(|Content::V1(memory)| memory.into()).unwrap_or_default()
+        self.0.read::<Content>().map(Memory::from).unwrap_or_default()
     }
 
     /// Durable when this returns. Blocking.
     pub fn write(&self, memory: &Memory) -> io::Result<()> {
-        self.0.write(Some(&Content::V1(memory.into())))
+        self.0.write(Some(&Content::from(memory)))
     }
 }
 
@@ -130,8 +164,8 @@ mod tests {
         let mut windows = Windows::default();
         let lab = FeedId::new("lab").unwrap();
         for feed in [None, Some(lab.clone())] {
-            let wish = Wish { feed, time: Duration::from_secs(80), who: "kim".into(), reason: "works".into() };
-            windows.start(wish, WallTime { unix_ms: 7, suspect: true }).unwrap();
+            let wish = Wish { feed, time: Duration::from_secs(80), at: None, who: "kim".into(), reason: "works".into() };
+            windows.start(wish, None, WallTime { unix_ms: 7, suspect: true }).unwrap();
         }
         windows.held.charge();
         let alerts = BTreeMap::from([((Code::UplinkDown, String::new()), Remembered { held: Duration::from_secs(9), told: true })]);
@@ -146,6 +180,14 @@ mod tests {
         );
         assert_eq!(Memory { windows: memory.windows.clone(), ..read.clone() }, memory);
         assert_eq!(read.windows.last_id, 2);
+        // One that is planned is kept whole, and what holds with it.
+        let mut memory = memory;
+        let wish = Wish { feed: None, time: Duration::from_secs(80), at: None, who: "kim".into(), reason: "later".into() };
+        memory.windows.start(wish, Some(9_000_000), WallTime { unix_ms: 7, suspect: false }).unwrap();
+        store.write(&memory).unwrap();
+        let read = store.read();
+        assert_eq!((&read.windows.planned, read.windows.last_id), (&memory.windows.planned, 3));
+        assert_eq!(read.windows.held.list().len(), 2);
         std::fs::write(directory.path().join(KIND.name), b"SWALERT1 torn").unwrap();
         assert_eq!(store.read(), Memory::default());
     }

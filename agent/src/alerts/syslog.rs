@@ -6,9 +6,10 @@
 //!               └───────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! UDP: one datagram a line. TCP: one connection that is kept, octet counting (RFC 6587); before each line it is looked whether the receiver has closed
-//! it. Unix: one datagram a line, as `/dev/log` takes them. What UDP loses, and what lies in a TCP buffer when the receiver dies, is gone: syslog has
-//! no answer. The condition itself stays on every other surface. Nobody waits for this task; a receiver that hangs costs the line's deadline and
+//! UDP: one datagram a line, and a moment in which the receiver's host may say that nobody listens there; then the line waits and goes again. A host
+//! that is off, or a firewall, says nothing: what goes there is gone, and nobody can tell, so nothing here ever says that UDP arrives. TCP: one
+//! connection that is kept, octet counting (RFC 6587); before each line it is looked whether the receiver has closed it. Unix: one datagram a line,
+//! as `/dev/log` takes them. What lies in a TCP buffer when the receiver dies is gone: syslog has no answer. The condition itself stays on every other surface. Nobody waits for this task; a receiver that hangs costs the line's deadline and
 //! then the back-off, while the outbox fills and says what it drops.
 
 use std::io;
@@ -24,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::line::line;
 use super::outbox::Outbox;
 use crate::config::settings::authority;
-use crate::limits::{SYSLOG_BACKOFF_MAX, SYSLOG_BACKOFF_MIN, SYSLOG_DEADLINE, SYSLOG_STOP};
+use crate::limits::{SYSLOG_BACKOFF_MAX, SYSLOG_BACKOFF_MIN, SYSLOG_DEADLINE, SYSLOG_STOP, SYSLOG_UDP_LOOK};
 use crate::record::Name;
 
 /// Where lines go.
@@ -73,7 +74,12 @@ impl Way {
 
     async fn write(&mut self, line: &str) -> io::Result<()> {
         match self {
-            Self::Udp(socket) => socket.send(line.as_bytes()).await.map(drop),
+            Self::Udp(socket) => {
+                socket.send(line.as_bytes()).await?;
+                // The answer "nobody listens" is an error of the socket; whatever else comes is of no meaning.
+                let mut nothing = [0u8; 16];
+                timeout(SYSLOG_UDP_LOOK, socket.recv(&mut nothing)).await.unwrap_or(Ok(0)).map(drop)
+            }
             Self::Unix(socket) => socket.send(line.as_bytes()).await.map(drop),
             Self::Tcp(stream) => stream.write_all(format!("{} {line}", line.len()).as_bytes()).await,
         }
@@ -122,7 +128,7 @@ impl Sender {
             match self.one(way).await {
                 Ok(()) => {
                     if std::mem::take(&mut is_down) {
-                        tracing::info!("alert lines reach {} again", self.target);
+                        self.is_back();
                     }
                     pause = SYSLOG_BACKOFF_MIN;
                 }
@@ -137,6 +143,14 @@ impl Sender {
                     pause = next_pause(pause);
                 }
             }
+        }
+    }
+
+    fn is_back(&self) {
+        if matches!(self.target, Target::Udp { .. }) {
+            tracing::info!("alert lines go to {} again; whether they arrive UDP does not tell", self.target);
+        } else {
+            tracing::info!("alert lines reach {} again", self.target);
         }
     }
 
@@ -216,6 +230,30 @@ mod tests {
             sleep(Duration::from_millis(50)).await;
         }
         assert_eq!((outbox.shown(None).sent, outbox.shown(None).waiting), (3, 0));
+        stop.send_replace(true);
+        task.await.unwrap();
+    }
+
+    /// Nobody listens, and the host says so: every line waits, and goes when somebody does.
+    #[tokio::test]
+    async fn lines_that_udp_is_refused_wait_until_somebody_listens() {
+        let free = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = free.local_addr().unwrap();
+        drop(free);
+        let (sender, outbox) = sender(Target::Udp { host: "127.0.0.1".into(), port: addr.port() });
+        let (stop, stopped) = watch::channel(false);
+        (0..3).for_each(|n| put(&outbox, &format!("line {n}")));
+        let task = tokio::spawn(sender.run(stopped));
+        while outbox.shown(None).error.is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!((outbox.shown(None).sent, outbox.shown(None).waiting), (0, 3));
+        let receiver = UdpSocket::bind(addr).await.unwrap();
+        for n in 0..3 {
+            let mut bytes = [0; 2048];
+            let length = receiver.recv(&mut bytes).await.unwrap();
+            assert!(std::str::from_utf8(&bytes[..length]).unwrap().ends_with(&format!("raised: line {n}")));
+        }
         stop.send_replace(true);
         task.await.unwrap();
     }

@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::FeedId;
 
-/// A maintenance window that holds.
+/// A maintenance window that holds or is planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     pub id: u64,
     /// Null: the gateway as a whole.
     pub feed: Option<FeedId>,
+    /// RFC 3339: it is planned, and begins then; absent: it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     pub who: String,
     pub reason: String,
     /// RFC 3339.
@@ -63,10 +66,11 @@ impl AlertsView {
         self.states.iter().any(|((known, about), (alerting, _))| *known == code && about == subject && !alerting)
     }
 
-    /// Whether what is quiet differs.
+    /// Whether what the hub is told differs: what is quiet, and the windows.
     pub fn differs(&self, other: &Self) -> bool {
         let flags = |view: &Self| view.states.iter().map(|(key, (alerting, _))| (key.clone(), *alerting)).collect::<Vec<_>>();
-        flags(self) != flags(other)
+        let windows = |view: &Self| view.windows.iter().map(|window| (window.id, window.from.is_some())).collect::<Vec<_>>();
+        flags(self) != flags(other) || windows(self) != windows(other)
     }
 
     pub fn of(&self, code: &str, subject: &str) -> (bool, Option<Silenced>) {

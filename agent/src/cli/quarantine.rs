@@ -110,12 +110,12 @@ fn harmless(bytes: &[u8]) -> String {
                 '\r' => text.push('\n'),
                 '\n' if after_return => {}
                 '\n' | '\t' => text.push(c),
-                c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\x{byte:02x}"))),
+                c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| put(&mut text, format_args!("\\x{byte:02x}"))),
                 c => text.push(c),
             }
             after_return = c == '\r';
         }
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+        chunk.invalid().iter().for_each(|byte| put(&mut text, format_args!("\\x{byte:02x}")));
     }
     text
 }

@@ -96,6 +96,20 @@ pub struct GatewayState {
     /// Conditions for which there was no room.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub conditions_left_out: u64,
+    /// Maintenance windows of the gateway as a whole: while one holds nobody is to be alerted that the gateway is not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<WindowTold>,
+}
+
+/// A maintenance window of the gateway, by its clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowTold {
+    /// RFC 3339; absent: it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// RFC 3339.
+    pub until: String,
+    pub reason: String,
 }
 
 /// What waits at a gateway, and how much room there is, when the status was written.

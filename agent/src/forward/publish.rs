@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::core::Control;
 use super::mailbox::Letter;
-use crate::alerts::view::AlertsView;
+use crate::alerts::view::{AlertsView, Window};
 use crate::clock;
 use crate::contract::topic::Topics;
-use crate::contract::{ConditionTold, GatewayState, OnlineState, Outcome, event};
-use crate::limits::{CONDITION_TEXT_CHARS_MAX, CONDITIONS_TOLD_MAX};
+use crate::contract::{ConditionTold, GatewayState, OnlineState, Outcome, WindowTold, event};
+use crate::limits::{CONDITION_TEXT_CHARS_MAX, CONDITIONS_TOLD_MAX, MAINTENANCE_TOLD_MAX};
 use crate::record::{FeedId, Lane, Name, Record};
 use crate::source::charset;
 use crate::status::board::Board;
@@ -53,7 +53,16 @@ impl Publisher {
 
     fn state(state: OnlineState, since: Option<String>) -> GatewayState {
         let version = env!("CARGO_PKG_VERSION").into();
-        GatewayState { state, version, since, at: None, spool: None, conditions: Vec::new(), conditions_left_out: 0 }
+        GatewayState {
+            state,
+            version,
+            since,
+            at: None,
+            spool: None,
+            conditions: Vec::new(),
+            conditions_left_out: 0,
+            maintenance: Vec::new(),
+        }
     }
 
     /// What is the matter, as far as there is room: the status must fit any broker.
@@ -72,6 +81,13 @@ impl Publisher {
         (told.collect(), left_out)
     }
 
+    /// Windows of the gateway: told before the line goes that is being worked on.
+    fn windows(alerts: &AlertsView) -> Vec<WindowTold> {
+        let whole = alerts.windows.iter().filter(|window| window.feed.is_none());
+        let told = |window: &Window| WindowTold { from: window.from.clone(), until: window.until.clone(), reason: window.reason.clone() };
+        whole.take(MAINTENANCE_TOLD_MAX).map(told).collect()
+    }
+
     fn plain(token: u64, topic: String, payload: Bytes, retain: bool) -> Outgoing {
         Outgoing { token, topic, payload, content_type: Some(JSON.into()), properties: Vec::new(), retain }
     }
@@ -84,7 +100,9 @@ impl Publisher {
                 let since = self.online_since.clone().filter(|_| *state == OnlineState::Online).unwrap_or_else(|| now.clone());
                 let mut status = Self::state(*state, Some(since));
                 (status.at, status.spool) = (Some(now), board.spool_told());
-                (status.conditions, status.conditions_left_out) = Self::told(board.conditions(), &board.alerts());
+                let alerts = board.alerts();
+                (status.conditions, status.conditions_left_out) = Self::told(board.conditions(), &alerts);
+                status.maintenance = Self::windows(&alerts);
                 Self::plain(token, self.topics.status(), json(&status), true)
             }
             Control::Mail(letter) => {

@@ -34,7 +34,7 @@ pub mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::told::{Reported, Status, Told};
+use self::told::{Reported, Status, Told, Window};
 use crate::contract::topic::{self, Kind};
 use crate::limits::FLEET_GATEWAYS_MAX;
 use crate::record::Name;
@@ -86,6 +86,8 @@ pub struct Fleet {
     members: BTreeMap<Id, Member>,
     /// Sites under which a gateway id was met.
     sites: BTreeMap<Name, BTreeSet<Name>>,
+    /// Maintenance windows as the gateways told them while they were online, by our clock.
+    windows: BTreeMap<Id, Vec<Window>>,
     /// There is a list, so whoever is not on it is a stranger.
     listed: bool,
     pub messages: u64,
@@ -125,6 +127,18 @@ impl Fleet {
         self.sites.get(&id.gateway).into_iter().flatten().filter(move |site| **site != id.site)
     }
 
+    /// What was known of maintenance windows before a restart.
+    pub fn remember(&mut self, windows: impl IntoIterator<Item = (Id, Window)>) {
+        for (id, window) in windows {
+            self.windows.entry(id).or_default().push(window);
+        }
+    }
+
+    /// As far as they were told while it was online.
+    pub fn windows(&self, id: &Id) -> &[Window] {
+        self.windows.get(id).map_or(&[], Vec::as_slice)
+    }
+
     fn member(&mut self, id: &Id) -> Option<&mut Member> {
         if !self.members.contains_key(id) {
             if self.members.len() >= FLEET_GATEWAYS_MAX {
@@ -152,6 +166,10 @@ impl Fleet {
             Kind::Status => member.take_status(payload, retained, now_ms),
             _ => member.take_reported(payload, retained, now_ms),
         };
+        match member.windows() {
+            Some(windows) if parsed.kind == Kind::Status => drop(self.windows.insert(id.clone(), windows)),
+            _ => {}
+        }
         let Ok(changed) = taken else {
             self.refused += 1;
             return Taken::Refused(id);
@@ -162,6 +180,13 @@ impl Fleet {
 }
 
 impl Member {
+    /// The maintenance windows it told of, by our clock; `None`: a last will does not repeat them.
+    fn windows(&self) -> Option<Vec<Window>> {
+        let status = self.status.as_ref().filter(|status| status.told.online || !status.told.maintenance.is_empty())?;
+        let at_ms = status.told.at_ms.filter(|_| !status.retained);
+        Some(status.told.maintenance.iter().map(|window| window.here(status.at_ms, at_ms)).collect())
+    }
+
     /// Whether anything became different; `Err`: refused.
     fn take_status(&mut self, payload: &[u8], retained: bool, at_ms: i64) -> Result<bool, ()> {
         if payload.is_empty() {

@@ -89,7 +89,16 @@ mod tests {
             quiet: false,
         };
         let conditions = feeds.iter().map(condition).collect();
-        GatewayState { state, version: "0.1.0".into(), since: None, at: None, spool: None, conditions, conditions_left_out: 0 }
+        GatewayState {
+            state,
+            version: "0.1.0".into(),
+            since: None,
+            at: None,
+            spool: None,
+            conditions,
+            conditions_left_out: 0,
+            maintenance: Vec::new(),
+        }
     }
 
     #[test]

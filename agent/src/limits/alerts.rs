@@ -29,6 +29,8 @@ pub const ALERT_STANDING_MAX: usize = FEEDS_MAX;
 /// A sender is lost when it has been gone for so long; after the start, senders have longer to come back.
 pub const PEER_GONE: Duration = Duration::from_secs(5);
 pub const PEER_BACK: Duration = Duration::from_mins(1);
+/// A connection that brings nothing is the sender's when it lasts so long: a test of the port does not.
+pub const PEER_STAYS: Duration = Duration::from_secs(30);
 /// Longest subject of a condition that is remembered.
 pub const ALERT_SUBJECT_BYTES_MAX: usize = 512;
 /// How long the disk may take to write it before it is gone on without.
@@ -47,6 +49,8 @@ pub const SYSLOG_DEADLINE: Duration = Duration::from_secs(10);
 /// Between attempts at a receiver that does not take a line.
 pub const SYSLOG_BACKOFF_MIN: Duration = Duration::from_secs(1);
 pub const SYSLOG_BACKOFF_MAX: Duration = Duration::from_mins(1);
+/// After a datagram, for the receiver's host to say that nobody listens there.
+pub const SYSLOG_UDP_LOOK: Duration = Duration::from_millis(250);
 /// What is left in the queue when the agent stops has so long to go.
 pub const SYSLOG_STOP: Duration = Duration::from_secs(2);
 
@@ -56,6 +60,10 @@ pub const SYSLOG_STOP: Duration = Duration::from_secs(2);
 pub const MAINTENANCE_TIME_MAX: Duration = Duration::from_hours(72);
 /// Windows at once.
 pub const MAINTENANCE_MAX: usize = 64;
+/// How far ahead a window may be planned.
+pub const MAINTENANCE_AHEAD_MAX: Duration = Duration::from_hours(30 * 24);
+/// Windows of the gateway as a whole that the hub is told of.
+pub const MAINTENANCE_TOLD_MAX: usize = 8;
 /// Requests that wait, and how long one waits.
 pub const MAINTENANCE_REQUESTS_MAX: usize = 8;
 pub const MAINTENANCE_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);

@@ -23,6 +23,16 @@ pub const PAGE_NAMES_MAX: usize = 16;
 
 /// Outages of the uplink that are kept one by one; the timeline says from when on it is complete.
 pub const OUTAGES_KEPT: usize = 256;
+/// What is written down of them for the next start: so many of so many runs, as far back as the page shows and a little more; and a cause's length.
+pub const OUTAGES_FILED: usize = 128;
+pub const RUNS_FILED: usize = 64;
+pub const OUTAGES_FILED_FOR: Duration = Duration::from_hours(8 * 24);
+pub const OUTAGE_WHY_FILED_CHARS_MAX: usize = 160;
+pub const OUTAGES_FILE_BYTES_MAX: u64 = 256 * KIB;
+/// They are looked at so often, and written when one began or ended, and at least so often: a power cut costs at most that.
+pub const OUTAGES_TICK: Duration = Duration::from_secs(5);
+pub const OUTAGES_WRITE_INTERVAL: Duration = Duration::from_mins(15);
+pub const OUTAGES_WRITE_DEADLINE: Duration = Duration::from_secs(2);
 /// Events; of one kind about one subject only so many, so that what flaps leaves the others.
 pub const EVENTS_KEPT: usize = 128;
 pub const EVENTS_KEPT_ALIKE: usize = 8;

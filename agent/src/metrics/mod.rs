@@ -138,7 +138,7 @@ fn conditions(page: &mut Page, s: &Snapshot) {
     page.family(n::ALERTING, each(|(_, alerting)| alerting).collect::<Vec<_>>());
     let silenced = |shown: &&Shown| shown.silenced.is_some();
     page.one(n::SILENCED, number(s.conditions.iter().filter(silenced).count() as u64));
-    page.one(n::MAINTENANCE, number(s.maintenance.len() as u64));
+    page.one(n::MAINTENANCE, number(s.maintenance.iter().filter(|window| window.from.is_none()).count() as u64));
     page.one(n::ALERTS_SENT, number(s.alerts.sent));
     page.one(n::ALERTS_WAITING, number(s.alerts.waiting));
     page.one(n::ALERTS_DROPPED, number(s.alerts.dropped));

@@ -197,7 +197,7 @@ impl Executor {
             Order::Verb(Verb::Diagnose) => self.diagnose().await,
             Order::Verb(Verb::LogLevel { level, time }) => self.log_level(level, time),
             Order::Verb(Verb::MaintenanceStart { feed, time }) => {
-                self.maintenance(alerts::handle::Request::Start(Wish { feed, time, who, reason: why })).await
+                self.maintenance(alerts::handle::Request::Start(Wish { feed, time, at: None, who, reason: why })).await
             }
             Order::Verb(Verb::MaintenanceEnd { id }) => self.maintenance(alerts::handle::Request::End { id, who }).await,
         }

@@ -200,7 +200,12 @@ pub fn arrivals(lanes: &[BTreeMap<u64, Segment>; 3], feeds: &BTreeMap<FeedId, Fe
 impl Index {
     /// Bytes all segments take on the volume.
     pub fn bytes(&self) -> u64 {
-        self.lanes.iter().flat_map(BTreeMap::values).map(|segment| segment.file_bytes).sum::<u64>()
+        self.segments().map(|segment| segment.file_bytes).sum::<u64>()
+    }
+
+    /// Of all lanes.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.lanes.iter().flat_map(BTreeMap::values)
     }
 
     pub fn segment(&mut self, lane: Lane, ordinal: u64) -> Option<&mut Segment> {

@@ -286,8 +286,9 @@ pub fn act(order: &Order) -> Act {
             let kind = kind.map_or_else(String::new, |kind| format!(" {}", kind.as_str()));
             Act { breaks_glass: true, ..act("override_cleared", format!("{feed}{kind}"), "", by.as_deref()) }
         }
-        Order::MaintenanceStart { feed, for_s, reason, by } => {
-            act("maintenance_started", format!("{} {for_s} s", feed.as_deref().unwrap_or("gateway")), reason, by.as_deref())
+        Order::MaintenanceStart { feed, for_s, at, reason, by } => {
+            let at = at.as_ref().map(|at| format!(" from {at}")).unwrap_or_default();
+            act("maintenance_started", format!("{} {for_s} s{at}", feed.as_deref().unwrap_or("gateway")), reason, by.as_deref())
         }
         Order::MaintenanceEnd { id, by } => act("maintenance_cancelled", format!("window {id}"), "", by.as_deref()),
         Order::Retire { reason, lost, by } => act("gateway_retired", lost.clone(), reason, by.as_deref()),

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Code, Condition};
+use super::earlier::Run;
 use super::facts::{SyncTimes, UplinkCounters};
 use super::history::{History, HistoryView, Kind};
 use crate::alerts::view::AlertsView;
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::config::about::About;
 use crate::contract::SpoolTold;
 use crate::record::{DocumentDigest, FeedId};
@@ -81,6 +82,11 @@ impl FeedCounters {
         let mut files = locked(&self.files);
         let last = view.last.or_else(|| files.take().and_then(|before| before.last));
         *files = Some(FilesView { last, ..view });
+    }
+
+    /// Messages that came, whatever became of them; one may count twice.
+    pub fn messages(&self) -> u64 {
+        [&self.captured, &self.duplicates, &self.quarantined, &self.refused].map(|count| count.load(Ordering::Relaxed)).iter().sum()
     }
 
     pub fn describe(&self, about: About) {
@@ -268,9 +274,23 @@ impl Board {
         locked(&self.history).event(self.started.elapsed(), kind, subject, text);
     }
 
-    /// What was, since the start.
+    /// What was, since the start; and the outages of earlier runs.
     pub fn history(&self) -> HistoryView {
-        locked(&self.history).view(self.started.elapsed())
+        locked(&self.history).view(self.started.elapsed(), clock::now())
+    }
+
+    pub fn remember_runs(&self, runs: Vec<Run>) {
+        locked(&self.history).remember(runs);
+    }
+
+    /// The outages since the start, by the wall clock.
+    pub fn run(&self, wall: WallTime) -> Option<Run> {
+        locked(&self.history).run(self.started.elapsed(), wall)
+    }
+
+    /// Grows with every outage that begins or ends.
+    pub fn outage_changes(&self) -> u64 {
+        locked(&self.history).outage_changes()
     }
 
     pub fn config(&self) -> ConfigView {

@@ -244,6 +244,23 @@ impl Code {
         }
     }
 
+    /// What somebody chose or ordered, and what follows from it: shown everywhere and told by syslog, but nobody is paged for it, neither by
+    /// Prometheus nor by the desk. A closed list.
+    pub fn is_chosen(self) -> bool {
+        matches!(
+            self,
+            Self::SpoolKeyBesideSpool
+                | Self::ListenerOpen
+                | Self::AcceptResendOpen
+                | Self::FeedPaused
+                | Self::FeedRetired
+                | Self::OverrideActive
+                | Self::BootstrapMoved
+                | Self::ConfigTrial
+                | Self::CertificatePending
+        )
+    }
+
     /// Of its name.
     pub fn read(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == name)
@@ -266,4 +283,16 @@ pub struct Condition {
     pub runbook: String,
     /// RFC 3339.
     pub since: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing that may mean loss, or that somebody must act on, is ever kept from those who are paged.
+    #[test]
+    fn what_nobody_is_paged_for_is_odd_at_most() {
+        assert!(Code::ALL.iter().filter(|code| code.is_chosen()).all(|code| code.severity() == Severity::Warning));
+        assert_eq!(Code::ALL.iter().filter(|code| code.is_chosen()).count(), 9);
+    }
 }

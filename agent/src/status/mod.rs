@@ -17,6 +17,7 @@ pub mod condition;
 pub mod control;
 pub mod desk;
 pub mod diagnosis;
+pub mod earlier;
 pub mod facts;
 pub mod gauge;
 pub mod history;

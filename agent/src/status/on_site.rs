@@ -146,9 +146,9 @@ impl OnSite {
                 self.ask(handle::Request::Set { feed, change, time: Duration::from_secs(for_s), who, reason })
             }
             Order::OverrideClear { feed, kind, .. } => self.ask(handle::Request::Clear { feed: known(&feed)?, kind, who }),
-            Order::MaintenanceStart { feed, for_s, reason, .. } => {
+            Order::MaintenanceStart { feed, for_s, at, reason, .. } => {
                 let feed = feed.as_deref().map(known).transpose()?;
-                self.silence(alerts::handle::Request::Start(Wish { feed, time: Duration::from_secs(for_s), who, reason }))
+                self.silence(alerts::handle::Request::Start(Wish { feed, time: Duration::from_secs(for_s), at, who, reason }))
             }
             Order::MaintenanceEnd { id, .. } => self.silence(alerts::handle::Request::End { id, who }),
             Order::Retire { lost, .. } => Ok(self.retire(&who, &lost)),

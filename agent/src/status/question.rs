@@ -19,7 +19,7 @@
 //! {"do":"override_set","feed":"or-usage","port":2576,"for_s":3600,"reason":"…"}       then override_clear; {"get":"overrides"}
 //! {"get":"audit","first":1}                                        a page of the audit log; then audit_verify; {"get":"log"}: the last lines
 //! {"do":"unseal","entry":"00000000000000a1","offset":0,"by":"kim","why":"wrong code"}   the bytes of an entry, a part at a time
-//! {"do":"maintenance_start","feed":"or-usage","for_s":3600,"reason":"…"}            then maintenance_end (id); {"get":"maintenance"}
+//! {"do":"maintenance_start","feed":"or-usage","for_s":3600,"at":"…","reason":"…"}   then maintenance_end (id); {"get":"maintenance"}
 //! {"do":"secret_set","name":"lab-key","sealed":"…"}                then secret_remove; {"get":"secrets"}, {"get":"secret_key"}
 //! ```
 //!
@@ -232,6 +232,9 @@ pub enum Order {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         feed: Option<String>,
         for_s: u64,
+        /// When it begins: in site time, or with an offset; absent: now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
         reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,

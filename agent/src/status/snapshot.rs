@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, ConfigTried, ConfigView, ExpectedView, FilesView};
-use super::condition::{Condition, Severity};
+use super::condition::{Code, Condition, Severity};
 use super::facts::{ProcessFacts, Syncs, UplinkCounts};
 use super::gauge::Gauge;
 use super::rate::{Rate, Rates};
@@ -347,8 +347,10 @@ impl Reporter {
         let view = self.monitor.view();
         let time_to_full_s = {
             let mut gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
-            gauge.observe(self.started.elapsed(), view.bytes);
-            gauge.time_to_full_s(view.max_bytes)
+            gauge.observe(self.started.elapsed(), view.waiting_bytes);
+            // Where messages are refused for want of room nothing grows any more.
+            let is_full = self.board.conditions().iter().any(|condition| condition.code == Code::SpoolFull.as_str());
+            gauge.time_to_full_s(if is_full { 0 } else { view.room_bytes })
         };
         let now = clock::now();
         self.board.tell_spool(spool_told(&view, time_to_full_s, now));

@@ -44,7 +44,11 @@ pub fn render(s: &Snapshot) -> String {
     }
     for w in &s.maintenance {
         let what = w.feed.as_ref().map_or_else(|| "the gateway".to_owned(), |feed| format!("feed {feed}"));
-        line(format!("maintenance {} of {what} until {}, {} left: {} ({})", w.id, w.until, duration(w.left_s), w.reason, w.who));
+        let when = w.from.as_ref().map_or_else(
+            || format!("until {}, {} left", w.until, duration(w.left_s)),
+            |from| format!("planned from {from} until {}", w.until),
+        );
+        line(format!("maintenance {} of {what} {when}: {} ({})", w.id, w.reason, w.who));
     }
     if let Some(error) = &s.alerts.error {
         line(format!("alerts   {error}; {} wait, {} dropped", s.alerts.waiting, s.alerts.dropped));

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! 1. An alarm is (site, gateway, code, subject). Conditions of gateways are alarms, both severities, once their gateway does not call them quiet (hold-down,
-//!    maintenance) any more; so are [`OFFLINE`] and [`STALE`], which are
+//!    maintenance) any more, and unless somebody chose or ordered what they tell of; so are [`OFFLINE`] and [`STALE`], which are
 //!    seen here. While a gateway is not online its conditions are not known: their alarms stay as they are.
 //!    One that is neither online nor on the list of those that there should be, or of which nothing is known at all, is nobody's: what is raised
 //!    of it is over.
@@ -25,11 +25,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::row::{Row, State};
+use super::row::{Row, Shown, State};
+use super::told::Window;
 use crate::clock::rfc3339;
 use crate::limits::{ALARM_AGAIN_AFTER, ALARM_CLEAR_AFTER, ALARMS_MAX, NOTICES_MAX};
 use crate::record::Name;
-use crate::status::condition::Severity;
+use crate::status::condition::{Code, Severity};
 
 /// Conditions that only the desk can see.
 pub const OFFLINE: &str = "gateway_offline";
@@ -110,6 +111,9 @@ pub struct Alarms {
     lines: BTreeMap<String, VecDeque<Waiting>>,
     /// Notices so far; each has its number.
     told: u64,
+    /// Maintenance windows that gateways told of, so that a restart knows of them while the gateway is away.
+    #[serde(default)]
+    windows: Vec<(Name, Name, Window)>,
     /// How often a notice was dropped, and an alarm not told, since the file was made.
     pub dropped: u64,
     pub beyond: u64,
@@ -200,6 +204,23 @@ impl Alarms {
             self.dropped += u64::from(dropped);
         }
         first
+    }
+
+    /// What a gateway's maintenance windows are. True: something is to be kept otherwise.
+    pub fn maintain(&mut self, (site, gateway): &Gateway, windows: &[Window], now_ms: i64) -> bool {
+        let mine = |kept: &&(Name, Name, Window)| kept.0 == *site && kept.1 == *gateway;
+        let current = || windows.iter().filter(|window| window.until_ms > now_ms);
+        if self.windows.iter().filter(mine).map(|kept| &kept.2).eq(current()) {
+            return false;
+        }
+        self.windows.retain(|kept| !mine(&kept));
+        self.windows.extend(current().map(|window| (site.clone(), gateway.clone(), window.clone())));
+        true
+    }
+
+    /// As they were kept.
+    pub fn windows(&self) -> &[(Name, Name, Window)] {
+        &self.windows
     }
 
     /// Looks at a gateway. True: something is to be told.
@@ -326,7 +347,8 @@ fn holds(row: &Row, rules: &Rules, now_ms: i64) -> Vec<Holds> {
     let mut holds = Vec::new();
     let mut ours = |code: &str, text: String| {
         let (subject, since) = (String::new(), row.since.clone());
-        holds.push(Holds { code: code.into(), subject, severity: Severity::Error, text, since, quiet: false });
+        // Its last status said that somebody works on the line.
+        holds.push(Holds { code: code.into(), subject, severity: Severity::Error, text, since, quiet: row.maintenance.is_some() });
     };
     match row.state {
         State::Offline => {
@@ -341,7 +363,9 @@ fn holds(row: &Row, rules: &Rules, now_ms: i64) -> Vec<Holds> {
         State::Online | State::Unknown => {}
     }
     if row.state == State::Online {
-        holds.extend(row.conditions.iter().flatten().map(|shown| Holds {
+        // What somebody chose or ordered is no alarm, whatever the version of the gateway says of it.
+        let is_chosen = |shown: &&Shown| Code::read(&shown.code).is_some_and(Code::is_chosen);
+        holds.extend(row.conditions.iter().flatten().filter(|shown| !is_chosen(shown)).map(|shown| Holds {
             code: shown.code.clone(),
             subject: shown.subject.clone(),
             severity: shown.severity,

@@ -28,6 +28,8 @@ pub struct Counts {
 families! {
     GATEWAYS = "siteward_fleet_gateways", Gauge, "Gateways by what is known of them.";
     ONLINE = "siteward_fleet_gateway_online", Gauge, "1 while the gateway is connected to the broker and its status is believed, else 0.";
+    MAINTENANCE = "siteward_fleet_gateway_maintenance", Gauge,
+        "1 while a maintenance window of the gateway as a whole holds, as it told before it went, else 0.";
     INFO = "siteward_fleet_gateway_info", Gauge, "1 for the version that the gateway's agent runs.";
     TOLD = "siteward_fleet_gateway_status_age_seconds", Gauge,
         "Age of the gateway's status; it tells it every five minutes while it is online.";
@@ -71,6 +73,7 @@ pub fn page(fleet: &Fleet, counts: &Counts, format: Format, now_ms: i64) -> Stri
     let count = |state: State| rows.iter().filter(|row| row.state == state).count() as f64;
     page.family(GATEWAYS, State::ALL.map(|state| (labels([("state", state.as_str())]), count(state))));
     each(&mut page, ONLINE, &rows, |row| Some(f64::from(u8::from(row.state == State::Online))));
+    each(&mut page, MAINTENANCE, &rows, |row| Some(f64::from(u8::from(row.maintenance.is_some()))));
     let info = |row: &Row| Some(([of(row), labels([("version", row.version.as_ref()?)])].concat(), 1.0));
     page.family(INFO, rows.iter().filter_map(info));
     each(&mut page, TOLD, &rows, |row| row.told_age_s.map(|age| age as f64));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::told::Told;
+use super::told::{Told, Window};
 use super::{Fleet, Id, Member};
 use crate::clock::rfc3339;
 use crate::limits::FLEET_STALE;
@@ -56,6 +56,14 @@ impl From<&Told> for Shown {
     }
 }
 
+/// A maintenance window that holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Maintenance {
+    /// RFC 3339.
+    pub until: String,
+    pub reason: String,
+}
+
 /// The newest document, where it is not simply the one that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tried {
@@ -89,6 +97,8 @@ pub struct Row {
     pub told_at: Option<String>,
     /// Age of that when the row was made, by the later of its clock and our ear.
     pub told_age_s: Option<u64>,
+    /// A window of the gateway as a whole holds, as it told before it went.
+    pub maintenance: Option<Maintenance>,
     /// What is not known, and why.
     pub notes: Vec<String>,
 }
@@ -162,6 +172,7 @@ impl Fleet {
             let twin = Shown { code, severity: Severity::Error, subject: site.to_string(), text, since: None, quiet: false };
             conditions.get_or_insert_default().insert(0, twin);
         }
+        let holding = self.windows(id).iter().filter(|window| window.holds(now_ms)).max_by_key(|window| window.until_ms);
         Some(Row {
             site: id.site.clone(),
             gateway: id.gateway.clone(),
@@ -184,7 +195,8 @@ impl Fleet {
             spool_max_bytes: spool.map(|spool| spool.max_bytes),
             told_at: status.and_then(|status| status.at_ms).map(rfc3339),
             told_age_s: member.age_ms(now_ms).map(|ms| ms.unsigned_abs() / 1000),
-            notes: self.notes(member, now_ms),
+            maintenance: holding.map(|window| Maintenance { until: rfc3339(window.until_ms), reason: window.reason.clone() }),
+            notes: self.notes(member, holding, now_ms),
         })
     }
 
@@ -193,9 +205,11 @@ impl Fleet {
         self.members().keys().filter_map(|id| self.row(id, now_ms)).filter(|row| filter.takes(row)).collect()
     }
 
-    fn notes(&self, member: &Member, now_ms: i64) -> Vec<String> {
+    fn notes(&self, member: &Member, holding: Option<&Window>, now_ms: i64) -> Vec<String> {
         let mut notes = Vec::new();
         let mut say = |text: String| notes.push(text);
+        // What is stale comes first: it is the text of an alarm.
+        let maintenance = holding.map(|window| format!("maintenance until {}: {}", rfc3339(window.until_ms), window.reason));
         match member.state(now_ms) {
             State::Online if member.age_ms(now_ms).is_none() => {
                 say("its status does not say when it was written (an older version); whether it still holds is not known".into());
@@ -236,6 +250,7 @@ impl Fleet {
         if self.is_listed() && !member.expected {
             say("is not on the list".into());
         }
+        notes.extend(maintenance);
         notes
     }
 }

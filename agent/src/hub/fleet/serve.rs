@@ -100,7 +100,15 @@ pub async fn serve(options: Options, stop: watch::Receiver<bool>) -> Result<(), 
     if let Some((targets, client, file)) = webhooks {
         let (journal, mut alarms) = Journal::open(&file)?;
         alarms.address(&targets.iter().map(|target| target.address.clone()).collect::<Vec<_>>());
-        shared.lock().alarms = alarms;
+        {
+            let mut state = shared.lock();
+            let kept = alarms
+                .windows()
+                .iter()
+                .map(|(site, gateway, window)| (Id { site: site.clone(), gateway: gateway.clone() }, window.clone()));
+            state.fleet.remember(kept);
+            state.alarms = alarms;
+        }
         shared.changed.notify_one();
         tasks.spawn(keep(journal, Arc::clone(&shared)));
         for target in targets {
@@ -167,7 +175,8 @@ impl State {
             return false;
         }
         let before = self.alarms.beyond;
-        let told = self.alarms.observe(&row, rules, fresh_id, now_ms);
+        let kept = self.alarms.maintain(&(row.site.clone(), row.gateway.clone()), self.fleet.windows(id), now_ms);
+        let told = self.alarms.observe(&row, rules, fresh_id, now_ms) | kept;
         if self.alarms.beyond != before {
             tracing::error!("too many alarms are raised; further ones are not told");
         }

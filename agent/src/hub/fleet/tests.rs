@@ -325,6 +325,14 @@ fn what_a_gateway_calls_quiet_is_no_alarm_and_ends_none() {
 }
 
 #[test]
+fn what_somebody_chose_is_no_alarm_and_one_from_before_is_over() {
+    let (mut noc, a) = (Noc::new(), id("s", "a"));
+    noc.hears(&a, &online(NOW, &["spool_key_beside_spool", "feed_paused", "config_trial", "spool_full!"]));
+    assert_eq!(codes(&noc.told()), [(Kind::Raise, "spool_full")]);
+    assert_eq!(row(&noc.fleet, &a, noc.now).conditions.unwrap().len(), 4, "all of it is shown");
+}
+
+#[test]
 fn a_gateway_that_is_gone_is_an_alarm_after_a_while_and_its_own_alarms_stay() {
     let (mut noc, a) = (Noc::new(), id("s", "a"));
     noc.hears(&a, &online(NOW, &["w1"]));
@@ -340,6 +348,34 @@ fn a_gateway_that_is_gone_is_an_alarm_after_a_while_and_its_own_alarms_stay() {
     noc.hears(&a, &online(noc.now, &["w1"]));
     noc.waits(ALARM_CLEAR_AFTER.as_millis() as i64);
     assert_eq!(codes(&noc.told()), [(Kind::Clear, "gateway_offline")]);
+}
+
+/// The window was told while the gateway was online; the last will that took its place does not know of it. Nor does a restart of the desk lose it.
+#[test]
+fn a_gateway_that_goes_in_its_maintenance_window_is_no_alarm_until_the_window_ends() {
+    let (mut noc, a, hour) = (Noc::new(), id("s", "a"), 3_600_000);
+    // The gateway's clock is two hours ahead of ours.
+    let window = format!(r#""maintenance":[{{"until":"{}","reason":"line works\u001b"}}],"conditions""#, rfc3339(NOW + 6 * hour));
+    noc.hears(&a, &online(NOW + 2 * hour, &[]).replace("\"conditions\"", &window));
+    noc.hears(&a, WILL);
+    let text = page(&noc.fleet, &Counts::default(), Format::Prometheus, noc.now);
+    assert!(text.contains("siteward_fleet_gateway_maintenance{site=\"s\",gateway=\"a\"} 1"), "{text}");
+    assert!(row(&noc.fleet, &a, noc.now).notes.iter().any(|note| note.starts_with("maintenance until ") && note.ends_with(": line works")));
+    noc.alarms.maintain(&(a.site.clone(), a.gateway.clone()), noc.fleet.windows(&a), noc.now);
+    let saved = serde_json::to_vec(&noc.alarms).unwrap();
+    let mut again = Noc { alarms: serde_json::from_slice(&saved).unwrap(), ids: 100, ..Noc::new() };
+    again.fleet.remember(noc.alarms.windows().iter().map(|(.., window)| (a.clone(), window.clone())));
+    again.hears(&a, WILL);
+    for noc in [&mut noc, &mut again] {
+        noc.waits(4 * hour - 1);
+        noc.looks(&a);
+        assert_eq!(noc.told(), [], "somebody works on the line");
+        noc.waits(1);
+        noc.looks(&a);
+        assert_eq!(codes(&noc.told()), [(Kind::Raise, "gateway_offline")]);
+    }
+    noc.hears(&a, &online(noc.now, &[]));
+    assert!(noc.fleet.windows(&a).is_empty(), "ended before its time");
 }
 
 #[test]

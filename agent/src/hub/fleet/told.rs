@@ -2,10 +2,12 @@
 //! that is none, and all of it is refused with a reason; texts are cut, and what a terminal could take for a command is left out of them.
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::contract::{ConditionTold, GatewayState, OnlineState, SpoolTold};
-use crate::limits::{CONDITIONS_TOLD_MAX, FLEET_CODE_BYTES_MAX, FLEET_PAYLOAD_BYTES_MAX, FLEET_TEXT_CHARS_MAX};
+use crate::contract::{ConditionTold, GatewayState, OnlineState, SpoolTold, WindowTold};
+use crate::limits::{
+    CONDITIONS_TOLD_MAX, FLEET_CODE_BYTES_MAX, FLEET_PAYLOAD_BYTES_MAX, FLEET_TEXT_CHARS_MAX, MAINTENANCE_TIME_MAX, MAINTENANCE_TOLD_MAX,
+};
 use crate::status::condition::Severity;
 
 /// A retained status.
@@ -20,6 +22,17 @@ pub struct Status {
     /// The worst first.
     pub conditions: Vec<Told>,
     pub conditions_left_out: u64,
+    /// Of the gateway as a whole.
+    pub maintenance: Vec<Window>,
+}
+
+/// A maintenance window: nobody is to be alerted that the gateway is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Milliseconds since 1970; `None`: it holds when it is told.
+    pub from_ms: Option<i64>,
+    pub until_ms: i64,
+    pub reason: String,
 }
 
 /// What waits at a gateway.
@@ -92,7 +105,7 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
 
 impl Status {
     pub fn read(payload: &[u8]) -> Result<Self, String> {
-        let GatewayState { state, version, since, at, spool, mut conditions, conditions_left_out } = parse(payload)?;
+        let GatewayState { state, version, since, at, spool, mut conditions, conditions_left_out, maintenance } = parse(payload)?;
         let beyond = conditions.len().saturating_sub(CONDITIONS_TOLD_MAX);
         conditions.truncate(CONDITIONS_TOLD_MAX);
         let mut conditions = conditions.into_iter().map(Told::read).collect::<Result<Vec<_>, _>>()?;
@@ -106,7 +119,30 @@ impl Status {
             spool: spool.map(Spool::from),
             conditions,
             conditions_left_out: conditions_left_out.saturating_add(beyond as u64),
+            maintenance: maintenance.into_iter().take(MAINTENANCE_TOLD_MAX).filter_map(Window::read).collect(),
         })
+    }
+}
+
+impl Window {
+    /// One whose times cannot be read silences nothing.
+    fn read(told: WindowTold) -> Option<Self> {
+        let from_ms = told.from.map(|from| ms(Some(&from)).ok_or(())).transpose().ok()?;
+        Some(Self { from_ms, until_ms: ms(Some(&told.until))?, reason: clean(&told.reason) })
+    }
+
+    /// As it is by our clock: `heard_ms` when it came, `at_ms` when it was written by the gateway's. `None` for either: as it stands. It is never
+    /// longer than a gateway would take.
+    #[must_use]
+    pub fn here(&self, heard_ms: i64, at_ms: Option<i64>) -> Self {
+        let ahead = at_ms.map_or(0, |at| heard_ms.saturating_sub(at));
+        let from_ms = self.from_ms.map_or(heard_ms, |from| from.saturating_add(ahead));
+        let longest = from_ms.saturating_add(MAINTENANCE_TIME_MAX.as_millis() as i64);
+        Self { from_ms: Some(from_ms), until_ms: self.until_ms.saturating_add(ahead).min(longest), reason: self.reason.clone() }
+    }
+
+    pub fn holds(&self, now_ms: i64) -> bool {
+        self.from_ms.is_none_or(|from| from <= now_ms) && now_ms < self.until_ms
     }
 }
 

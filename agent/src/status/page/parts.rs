@@ -155,8 +155,12 @@ pub(super) fn conditions(s: &Snapshot, now: &Now<'_>) -> Html {
     }
     for window in &s.maintenance {
         let whose = window.feed.as_ref().map_or("this gateway", |feed| feed.as_str());
-        html.raw("<p class=\"quiet\">Maintenance of <b>").text(whose).raw("</b>: nobody is alerted of its senders, cadence or uplink for ");
-        html.text(duration(window.left_s)).raw(" more. ").text(&window.who).raw(": ").text(&window.reason).raw("</p>");
+        html.raw("<p class=\"quiet\">Maintenance of <b>").text(whose).raw("</b>: nobody is alerted of its senders, cadence or uplink ");
+        match &window.from {
+            Some(from) => html.raw("from ").text(from).raw(" to ").text(&window.until).raw(" (planned). "),
+            None => html.raw("for ").text(duration(window.left_s)).raw(" more. "),
+        };
+        html.text(&window.who).raw(": ").text(&window.reason).raw("</p>");
     }
     html.raw("</section>\n");
     html
@@ -194,7 +198,11 @@ pub(super) fn uplink(s: &Snapshot, history: &HistoryView, now: &Now<'_>) -> Html
     html.piece(timeline::figure(history, DAY, "Last 24 hours", &["24 h ago", "18 h", "12 h", "6 h", "now"]));
     html.piece(timeline::figure(history, DAY * 7, "Last 7 days", &["7 days ago", "6", "5", "4", "3", "2", "1", "now"]));
     html.raw("<p class=\"quiet\">High bar: outage. Low bar: connected. Line: not known, because ");
-    html.raw(if history.is_cut { "there were too many outages to keep them all.</p>" } else { "the agent was not running; it started " });
+    html.raw(if history.is_cut {
+        "there were too many outages to keep them all.</p>"
+    } else {
+        "the agent was not running; this run began "
+    });
     if !history.is_cut {
         html.text(duration(history.known.as_secs())).raw(" ago.</p>");
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::html::Html;
-use crate::status::history::HistoryView;
+use crate::status::history::{HistoryView, OutageView};
 use crate::status::table::duration;
 
 /// Units across, and the least width of an outage: one of seconds is still seen in a week.
@@ -23,11 +23,11 @@ pub(super) struct Sums {
 }
 
 pub(super) fn sums(view: &HistoryView, span: Duration) -> Sums {
-    let known = view.known.min(span);
+    let known = stretches(view).map(|(began, ended)| began.min(span).saturating_sub(ended)).sum();
     let mut sums = Sums { known, ..Sums::default() };
     for outage in &view.outages {
-        let (began, ended) = (outage.began_ago.min(known), outage.ended_ago.unwrap_or_default());
-        if ended < known {
+        let (began, ended) = (outage.began_ago.min(reach(view, outage, span)), outage.ended_ago.unwrap_or_default());
+        if ended < reach(view, outage, span) {
             let lasted = began.saturating_sub(ended);
             sums.outages += 1;
             sums.down += lasted;
@@ -35,6 +35,18 @@ pub(super) fn sums(view: &HistoryView, span: Duration) -> Sums {
         }
     }
     sums
+}
+
+/// What is known, the newest first: this run of the agent, and those before it.
+fn stretches(view: &HistoryView) -> impl Iterator<Item = (Duration, Duration)> {
+    std::iter::once((view.known, Duration::ZERO)).chain(view.earlier.iter().copied())
+}
+
+/// How far back an outage counts: within the span, and within the stretch in which it ended.
+fn reach(view: &HistoryView, outage: &OutageView, span: Duration) -> Duration {
+    let ended = outage.ended_ago.unwrap_or_default();
+    let stretch = stretches(view).find(|(began, _)| ended < *began);
+    stretch.map_or(Duration::ZERO, |(began, _)| began.min(span))
 }
 
 /// In a sentence.
@@ -67,10 +79,14 @@ pub(super) fn figure(view: &HistoryView, span: Duration, title: &'static str, ti
         let part = u128::from(WIDTH) * ago.min(span).as_millis() / span.as_millis().max(1);
         WIDTH - u64::try_from(part).unwrap_or(WIDTH)
     };
-    let known = x(view.known);
-    bar(&mut html, "unknown", (0, known), (18, 2));
-    bar(&mut html, "up", (known, WIDTH), (14, 10));
-    for outage in view.outages.iter().filter(|outage| outage.ended_ago.unwrap_or_default() < span.min(view.known)) {
+    let mut drawn = 0;
+    let all: Vec<(Duration, Duration)> = stretches(view).collect();
+    for (began, ended) in all.into_iter().rev() {
+        bar(&mut html, "unknown", (drawn, x(began)), (18, 2));
+        bar(&mut html, "up", (x(began), x(ended)), (14, 10));
+        drawn = x(ended);
+    }
+    for outage in view.outages.iter().filter(|outage| outage.ended_ago.unwrap_or_default() < reach(view, outage, span)) {
         let (from, to) = (x(outage.began_ago), x(outage.ended_ago.unwrap_or_default()));
         let from = from.min(to.saturating_sub(WIDTH_MIN));
         bar(&mut html, "down", (from, to.max(from + WIDTH_MIN)), (0, 24));
@@ -93,7 +109,6 @@ fn bar(html: &mut Html, class: &'static str, (from, to): (u64, u64), (y, height)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::history::OutageView;
 
     const DAY: Duration = Duration::from_hours(24);
 
@@ -113,6 +128,38 @@ mod tests {
         assert_eq!((sums.outages, sums.down.as_secs() / 60, sums.longest.as_secs() / 60), (2, 36, 30));
         assert_eq!(told(sums), "2 outages, 36 min in all, the longest 30 min; connected 95.0 % of the 12 h 0 min that are known");
         assert!(told(Sums { known: DAY, ..Sums::default() }).starts_with("no outage in the 1 d 0 h"));
+    }
+
+    /// Over a restart: the run before is drawn, the time between is a line, and neither counts as good.
+    #[test]
+    fn earlier_runs_are_drawn_and_what_lies_between_is_not_known() {
+        let hours = |n| Duration::from_hours(n);
+        let outage = OutageView { began_ago: hours(17), ended_ago: Some(hours(16)), why: String::new() };
+        let view = HistoryView {
+            known: hours(6),
+            earlier: vec![(hours(18), hours(12)), (hours(40), hours(30))],
+            outages: vec![outage],
+            ..HistoryView::default()
+        };
+        assert_eq!(
+            told(sums(&view, DAY)),
+            "1 outage, 1 h 0 min in all, the longest 1 h 0 min; connected 91.6 % of the 12 h 0 min that are known"
+        );
+        let html = figure(&view, DAY, "Last 24 hours", &["24 h ago", "now"]).into_string();
+        for (class, from, width) in [("unknown", 0, 360), ("up", 360, 360), ("unknown", 720, 360), ("up", 1080, 360), ("down", 420, 60)] {
+            assert!(
+                html.contains(&format!(
+                    r#"class="{class}" x="{from}" y="{}" width="{width}""#,
+                    match class {
+                        "unknown" => 18,
+                        "up" => 14,
+                        _ => 0,
+                    }
+                )),
+                "{html}"
+            );
+        }
+        assert_eq!(sums(&view, DAY * 7).known, hours(22));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use super::*;
 use crate::record;
 use crate::spool::{FeedView, LaneView};
 use crate::status::board::UplinkState;
-use crate::status::condition::Code;
 
 const NOW: WallTime = WallTime { unix_ms: clock::RELEASED_AT_MS + 3_600_000, suspect: false };
 
@@ -17,6 +16,8 @@ fn view() -> SpoolView {
     SpoolView {
         bytes: 1_048_576,
         max_bytes: 21_474_836_480,
+        waiting_bytes: 4096,
+        room_bytes: 21_000_000_000,
         segments: 1,
         lanes: vec![
             lane(record::Lane::Critical, 3, 4096, Some(clock::RELEASED_AT_MS)),
