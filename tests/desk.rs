@@ -6,6 +6,8 @@
 mod east;
 #[path = "desk/kills.rs"]
 mod kills;
+#[path = "desk/lists.rs"]
+mod lists;
 #[path = "desk/table.rs"]
 mod table;
 #[path = "desk/waves.rs"]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, INCOMING_PACKET_BYTES_MAX, KIB};
+use super::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, INCOMING_PACKET_BYTES_MAX, KIB, MIB};
 
 /// Largest bundle: certificates, keys and addresses. It is read as an envelope, which bounds it already.
 pub const BUNDLE_BYTES_MAX: usize = 256 * KIB as usize;
@@ -33,6 +33,22 @@ pub const DESK_RECORD_BYTES_MAX: u64 = 256 * KIB;
 /// Days that a certificate issued by the desk holds, and how long before now it begins, for clocks that are behind.
 pub const GATEWAY_CERTIFICATE_DAYS: u64 = 397;
 pub const CERTIFICATE_BACKDATE: Duration = Duration::from_hours(1);
+
+/// How long a gateway without any feed waits for the document that comes by itself before it says that it has none.
+pub const NO_FEEDS_GRACE: Duration = Duration::from_mins(2);
+/// Feeds that a condition names; further ones are counted.
+pub const UNUSED_FEEDS_TOLD: usize = 8;
+
+// ---- the desk's own certificates ----
+
+/// From how long before its end a certificate or list of the desk is spoken of, how often it is looked at and said, and when it is an error.
+pub const DESK_END_WARNING: Duration = Duration::from_hours(60 * 24);
+pub const DESK_END_LOOK: Duration = Duration::from_hours(1);
+pub const DESK_END_REPEAT: Duration = Duration::from_hours(12);
+pub const DESK_END_URGENT: Duration = Duration::from_hours(7 * 24);
+/// Files whose end `fleet serve` tells, and the largest.
+pub const DESK_ENDS_MAX: usize = 64;
+pub const DESK_END_FILE_BYTES_MAX: u64 = 16 * MIB;
 
 // ---- retirement ----
 
