@@ -28,6 +28,7 @@ use super::validate::key_source;
 use crate::limits;
 use crate::secrets::{Value, Vault};
 use crate::source::http::tokens::Tokens;
+use crate::source::tls::certificate;
 use crate::status::cadence::read_holidays;
 
 /// The site of the file that a package brings, and what its gateway's id begins with.
@@ -243,11 +244,29 @@ pub(crate) fn private_key_of(value: &[u8]) -> Result<PrivateKeyDer<'static>, Str
 
 /// Certificate and key, if they belong together. `cert`: what the certificate's key is called in the configuration.
 pub(crate) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, cert: &str) -> Result<CertifiedKey, String> {
+    if let Some(why) = chain.first().and_then(|leaf| certificate::too_old(leaf)) {
+        return Err(format!("cannot be used: what {cert} names {why}"));
+    }
     match CertifiedKey::from_der(chain, key, &ring::default_provider()) {
         Ok(pair) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(format!("is not the key of the certificate in {cert}; give the pair that was made together"))
         }
         Err(_) => Err(format!("names a key that cannot be used with the certificate in {cert}; use RSA, ECDSA P-256/P-384 or Ed25519")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `openssl x509 -req` signs without an extension file: the key is as good as any, and the certificate is what is at fault.
+    #[test]
+    fn a_certificate_of_version_1_is_named_and_not_its_key() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/certificates");
+        let (chain, key) = (certificates(&fixtures.join("version-1.pem")), PrivateKeyDer::from_pem_file(fixtures.join("version-1.key")));
+        let why = pair(chain.unwrap(), key.unwrap(), "uplink.cert").unwrap_err();
+        assert!(why.starts_with("cannot be used: what uplink.cert names is an X.509 version 1 certificate"), "{why}");
+        assert!(why.contains("-extfile") && !why.contains("P-256"), "{why}");
     }
 }

@@ -19,6 +19,9 @@ use crate::uplink::credentials::chain_of;
 pub(crate) fn check(chain: &str, key_pem: &[u8], subject: &str, issuer_pem: Option<&str>) -> Result<(), String> {
     const AGAIN: &str = "tell central IT, and enrol again when it has issued the right one";
     let certificates = chain_of(chain).map_err(|error| error.to_string())?;
+    if let Some(why) = certificate::too_old(&certificates[0]) {
+        return Err(format!("the certificate that came {why}; {AGAIN}"));
+    }
     let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| "the key of this box is damaged; remove its directory and enrol again")?;
     if CertifiedKey::from_der(certificates.clone(), key, &ring::default_provider()).is_err() {
         return Err(format!("the certificate that came is not for the key of this box; {AGAIN}"));

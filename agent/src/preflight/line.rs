@@ -39,6 +39,20 @@ pub(super) struct Verdict {
     pub asked: String,
 }
 
+/// The broker does not take our certificate. Nobody is asked to accept one that was revoked: it stays so, and a replacement may run under this name.
+pub(super) fn not_taken(text: String) -> Verdict {
+    let step = Name::MutualTls;
+    if !text.contains("CertificateRevoked") {
+        let asked = "accept the certificate of this gateway, and the CA that issued it".to_owned();
+        return Verdict { step, text, to: Audience::Broker, asked };
+    }
+    let text = format!(
+        "{text}; it was revoked and stays so, nobody should accept it again. Where another box took this one's place, its certificate is the one \
+         that counts (runbook, \"Restore from a salvaged disk\"); else ask central IT for a new bundle"
+    );
+    Verdict { step, text, to: Audience::Gateway, asked: String::new() }
+}
+
 pub(super) fn good(step: Name, text: impl Into<String>) -> Step {
     Step { step, outcome: Outcome::Good, text: text.into() }
 }
@@ -141,9 +155,7 @@ impl Facts<'_> {
                 format!("allow outbound TCP from {source} to {host}{shown}, port {port}; it is kept open for as long as it lasts"),
             ),
             Name::Proxy => self.refused_by_proxy(failure, told, &source),
-            Name::MutualTls => {
-                verdict(Audience::Broker, told, "accept the certificate of this gateway, and the CA that issued it".to_owned())
-            }
+            Name::MutualTls => not_taken(told),
             _ => self.without_tls(failure, told),
         }
     }
@@ -280,6 +292,12 @@ mod tests {
                 Audience::Broker,
                 "accept the certificate",
             ),
+            (
+                DialError::ClientCertificate { endpoint: e(), alert: rustls::AlertDescription::CertificateRevoked },
+                Name::MutualTls,
+                Audience::Gateway, // no ticket: whoever runs the broker must not accept it again
+                "",
+            ),
         ];
         let trace = Trace::default();
         for (failure, step, to, asked) in &cases {
@@ -287,6 +305,7 @@ mod tests {
             let verdict = verdict.unwrap();
             assert_eq!((verdict.step, verdict.to), (*step, *to), "{}", verdict.text);
             assert!(verdict.asked.contains(asked), "{}", verdict.asked);
+            assert!(*to != Audience::Gateway || verdict.asked.is_empty(), "{}", verdict.asked);
             assert!(!verdict.text.contains("mqtts://"), "{}", verdict.text);
         }
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use self::line::{Facts, Verdict, good, skipped};
+use self::line::{Facts, Verdict, good, not_taken, skipped};
 use self::presented::Presented;
 use self::report::{Audience, Checked, Name, Outcome, Report, Step, Ticket};
 use crate::clock;
@@ -206,6 +206,9 @@ impl<'a> Check<'a> {
 
     /// A fault at the broker's.
     fn broker(&self, step: Name, text: &str, asked: impl Into<String>) -> Verdict {
+        if step == Name::MutualTls {
+            return not_taken(self.without_name(text));
+        }
         Verdict { step, text: self.without_name(text), to: Audience::Broker, asked: asked.into() }
     }
 

@@ -3,7 +3,7 @@
 //! By ourselves, where no agent runs here; else by what the running agent tells of itself.
 
 use super::report::{Audience, Name, Step};
-use super::{Check, Verdict, good, skipped};
+use super::{Check, Verdict, good, not_taken, skipped};
 use crate::clock;
 use crate::contract::topic::Topics;
 use crate::limits::EVENT_OVERHEAD_BYTES;
@@ -37,7 +37,7 @@ impl Check<'_> {
         let talk = match talk {
             Ok(talk) => talk,
             Err(Stop::Certificate(why)) => {
-                return Err(self.broker(Name::MutualTls, &why, "accept the certificate of this gateway, and the CA that issued it"));
+                return Err(not_taken(self.without_name(&why)));
             }
             Err(Stop::Other(why)) => {
                 self.certificate(seen, NOT_REFUSED);
@@ -137,7 +137,7 @@ impl Check<'_> {
         if self.endpoint.tls
             && let Err(Stop::Certificate(why) | Stop::Other(why)) = reached.verdict(self.endpoint).await
         {
-            return Err(self.broker(Name::MutualTls, &why, "accept the certificate of this gateway, and the CA that issued it"));
+            return Err(not_taken(self.without_name(&why)));
         }
         self.certificate(seen, NOT_REFUSED);
         Ok(())

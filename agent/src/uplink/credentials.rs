@@ -57,6 +57,8 @@ pub enum CredentialError {
     NoKeyFound { path: PathBuf },
     #[error("certificate and key do not belong together; issue it for the request that this gateway published last")]
     Mismatch(#[source] rustls::Error),
+    #[error("what came {why}")]
+    OldVersion { why: String },
     #[error("what came has more than {CERTIFICATE_BYTES_MAX} bytes; send the gateway's certificate and its intermediates, nothing else")]
     TooLarge,
     #[error("the certificate has ended already, at {at}; issue a new one")]
@@ -136,6 +138,9 @@ impl Credentials {
     fn fitting(&self, chain: &str) -> Result<(Zeroizing<Vec<u8>>, Vec<CertificateDer<'static>>), CredentialError> {
         let key = self.read(CANDIDATE_KEY)?.ok_or(CredentialError::NothingAsked)?;
         let certificates = chain_of(chain)?;
+        if let Some(why) = certificate::too_old(&certificates[0]) {
+            return Err(CredentialError::OldVersion { why });
+        }
         let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| CredentialError::NoKeyFound { path: self.path(CANDIDATE_KEY) })?;
         CertifiedKey::from_der(certificates.clone(), parsed, &ring::default_provider()).map_err(CredentialError::Mismatch)?;
         Ok((key, certificates))

@@ -56,6 +56,8 @@ fn a_certificate_for_another_key_is_refused_and_the_current_one_untouched() {
     let before = std::fs::read(&current.cert).unwrap();
     credentials.make_key().unwrap();
     assert!(matches!(credentials.install(&certificate(&other)), Err(CredentialError::Mismatch(_))));
+    let old = credentials.install(include_str!("../../../tests/fixtures/certificates/version-1.pem")).unwrap_err();
+    assert!(old.to_string().starts_with("what came is an X.509 version 1 certificate"), "{old}");
     assert!(matches!(credentials.install("nothing"), Err(CredentialError::NoCertificate)));
     assert!(matches!(credentials.install(&" ".repeat(CERTIFICATE_BYTES_MAX + 1)), Err(CredentialError::TooLarge)));
     assert!(matches!(credentials.promote(), Err(CredentialError::NoCandidate)));

@@ -28,6 +28,9 @@ pub fn export(state: &State, site: &Name, gateway: &Name) -> Result<String, Stri
 pub fn import(held: &Held<'_>, chain: &str) -> Result<Record, String> {
     let certificates = chain_of(chain).map_err(|error| error.to_string())?;
     let leaf = &certificates[0];
+    if let Some(why) = certificate::too_old(leaf) {
+        return Err(why);
+    }
     let key = certificate::public_key(leaf).ok_or("is a certificate that cannot be read")?;
     let asks = |record: &Record| record.csr.as_deref().and_then(|csr| csr::read(csr).ok()).is_some_and(|asked| asked.public_key == key);
     let records = held.state().records()?;

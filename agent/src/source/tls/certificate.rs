@@ -7,7 +7,7 @@
 use crate::config::settings::ClientSubject;
 #[cfg(any(test, feature = "hub"))]
 use crate::der::BIT_STRING;
-use crate::der::{BMP_STRING, COMMON_NAME, Der, GENERALIZED_TIME, OBJECT_ID, OCTET_STRING, SEQUENCE, SET, UTC_TIME, take};
+use crate::der::{BMP_STRING, COMMON_NAME, Der, GENERALIZED_TIME, INTEGER, OBJECT_ID, OCTET_STRING, SEQUENCE, SET, UTC_TIME, take};
 
 /// `[0]`, version.
 const VERSION: u8 = 0xA0;
@@ -52,9 +52,39 @@ fn parts(certificate: &[u8]) -> Option<Parts<'_>> {
     })
 }
 
+/// The version of X.509 that a certificate is of: 1, 2 or 3. TLS takes 3 only.
+pub(crate) fn version(certificate: &[u8]) -> Option<u8> {
+    let mut outer = Der(take(&mut Der(certificate), SEQUENCE)?);
+    match Der(take(&mut outer, SEQUENCE)?).next()? {
+        (VERSION, wrapped) => take(&mut Der(wrapped), INTEGER)?.first()?.checked_add(1),
+        _ => Some(1), // left out
+    }
+}
+
+/// What is said of a certificate that is not of version 3; the end of a sentence that begins with what it is.
+pub(crate) fn too_old(certificate: &[u8]) -> Option<String> {
+    let version = version(certificate).filter(|version| *version < 3)?;
+    Some(format!(
+        "is an X.509 version {version} certificate, which TLS does not take; have it signed as version 3 (`openssl x509 -req` makes that with \
+         -extfile FILE, where FILE has a line like extendedKeyUsage = clientAuth, serverAuth)"
+    ))
+}
+
 /// Seconds since 1970 at which the certificate ends.
 pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
-    let (tag, digits) = parts(certificate)?.not_after;
+    seconds(parts(certificate)?.not_after)
+}
+
+/// Seconds since 1970 by which a list of revoked certificates (DER) has to be followed by another; `None`: it names no end, or is no such list.
+#[cfg(any(test, feature = "hub"))]
+pub(crate) fn next_update(list: &[u8]) -> Option<i64> {
+    let mut outer = Der(take(&mut Der(list), SEQUENCE)?);
+    let fields = Der(take(&mut outer, SEQUENCE)?);
+    // version, algorithm, issuer, this update, next update
+    fields.filter(|(tag, _)| matches!(*tag, UTC_TIME | GENERALIZED_TIME)).nth(1).and_then(seconds)
+}
+
+fn seconds((tag, digits): (u8, &[u8])) -> Option<i64> {
     let digits = std::str::from_utf8(digits).ok()?.strip_suffix('Z')?;
     let number = |from: usize, to: usize| digits.get(from..to)?.parse::<i16>().ok();
     let (year, at) = match tag {
@@ -193,6 +223,35 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_of_version_1_is_named_as_one() {
+        let der = certificate(|_| {});
+        assert_eq!((version(&der), too_old(&der)), (Some(3), None));
+        // As `openssl x509 -req` makes it without extensions: no version is written, which means 1.
+        let old = [SEQUENCE, 5, SEQUENCE, 3, INTEGER, 1, 7];
+        assert_eq!(version(&old), Some(1));
+        assert!(too_old(&old).unwrap().contains("version 1 certificate"));
+        assert_eq!(version(b"nothing"), None);
+    }
+
+    #[test]
+    fn the_end_of_a_list_of_revoked_certificates_is_read() {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+        let issuer = rcgen::Issuer::new(params, KeyPair::generate().unwrap());
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2031, 2, 28),
+            crl_number: rcgen::SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        assert_eq!(next_update(list.signed_by(&issuer).unwrap().der()), Some(1_930_003_200));
+        assert_eq!(next_update(&certificate(|_| {})), None, "a certificate is none");
+    }
+
+    #[test]
     fn other_kinds_of_text_and_years_are_read_and_two_common_names_are_none() {
         let der = certificate(|params| {
             params.distinguished_name.push(DnType::CommonName, DnValue::BmpString("Ω".try_into().unwrap()));
@@ -213,7 +272,7 @@ mod tests {
             let at = at.index(der.len());
             der[at] = byte;
             for bytes in [&der, &bytes] {
-                let _either = (not_after(bytes), Names::of(bytes));
+                let _either = (not_after(bytes), Names::of(bytes), version(bytes), next_update(bytes));
             }
         }
     }
