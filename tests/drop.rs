@@ -214,3 +214,21 @@ fn a_vendor_delivers_by_sftp_and_can_do_nothing_else() {
     assert!(it.sftp("other", "other", "ls\n").0, "the other vendor stays");
     println!("drop: 3 files delivered by SFTP and captured; {attempts} ways out tried in vain; an inbox of 16 MiB refused 24");
 }
+
+/// What `siteward-drop add` prints is a feed as it is: whoever copies it is not sent away by `siteward check`.
+#[test]
+fn the_section_that_is_printed_for_a_vendor_is_a_good_one() {
+    let script = fs::read_to_string(harness::repository().join("systemd/drop/siteward-drop")).expect("the script");
+    let printed = script.split_once("Its feed, for ").expect("what is printed").1.split_once("\nEND\n").expect("its end").0;
+    let section = printed.split_once("[[feed]]").expect("a section").1;
+    let (before, after) = section.split_once("$((").expect("the size is computed");
+    let after = after.split_once("))").expect("as the shell does").1;
+    let section = format!("[[feed]]{before}170{after}").replace("$inbox", "/srv/feeds/acme/inbox").replace("$1", "acme");
+    let text = format!(
+        "[gateway]\nsite = \"s\"\nid = \"gw1\"\ntimezone = \"UTC\"\n[spool]\npath = \"/spool\"\nkey = \"auto\"\n\
+         [uplink]\nendpoints = [\"mqtt://127.0.0.1:1\"]\nallow_plaintext = true\n{section}\n"
+    );
+    let settings = siteward::config::parse_text(Path::new("siteward.toml"), &text).unwrap_or_else(|faults| panic!("{faults}\n{section}"));
+    assert_eq!(settings.feeds[0].id.as_str(), "acme");
+    println!("drop: the printed section of a vendor is a good feed");
+}

@@ -1,4 +1,5 @@
-//! `siteward check`: the same validation as `run`, and nothing else; with `--document` what the agent would say of a document.
+//! `siteward check`: the same validation as `run`, and a note where feeds of the file do not count because a document runs; with `--document` what the
+//! agent would say of a document.
 //!
 //! A signed document is verified by the local file's trust anchors; one that is not signed yet (TOML) is looked at as it is. Then it is judged and
 //! merged as the agent does. Its revision is judged where the spool is given, which knows what runs. Faults are told with the line of the document's
@@ -29,7 +30,24 @@ pub(super) fn check(file: &Path, without_files: bool, offered: Option<&Offered<'
     }
     let settings = config::load_with(file, files)?;
     let Settings { gateway, feeds, .. } = &settings;
-    print(&format!("{}: good; gateway {} at {}, {}\n", file.display(), gateway.id, gateway.site, counted(feeds.len())))
+    print(&format!("{}: good; gateway {} at {}, {}\n", file.display(), gateway.id, gateway.site, counted(feeds.len())))?;
+    let note = if without_files || feeds.is_empty() { None } else { not_counting(&settings) };
+    note.map_or(Ok(()), |note| print(&format!("{note}\n")))
+}
+
+/// Where a document runs on this box, the feeds of its own file are good for nothing; "good" alone would be no help to whoever added one.
+fn not_counting(settings: &Settings) -> Option<String> {
+    let listed = || settings.feeds.iter().map(|feed| feed.id.as_str()).collect::<Vec<_>>().join(", ");
+    match rollout::store::committed(&settings.spool.path) {
+        Ok(None) => None,
+        Ok(Some(facts)) => Some(format!(
+            "note: revision {} of central IT runs on this gateway, so [[feed]] in this file does not count ({}); central IT puts the feed into the \
+             document",
+            facts.revision,
+            listed()
+        )),
+        Err(error) => Some(format!("note: whether these feeds count cannot be seen: {error}; where a document runs they do not")),
+    }
 }
 
 fn counted(feeds: usize) -> String {

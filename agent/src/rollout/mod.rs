@@ -36,6 +36,7 @@ pub mod shell;
 pub mod start;
 pub mod store;
 pub mod suspect;
+mod unfed;
 mod watch;
 
 #[cfg(test)]

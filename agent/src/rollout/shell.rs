@@ -35,6 +35,7 @@ use super::proof::Proof;
 use super::report::{self, Surroundings};
 use super::start::{Ground, Running, Started, now};
 use super::store::Store;
+use super::unfed::FeedWatch;
 use super::watch::QuarantineWatch;
 use crate::config::settings::{Endpoint, RenewSettings};
 use crate::config::show;
@@ -77,6 +78,7 @@ pub struct Shell {
     hangup: Signal,
     pub(super) proof: Proof,
     pub(super) quarantine: QuarantineWatch,
+    unfed: FeedWatch,
     pub(super) orders: Orders,
     renew: watch::Sender<Option<RenewSettings>>,
     local: report::Local,
@@ -111,6 +113,7 @@ impl Shell {
         Self {
             link: mail.link(),
             quarantine: QuarantineWatch::default(),
+            unfed: FeedWatch::new(&ground.local_settings),
             proof: Proof::default(),
             owed: None,
             unsettled: None,
@@ -209,7 +212,9 @@ impl Shell {
         if self.retired() != self.retired_told {
             self.report(); // one has sent its last record, or come back
         }
-        self.quarantine.look(now(self.start).mono_ms, &self.running.settings.feeds, &self.board);
+        let (at, feeds) = (now(self.start).mono_ms, &self.running.settings.feeds);
+        self.quarantine.look(at, feeds, &self.board);
+        self.unfed.look(at, &self.machine, feeds, &self.board);
     }
 
     /// Feeds that are not configured any more and still drain.
@@ -280,6 +285,7 @@ impl Shell {
     /// SIGHUP.
     async fn reload(&mut self) {
         if *self.machine.committed().0 != Generation::Bootstrap || !self.machine.is_idle() {
+            self.unfed.read_again(&self.ground.local.file);
             return tracing::warn!("SIGHUP: a document of central IT runs or is on trial; the feeds of the local file do not count");
         }
         let reload = Reload { file: &self.ground.local.file, running: &self.ground.local_settings, sources: &self.sources };

@@ -141,6 +141,10 @@ conditions! {
     FeedPaused = "feed_paused", Warning;
     /// Somebody changed a feed on site, for a while.
     OverrideActive = "override_active", Warning;
+    /// Feeds come as documents, and none runs: nothing is taken from anybody.
+    NoFeeds = "no_feeds", Error;
+    /// Feeds of the local file that do not count, because a document runs.
+    LocalFeedsUnused = "local_feeds_unused", Warning;
     /// Endpoints or trust anchors come from a document of the recovery keys.
     BootstrapMoved = "bootstrap_moved", Warning;
     /// Somebody sent commands that are not carried out here.
@@ -229,6 +233,8 @@ impl Code {
             | Self::FeedRetired
             | Self::FeedPaused
             | Self::OverrideActive
+            | Self::NoFeeds
+            | Self::LocalFeedsUnused
             | Self::BootstrapMoved
             | Self::CommandRefused
             | Self::ConfigRefused
