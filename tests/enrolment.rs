@@ -1,6 +1,8 @@
 //! How boxes become gateways, are replaced and are retired, with the desk's own authority and a real Mosquitto that knows its clients from nothing but
 //! the files that the desk makes.
 
+#[path = "enrolment/anew.rs"]
+mod anew;
 #[path = "enrolment/proxy.rs"]
 mod proxy;
 #[path = "enrolment/reload.rs"]
@@ -47,6 +49,12 @@ fn a_bundle_makes_one_box_a_gateway_and_no_other() {
         assert_eq!(said.out.matches(step).count(), 1, "{step}: {}", said.out);
     }
     assert!(desk.told("is given a certificate"));
+    // Without them the keys of the desk could never be changed from afar.
+    let written = fs::read_to_string(one.config()).expect("the configuration");
+    assert!(written.contains("recovery_keys = [") && written.contains("trust-recovery-1.pub"), "{written}");
+    let none = desk.bundle("st-marys-gw9", "gw9.bundle", &["--without"]);
+    assert!(!none.done && none.err.contains("say --recovery FILE"), "{}", none.err);
+    assert!(desk.bundle("st-marys-gw9", "gw9.bundle", &["--no-recovery"]).done);
     one.start();
     one.connects();
     one.listens(port);
@@ -185,6 +193,7 @@ fn a_dead_box_is_replaced_and_its_certificate_refused() {
     let made = desk.bundle(GATEWAY, "second.bundle", &["--replace", "--account", &account]);
     assert!(made.done && made.out.contains("or-usage: seen through seq 7 at 20"), "{}{}", made.out, made.err);
     assert!(made.out.contains("; later unknown") && made.out.contains("retired: "), "{}", made.out);
+    assert!(made.out.contains("configuration: revision 1 ran at 20"), "what the new box has to get: {}", made.out);
     desk.admit();
 
     let mut new = Box_::new(desk.path("new"));

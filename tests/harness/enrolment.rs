@@ -47,9 +47,11 @@ impl Desk {
         let pki = Pki::new(&at.join("pki"), "hub CA");
         fs::create_dir_all(at.join("broker-files")).expect("a directory");
         fs::create_dir_all(at.join("identities")).expect("a directory");
+        fs::create_dir_all(at.join("vault")).expect("a directory");
         fs::write(at.join("words"), "correct horse battery\n").expect("the passphrase is written");
         for arguments in [
-            &["enroll", "init", "--state", "state"][..],
+            &["keys", "generate", "--out", "vault", "--name", "recovery"][..],
+            &["enroll", "init", "--state", "state"],
             &["enroll", "identity", "--state", "state", "--name", "receiver", "--role", "receiver", "--out", "identities"],
             &["enroll", "identity", "--state", "state", "--name", "central-desk", "--role", "desk", "--out", "identities"],
             &["broker", "mosquitto", "--state", "state", "--out", "broker-files"],
@@ -84,7 +86,7 @@ impl Desk {
         said.out
     }
 
-    /// A bundle, in a file of this name.
+    /// A bundle, in a file of this name; with a recovery key, unless `more` says `--no-recovery`, or `--without` a word about it.
     pub fn bundle(&self, gateway: &str, out: &str, more: &[&str]) -> Said {
         let endpoint = format!("mqtts://{}", self.broker.tls());
         let (ca, key) = (self.pki.ca.display().to_string(), crate::document::keys().join("openssl"));
@@ -110,7 +112,12 @@ impl Desk {
             "--out",
             out,
         ];
-        self.run(&[&arguments[..], more].concat())
+        let more: Vec<&str> = match more {
+            ["--without"] => Vec::new(),
+            more if more.contains(&"--no-recovery") => more.to_vec(),
+            more => [&["--recovery", "vault/recovery.pub"][..], more].concat(),
+        };
+        self.run(&[&arguments[..], &more].concat())
     }
 
     /// The broker gets its files anew, and reads them as a restart does.

@@ -33,6 +33,7 @@ pub mod connection;
 mod connection_tests;
 pub mod desk;
 pub mod differences;
+pub mod ends;
 pub mod enrolment;
 pub mod find;
 pub mod fleet;

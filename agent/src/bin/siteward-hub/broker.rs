@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use siteward::hub::ends::{self, Kind};
 use siteward::hub::enrolment::authority::{self, Authority};
 use siteward::hub::enrolment::mosquitto;
-use siteward::hub::enrolment::state::{State, put};
+use siteward::hub::enrolment::state::{List, State, put};
 use siteward::hub::keys::Passphrase;
 
 use crate::enroll::At;
@@ -25,7 +26,8 @@ pub enum BrokerFiles {
         /// The certificate of another authority that issues certificates of gateways or hub clients (PEM)
         #[arg(long, value_name = "FILE")]
         client_ca: Vec<PathBuf>,
-        /// Its list of revoked certificates (PEM); the broker refuses every certificate of an authority whose list it does not have
+        /// Its list of revoked certificates (PEM); the broker refuses every certificate of an authority whose list it does not have, or whose list
+        /// has ended
         #[arg(long, value_name = "FILE")]
         crl: Vec<PathBuf>,
     },
@@ -74,7 +76,7 @@ pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
     let now = siteward::clock::now().unix_ms / 1000;
     let joined =
         |first: String, files: &[PathBuf]| -> Result<String, String> { files.iter().try_fold(first, |all, file| Ok(all + &text(file)?)) };
-    let revoked = mosquitto::revoked(&records);
+    let revoked = mosquitto::revoked(&records, &identities);
     let files: [(&str, String); 5] = [
         ("acl", mosquitto::access(&records, &identities, now)),
         ("revoked", mosquitto::serials(&revoked, &crl.iter().map(|file| text(file)).collect::<Result<Vec<_>, _>>()?)),
@@ -101,7 +103,18 @@ pub fn carry_out(command: BrokerFiles) -> Result<(), String> {
         revoked.len()
     );
     println!("{}", needs.told());
-    Ok(())
+    held.save_lists(&lists(&crl)?)?;
+    drop(held);
+    crate::enroll::warn_of_ends(&state)
+}
+
+/// When each list has to be followed by another: one that has ended shuts out every certificate of its authority.
+fn lists(files: &[PathBuf]) -> Result<Vec<List>, String> {
+    let read = |file: &PathBuf| {
+        let end = ends::of_pem("", text(file)?.as_bytes()).filter(|end| end.kind == Kind::List);
+        Ok(List { file: file.display().to_string(), ends: end.map(|end| end.at) })
+    };
+    files.iter().map(read).collect()
 }
 
 fn text(path: &Path) -> Result<String, String> {

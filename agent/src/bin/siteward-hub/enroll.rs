@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use siteward::enrolment::bundle::{Trust, grouped};
+use siteward::hub::ends::{self, Sources};
 use siteward::hub::enrolment::answer::{self, Answering, Reach};
 use siteward::hub::enrolment::authority::{self, Authority};
 use siteward::hub::enrolment::issue::{self, Made, Wish};
-use siteward::hub::enrolment::state::{Record, Role, State};
+use siteward::hub::enrolment::state::{Identity, Record, Role, State};
 use siteward::hub::enrolment::{identity, seen};
 use siteward::hub::keys::Passphrase;
 use siteward::record::Name;
@@ -80,10 +81,14 @@ enum Action {
         state: At,
         #[arg(long)]
         name: String,
+        /// It has a certificate that ends, or a key that is known to others: the next one under the same name, with a new key. The one from before
+        /// counts no more when the broker has its new files
+        #[arg(long)]
+        again: bool,
         /// receiver: `siteward-hub receive`; desk: every other verb
         #[arg(long, value_parser = role)]
         role: Role,
-        /// A directory that is there
+        /// A directory that is there, without files of this name
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
@@ -130,9 +135,12 @@ struct Make {
     /// So many of them have to sign
     #[arg(long, default_value_t = 1)]
     threshold: usize,
-    /// A public key kept apart, for recovery
+    /// A public key kept apart, for recovery: only with one can the keys of --trust ever be changed from here
     #[arg(long, value_name = "FILE")]
     recovery: Vec<PathBuf>,
+    /// There is none, and none will be: other keys and another hub then need somebody at the box
+    #[arg(long, conflicts_with = "recovery")]
+    no_recovery: bool,
     #[arg(long, default_value_t = 1)]
     recovery_threshold: usize,
     /// A public key that signs commands, where these are other ones
@@ -198,11 +206,15 @@ fn act(action: Action) -> Result<(), String> {
             println!("{NEXT}");
             Ok(())
         }
-        Action::Identity { state, name, role, out } => {
+        Action::Identity { state, name, again, role, out } => {
             let state = State::open(&state.directory)?;
             let authority = Authority::open(&state, &Passphrase::usual())?;
-            identity::make(&state.hold("enroll identity")?, &authority, &name, role, &out)?;
+            let wish = identity::Wish { name: &name, role, again, out: &out };
+            identity::make(&state.hold("enroll identity")?, &authority, wish)?;
             println!("{0}/{name}.pem and {0}/{name}.key", out.display());
+            if again {
+                println!("first let {name} use them; the certificate from before is refused as soon as the broker has its new files");
+            }
             println!("{NEXT}");
             Ok(())
         }
@@ -210,6 +222,8 @@ fn act(action: Action) -> Result<(), String> {
 }
 
 const MISSING: &str = "say --state, --site, --gateway, --timezone, --ca and --out";
+const NO_RECOVERY: &str = "say --recovery FILE: without a recovery key the gateway's signing keys can never be changed from here, nor its hub. One is made \
+                           with `siteward-hub keys generate --out VAULT --name recovery`, for all gateways. To go without, say --no-recovery";
 const NEXT: &str = "next: `siteward-hub broker mosquitto`, and give the broker its new files";
 
 fn text(path: &Path) -> Result<String, String> {
@@ -219,6 +233,9 @@ fn text(path: &Path) -> Result<String, String> {
 fn bundle(make: &Make) -> Result<(), String> {
     let (Some(state), Some(site), Some(gateway)) = (&make.state, &make.site, &make.gateway) else { return Err(MISSING.to_owned()) };
     let (Some(timezone), Some(ca), Some(path)) = (&make.timezone, &make.ca, &make.out) else { return Err(MISSING.to_owned()) };
+    if make.recovery.is_empty() && !make.no_recovery {
+        return Err(NO_RECOVERY.to_owned());
+    }
     let all = |files: &[PathBuf]| files.iter().map(|file| text(file)).collect::<Result<Vec<_>, _>>();
     let outside = match (&make.outside_ca, make.outside) {
         (Some(file), _) => Some(Some(text(file)?)),
@@ -246,10 +263,7 @@ fn bundle(make: &Make) -> Result<(), String> {
         replace: make.replace,
         outside,
     };
-    let seen = match &make.account {
-        Some(account) => Some(seen::seen(account, site, gateway)?),
-        None => None,
-    };
+    let account = make.account.as_ref().map(|account| seen::seen(account, site, gateway)).transpose()?;
     let state = State::open(state)?;
     let authority = Authority::open(&state, &Passphrase::usual())?;
     let signers = signers(&make.sign_with)?;
@@ -270,11 +284,8 @@ fn bundle(make: &Make) -> Result<(), String> {
     if make.replace && replaced.is_empty() {
         println!("no box of this name was enrolled here; if it has a certificate from elsewhere, take it from the broker by hand");
     }
-    for feed in seen.iter().flatten() {
-        println!("{feed}");
-    }
-    if seen.is_some_and(|seen| seen.is_empty()) {
-        println!("the receiver has nothing of {gateway} at {site}");
+    if let Some(account) = account {
+        println!("{account}");
     }
     println!("{}: {}", path.display(), shown(&record));
     for signer in &signers {
@@ -318,6 +329,18 @@ fn list(state: &State, json: bool) -> Result<(), String> {
     for record in &records {
         println!("{}", shown(record));
     }
+    for Identity { name, role, certificate, .. } in state.identities()? {
+        let end = certificate.not_after.map_or_else(|| "?".to_owned(), |end| siteward::clock::rfc3339(end * 1000));
+        println!("{name} ({}): its certificate ends {end}", role.as_str());
+    }
+    warn_of_ends(state)
+}
+
+/// Certificates of the desk and lists that end soon, on stderr.
+pub fn warn_of_ends(state: &State) -> Result<(), String> {
+    for told in ends::told(&ends::of_state(state)?, siteward::clock::now().unix_ms / 1000) {
+        eprintln!("{}: {}", if told.is_urgent { "error" } else { "warning" }, told.text);
+    }
     Ok(())
 }
 
@@ -325,10 +348,13 @@ fn answer_boxes(state: &At, broker: Broker, client_id: Option<String>, until_sto
     let state = State::open(&state.directory)?;
     let authority = Authority::open(&state, &Passphrase::usual())?;
     let endpoint = broker.endpoint.clone();
+    let own = Sources { files: broker.certificate().into_iter().collect(), state: Some(state.clone()) };
     // Two desks under one name would push each other off the broker.
     let client_id = client_id.unwrap_or_else(|| format!("siteward-hub-enroll-{}", std::process::id()));
     let reach = Reach { broker: endpoint, tls: broker.tls()?, client_id };
     let answering = Answering { state, authority };
-    crate::runtime()?
-        .block_on(async { answer::serve(&reach, &answering, until_stopped, crate::until_signal()?, |line| println!("{line}")).await })
+    crate::runtime()?.block_on(async {
+        tokio::spawn(ends::watch(own, |_| {})); // ends with the runtime
+        answer::serve(&reach, &answering, until_stopped, crate::until_signal()?, |line| println!("{line}")).await
+    })
 }

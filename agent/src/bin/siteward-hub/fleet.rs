@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use siteward::clock;
+use siteward::hub::ends::Sources;
 use siteward::hub::fleet::alarms::Rules;
 use siteward::hub::fleet::change::changes;
 use siteward::hub::fleet::look::{self, Event, Reach};
@@ -15,7 +16,7 @@ use siteward::hub::fleet::row::{Filter, Row};
 use siteward::hub::fleet::serve::{self, Options};
 use siteward::hub::fleet::webhook::{Client, Target};
 use siteward::hub::fleet::{Fleet, expected, table};
-use siteward::limits::{FLEET_PENDING_MAX, FLEET_TICK, OFFLINE_AFTER_DEFAULT, WEBHOOKS_MAX};
+use siteward::limits::{DESK_ENDS_MAX, FLEET_PENDING_MAX, FLEET_TICK, OFFLINE_AFTER_DEFAULT, WEBHOOKS_MAX};
 use siteward::record::Name;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval};
@@ -117,6 +118,9 @@ struct Serve {
     /// A gateway that is offline for so many seconds is an alarm.
     #[arg(long, value_name = "SECONDS", default_value_t = OFFLINE_AFTER_DEFAULT.as_secs())]
     offline_after: u64,
+    /// A certificate or a list of revoked certificates (PEM) whose end is told too: the receiver's, the group's. Once for each.
+    #[arg(long, value_name = "FILE")]
+    ends_of: Vec<PathBuf>,
     /// What is put before a condition's code to link to its page in the runbook.
     #[arg(long, value_name = "URL", default_value = "RUNBOOK.md#")]
     runbook: String,
@@ -236,7 +240,7 @@ fn lines(before: &[Row], now: &[Row], json: bool, time: &str) -> String {
 }
 
 fn served(args: Serve) -> Result<(), String> {
-    let Serve { broker, expect, client_id, metrics, webhook, alarms, webhook_ca, webhook_headers, offline_after, runbook } = args;
+    let Serve { broker, expect, client_id, metrics, webhook, alarms, webhook_ca, webhook_headers, offline_after, ends_of, runbook } = args;
     if metrics.is_none() && webhook.is_empty() {
         return Err("fleet serve needs --metrics ADDRESS, or --webhook URL with --alarms FILE, or both".into());
     }
@@ -247,10 +251,14 @@ fn served(args: Serve) -> Result<(), String> {
         Some(file) if !webhook.is_empty() => Some((webhook, Client::new(webhook_ca, webhook_headers)?, file)),
         _ => None,
     };
+    if ends_of.len() > DESK_ENDS_MAX {
+        return Err(format!("--ends-of: at most {DESK_ENDS_MAX} files"));
+    }
+    let ends = Sources { files: broker.certificate().into_iter().chain(ends_of).collect(), state: None };
     let listed = expect.is_some();
     let (reach, fleet) = open(broker, expect.as_deref(), client_id, "serve")?;
     let expected = fleet.members().keys().cloned().collect();
     let offline_after_ms = i64::try_from(Duration::from_secs(offline_after).as_millis()).unwrap_or(i64::MAX);
-    let options = Options { reach, expected, listed, metrics, webhooks, rules: Rules { offline_after_ms, runbook } };
+    let options = Options { reach, expected, listed, metrics, webhooks, rules: Rules { offline_after_ms, runbook }, ends };
     crate::runtime()?.block_on(async { serve::serve(options, crate::until_signal()?).await })
 }

@@ -25,6 +25,11 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// The file of our own certificate, where there is one.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        self.cert.clone()
+    }
+
     pub fn tls(self) -> Result<Option<TlsFiles>, &'static str> {
         match (self.endpoint.tls, self.ca) {
             (true, Some(ca)) => Ok(Some(TlsFiles { ca: ca.into(), cert: self.cert, key: self.key })),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use siteward::hub::ends::{self, Sources};
 use siteward::hub::receive::{self, Options};
 
 use crate::reach::Broker;
@@ -25,6 +26,7 @@ pub struct Receive {
 
 pub fn carry_out(args: Receive) -> ExitCode {
     let endpoint = args.broker.endpoint.clone();
+    let ends = Sources { files: args.broker.certificate().into_iter().collect(), state: None };
     let tls = match args.broker.tls() {
         Ok(tls) => tls,
         Err(why) => {
@@ -42,7 +44,7 @@ pub fn carry_out(args: Receive) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(received(options)) {
+    match runtime.block_on(received(options, ends)) {
         Ok(summary) => {
             for feed in &summary {
                 tracing::info!(feed = %feed.key, through = feed.through_seq, events = feed.tally.events, missing = ?feed.missing, "feed");
@@ -59,6 +61,7 @@ pub fn carry_out(args: Receive) -> ExitCode {
     }
 }
 
-async fn received(options: Options) -> Result<Vec<siteward::hub::desk::Summary>, String> {
+async fn received(options: Options, own: Sources) -> Result<Vec<siteward::hub::desk::Summary>, String> {
+    tokio::spawn(ends::watch(own, |_| {})); // ends with the runtime
     receive::receive(options, None, crate::until_signal()?).await.map_err(|error| receive::explain(&error))
 }

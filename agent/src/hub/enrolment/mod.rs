@@ -4,6 +4,7 @@
 //!   --state DIR   authority.json, ca.pem, ca.key (sealed)      `enroll init`
 //!                 bundles/<id>.json                            a record per bundle: made, used by which key, certificates, retired
 //!                 identities/<name>.json                       clients that are no gateways: receiver, desk
+//!                 lists.json                                   revocation lists of other authorities, as the broker got them: when they end
 //!                 lock                                         one operation at a time, whoever runs it
 //! ```
 //!

@@ -78,8 +78,9 @@ fn lines(text: &mut String, below: &str, says: &[&str], hears: &[&str]) {
 }
 
 /// Serial numbers of our own authority that count no more, and since when.
-pub fn revoked(records: &[Record]) -> Vec<(String, i64)> {
-    let mut all = Vec::new();
+pub fn revoked(records: &[Record], identities: &[Identity]) -> Vec<(String, i64)> {
+    let former = identities.iter().flat_map(|identity| &identity.former);
+    let mut all: Vec<(String, i64)> = former.map(|former| (former.serial.clone(), former.since)).collect();
     for record in records {
         let Some(retired) = &record.retired else { continue };
         all.push((record.enrolment_serial.clone(), retired.at));
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(of(&open.subject).len(), SAYS.len() + HEARS.len());
         assert!(of(&open.subject).contains(&"topic read siteward/v1/st-marys/st-marys-gw1/receipt"));
         assert!(!text.contains("gone"));
-        assert_eq!(revoked(&records), [("40".repeat(16), 5), (serial, 5)]);
+        assert_eq!(revoked(&records, &[]), [("40".repeat(16), 5), (serial, 5)]);
         let later = access(&records, &[], open.not_after + 1);
         assert!(!later.contains("enrol.") && !later.contains(&open.subject) && later.contains("a.used."), "{later}");
     }

@@ -15,6 +15,8 @@ use crate::hub::output::sync_parent;
 use crate::limits::{DESK_LOCK_WAIT, DESK_RECORD_BYTES_MAX, DESK_RECORDS_MAX};
 use crate::record::Name;
 
+const LISTS: &str = "lists.json";
+
 /// What the desk knows of one bundle, and of the box that used it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -89,6 +91,26 @@ pub struct Identity {
     pub name: String,
     pub role: Role,
     pub certificate: Issued,
+    /// Certificates of this name that were made anew: on the list of those that count no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Former>,
+}
+
+/// A certificate that another one took the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Hex.
+    pub serial: String,
+    /// Seconds since 1970.
+    pub since: i64,
+}
+
+/// Another authority's list of revoked certificates, as the broker was given it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    pub file: String,
+    /// By when it has to be followed by another; seconds since 1970.
+    pub ends: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +120,15 @@ pub enum Role {
     Receiver,
     /// The other verbs of `siteward-hub`.
     Desk,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Receiver => "receiver",
+            Self::Desk => "desk",
+        }
+    }
 }
 
 /// See the module.
@@ -214,6 +245,11 @@ impl State {
     pub fn identities(&self) -> Result<Vec<Identity>, String> {
         self.all("identities")
     }
+
+    /// Lists of other authorities that the broker was given last.
+    pub fn lists(&self) -> Result<Vec<List>, String> {
+        self.read(LISTS).map(Option::unwrap_or_default)
+    }
 }
 
 impl Held<'_> {
@@ -223,6 +259,10 @@ impl Held<'_> {
 
     pub fn save(&self, record: &Record) -> Result<(), String> {
         self.write_json(&format!("bundles/{}.json", record.bundle), record)
+    }
+
+    pub fn save_lists(&self, lists: &[List]) -> Result<(), String> {
+        self.write_json(LISTS, &lists)
     }
 
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), String> {

@@ -7,10 +7,11 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::answer::Answering;
 use super::authority::{self, Authority};
+use super::identity;
 use super::issue::{self, Made, Wish};
 use super::mosquitto;
 use super::outside;
-use super::state::State;
+use super::state::{List, Role, State};
 use crate::enrolment::bundle::{self, Bundle, Trust};
 use crate::enrolment::proof::{self, About, Answer, Outcome, Request, Verifier};
 use crate::hub::keys::{self, Passphrase, Signer};
@@ -138,13 +139,63 @@ fn a_bundle_gives_one_certificate_to_one_key_and_a_replaced_box_loses_its_name()
     let records = desk.state.records().unwrap();
     let access = mosquitto::access(&records, &[], made.record.issued_at);
     assert!(!access.contains(&bundle.subject) && access.contains(&replacing.record.subject), "{access}");
-    let revoked = mosquitto::revoked(&records);
+    let revoked = mosquitto::revoked(&records, &[]);
     assert_eq!(revoked.len(), 2, "the certificate for enrolment and that of the gateway");
     let held = desk.state.hold("test").unwrap();
     assert!(desk.answering.authority.list(&held, &revoked).unwrap().contains("BEGIN X509 CRL"));
     drop(held);
     // One that nobody used is made anew without a word about replacing.
     assert_eq!(desk.make(&desk.wish()).unwrap().withdrawn.len(), 1);
+}
+
+/// Without it the whole fleet would stop after 13 months: the receiver's certificate is made anew under the same name, and the old one counts no more.
+#[test]
+fn an_identity_is_made_again_under_its_name_and_its_old_certificate_is_revoked() {
+    let desk = Desk::new();
+    let held = desk.state.hold("test").unwrap();
+    let out = |name: &str| {
+        let out = desk.directory.path().join(name);
+        std::fs::create_dir_all(&out).unwrap();
+        out
+    };
+    let (first, second) = (out("first"), out("second"));
+    let wish = |role, again, out| identity::Wish { name: "receiver", role, again, out };
+    let make = |wish| identity::make(&held, &desk.answering.authority, wish);
+    let none_yet = make(wish(Role::Receiver, true, &first)).unwrap_err();
+    assert!(none_yet.contains("there is no receiver yet"), "{none_yet}");
+    make(wish(Role::Receiver, false, &first)).unwrap();
+    let old = desk.state.identities().unwrap().remove(0);
+    for (tried, words) in [
+        (wish(Role::Receiver, false, &second), "say --again"),
+        (wish(Role::Desk, true, &second), "has the other role"),
+        (wish(Role::Receiver, true, &first), "nothing is ever written over"),
+        (wish(Role::Receiver, true, Path::new("/nowhere")), "is no directory"),
+    ] {
+        let why = make(tried).unwrap_err();
+        assert!(why.contains(words), "{words}: {why}");
+    }
+    assert_eq!(desk.state.identities().unwrap(), std::slice::from_ref(&old), "nothing was recorded");
+    make(wish(Role::Receiver, true, &second)).unwrap();
+    let identities = desk.state.identities().unwrap();
+    let revoked: Vec<String> = mosquitto::revoked(&[], &identities).into_iter().map(|(serial, _)| serial).collect();
+    assert_eq!(Some(revoked), old.certificate.serial.map(|serial| vec![serial]));
+    let read = |out: &Path, name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert_ne!(read(&first, "receiver.key"), read(&second, "receiver.key"), "a new key");
+    let access = mosquitto::access(&[], &identities, 0);
+    assert_eq!(access.matches("user receiver\n").count(), 1, "{access}");
+    let ends = crate::hub::ends::of_state(&desk.state).unwrap();
+    assert_eq!((ends.len(), Some(ends[0].at)), (1, identities[0].certificate.not_after), "its end is known at the desk");
+}
+
+/// A list of revoked certificates that ends shuts out a whole group: the desk knows its end from when the broker got it.
+#[test]
+fn the_end_of_another_authoritys_list_is_known_at_the_desk() {
+    let desk = Desk::new();
+    assert_eq!(crate::hub::ends::of_state(&desk.state), Ok(vec![]));
+    let lists = [List { file: "group-crl.pem".into(), ends: Some(1_900_000_000) }, List { file: "endless.pem".into(), ends: None }];
+    desk.state.hold("test").unwrap().save_lists(&lists).unwrap();
+    let ends = crate::hub::ends::of_state(&desk.state).unwrap();
+    assert_eq!((ends.len(), ends[0].what.as_str(), ends[0].at), (1, "group-crl.pem", 1_900_000_000));
 }
 
 #[test]

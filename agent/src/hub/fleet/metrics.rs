@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Fleet;
 use super::row::{Filter, Row, State};
+use crate::hub::ends::End;
 pub use crate::metrics::text::Format;
 use crate::metrics::text::{Family, Labels, Page, families, labels};
 
@@ -55,6 +56,8 @@ families! {
     WAITING = "siteward_fleet_notices_waiting", Gauge, "Notices that wait for a receiver to take them.";
     DELIVERED = "siteward_fleet_notices_delivered", Counter, "Notices that a receiver took.";
     FAILED = "siteward_fleet_notices_failed", Counter, "Attempts to deliver a notice that failed; each is tried again.";
+    ENDS = "siteward_fleet_desk_end_timestamp_seconds", Gauge,
+        "When a certificate of the desk or the receiver, or a list of revoked certificates, ends.";
     DROPPED = "siteward_fleet_notices_dropped", Counter, "Notices that were given up: refused for good, or too many waited.";
 }
 
@@ -67,7 +70,7 @@ fn of(row: &Row) -> Labels {
 }
 
 /// The whole page.
-pub fn page(fleet: &Fleet, counts: &Counts, format: Format, now_ms: i64) -> String {
+pub fn page(fleet: &Fleet, counts: &Counts, ends: &[End], format: Format, now_ms: i64) -> String {
     let rows = fleet.rows(&Filter::default(), now_ms);
     let mut page = Page::new(format);
     let count = |state: State| rows.iter().filter(|row| row.state == state).count() as f64;
@@ -98,6 +101,7 @@ pub fn page(fleet: &Fleet, counts: &Counts, format: Format, now_ms: i64) -> Stri
     page.one(WAITING, counts.notices_waiting as f64);
     page.one(DELIVERED, counts.notices_delivered as f64);
     page.one(FAILED, counts.notices_failed as f64);
+    page.family(ENDS, ends.iter().map(|end| (labels([("of", end.what.as_str())]), end.at as f64)));
     page.one(DROPPED, counts.notices_dropped as f64);
     page.finish()
 }

@@ -10,7 +10,8 @@
 //! 3. Alarms are looked at only while connected and after what the broker keeps has come: a gateway that has not been heard of yet is not gone,
 //!    and while we hear nothing nothing is said to be over.
 //! 4. A receiver that is away is tried again with back-off for ever; the others do not wait for it.
-//! 5. Stop: deliveries under way are cut off; they are sent again, under the same key, by the next start.
+//! 5. When certificates and lists of the desk end is looked at every hour, said twice a day from 60 days before, and among the metrics.
+//! 6. Stop: deliveries under way are cut off; they are sent again, under the same key, by the next start.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,7 @@ use super::port::{Address, Port};
 use super::webhook::{Client, Outcome, Target};
 use super::{Fleet, Id};
 use crate::clock;
+use crate::hub::ends::{self, End, Sources};
 use crate::limits::{ALARM_LOOK_INTERVAL, FLEET_PENDING_MAX, FLEET_TICK, WEBHOOK_BACKOFF_MAX, WEBHOOK_BACKOFF_MIN, WEBHOOK_REFUSALS_MAX};
 use crate::record::{Incarnation, Name};
 
@@ -46,6 +48,8 @@ pub struct Options {
     /// Receivers with what they are reached by, and the file of alarms.
     pub webhooks: Option<(Vec<Target>, Client, PathBuf)>,
     pub rules: Rules,
+    /// Whose end is told.
+    pub ends: Sources,
 }
 
 /// Model, alarms and figures.
@@ -54,6 +58,8 @@ struct State {
     fleet: Fleet,
     alarms: Alarms,
     counts: Counts,
+    /// When what the desk needs ends, as last looked at.
+    ends: Vec<End>,
     /// Notices that the file has.
     saved: u64,
 }
@@ -78,20 +84,22 @@ impl Shared {
         state.counts.alarms_beyond = state.alarms.beyond;
         state.counts.notices_waiting = state.alarms.waiting() as u64;
         state.counts.notices_dropped = state.alarms.dropped;
-        let (fleet, counts) = (state.fleet.clone(), state.counts);
+        let (fleet, counts, ends) = (state.fleet.clone(), state.counts, state.ends.clone());
         drop(state);
-        metrics::page(&fleet, &counts, format, clock::now().unix_ms)
+        metrics::page(&fleet, &counts, &ends, format, clock::now().unix_ms)
     }
 }
 
 /// Serves until `stop`. An error is a sentence.
 pub async fn serve(options: Options, stop: watch::Receiver<bool>) -> Result<(), String> {
-    let Options { reach, expected, listed, metrics, webhooks, rules } = options;
+    let Options { reach, expected, listed, metrics, webhooks, rules, ends } = options;
     let shared = Arc::new(Shared::default());
     if listed {
         shared.lock().fleet.expect(expected);
     }
     let mut tasks = JoinSet::new();
+    let looking = Arc::clone(&shared);
+    tasks.spawn(ends::watch(ends, move |ends| looking.lock().ends = ends));
     if let Some(address) = metrics {
         let (port, shared) = (Port::open(&address).await?, Arc::clone(&shared));
         tracing::info!("metrics at {address}");

@@ -6,6 +6,7 @@ use super::metrics::{Counts, Format, page};
 use super::row::{Filter, Row, State};
 use super::{Fleet, Id, Taken, table};
 use crate::clock::{RELEASED_AT_MS, rfc3339};
+use crate::hub::ends::{self, End};
 use crate::limits::{ALARM_AGAIN_AFTER, ALARM_CLEAR_AFTER, ALARMS_MAX, FLEET_GATEWAYS_MAX, FLEET_STALE, NOTICES_MAX};
 use crate::record::Name;
 
@@ -207,7 +208,8 @@ fn metrics_are_whole_in_both_dialects() {
     says(&mut fleet, &a, &online(NOW, &["w1", "spool_full!"]).replace("\"0.1.0\"", r#""1\\\"x""#), true, NOW);
     says(&mut fleet, &b, WILL, true, NOW);
     let counts = Counts { connected: true, ..Counts::default() };
-    let text = page(&fleet, &counts, Format::Prometheus, NOW);
+    let ends = [End { kind: ends::Kind::Certificate, what: "identities/receiver.pem".into(), at: 1_900_000_000 }];
+    let text = page(&fleet, &counts, &ends, Format::Prometheus, NOW);
     for line in [
         "siteward_fleet_gateways{state=\"offline\"} 1",
         "siteward_fleet_gateway_info{site=\"s\",gateway=\"a\",version=\"1\\\\\\\"x\"} 1",
@@ -215,11 +217,12 @@ fn metrics_are_whole_in_both_dialects() {
         "siteward_fleet_gateway_queued_records{site=\"s\",gateway=\"a\"} 7",
         "# TYPE siteward_fleet_messages_total counter",
         "siteward_fleet_messages_total 2",
+        "siteward_fleet_desk_end_timestamp_seconds{of=\"identities/receiver.pem\"} 1900000000",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("queued_records{site=\"s\",gateway=\"b\"}"), "what is not known has no sample");
-    let open = page(&fleet, &counts, Format::OpenMetrics, NOW);
+    let open = page(&fleet, &counts, &ends, Format::OpenMetrics, NOW);
     assert!(open.ends_with("# EOF\n") && open.contains("# TYPE siteward_fleet_messages counter\nsiteward_fleet_messages_total 2\n"));
     assert_eq!(
         text.lines().filter(|l| !l.starts_with('#')).collect::<Vec<_>>(),
