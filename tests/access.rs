@@ -145,6 +145,7 @@ fn each_group_may_do_its_verbs_and_no_other() {
             }
         }
     }
+    let counted = flood(|arguments| run(&GROUPS[1].1.to_string(), arguments));
     // Whoever comes by a door and asks for more is refused by the agent too.
     for (door, need) in [("view.sock", "siteward-operate"), ("phi.sock", "siteward-operate")] {
         let answer = ask(&access.join(door), r#"{"do":"pause_feed","feed":"lab","by":"kim","why":"x"}"#);
@@ -154,7 +155,17 @@ fn each_group_may_do_its_verbs_and_no_other() {
     assert!(answer.contains("needs the group siteward-phi"), "{answer}");
     let record = hub_hears(&scene, "pause_feed_done");
     assert_eq!(record["who"], format!("uid {USER} for somebody on site"));
-    println!("access: {} verbs, {let_through} let through, {refused} refused", VERBS.len());
+    println!("access: {} verbs, {let_through} let through, {refused} refused; {counted} of a flood of 40", VERBS.len());
+}
+
+/// One member cannot fill the log, and whoever has given too many orders still has break-glass; how many of 40 orders were too many.
+fn flood(run: impl Fn(&[&str]) -> std::process::Output) -> usize {
+    let order = |verb: &str| told(&run(&["feeds", verb, "--feed", "lab", "--why", "a flood"]));
+    let counted = (0..40).filter(|n| order(if n % 2 == 0 { "pause" } else { "resume" }).contains("too many orders")).count();
+    assert!(counted > 0, "all of a flood was carried out");
+    let emergency = run(&["override", "set", "--feed", "lab", "--pause", "--for", "1s", "--reason", "an emergency"]);
+    assert!(emergency.status.success(), "{}", told(&emergency));
+    counted
 }
 
 fn ask(socket: &Path, request: &str) -> String {
@@ -172,6 +183,17 @@ fn the_chain_is_whole_over_kills_and_outages_and_tampering_is_found() {
     let mut scene = open(|_| {});
     good(&scene, &["feeds", "pause", "--feed", "lab", "--why", "cable moved"]);
     hub_hears(&scene, "pause_feed_done");
+    // What cannot be done leaves no record; a document that is refused has failed, and whose it was and which is in its record.
+    assert!(!scene.site.command(&["feeds", "pause", "--feed", "nowhere", "--why", "x"]).status.success());
+    assert!(!good(&scene, &["audit", "list"]).contains("nowhere"));
+    let stick = scene.directory.path().join("stick.dsse");
+    fs::write(&stick, "abc").expect("written");
+    let output = scene.site.command(&["config", "apply", &stick.display().to_string(), "--why", "a new port"]);
+    assert!(!output.status.success(), "{}", told(&output));
+    let record = hub_hears(&scene, "config_apply_failed");
+    let subject = "SHA-256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad, 3 bytes";
+    assert_eq!(record["subject"], subject, "{record}");
+    assert_eq!(hub_hears(&scene, "config_apply")["reason"], "a new port");
     // The WAN goes; what is done is on disk.
     scene.broker.stop();
     good(&scene, &["feeds", "resume", "--feed", "lab", "--why", "cable back"]);
@@ -180,7 +202,7 @@ fn the_chain_is_whole_over_kills_and_outages_and_tampering_is_found() {
     let socket = scene.site.configuration.spool.join("control.sock");
     let mut stream = UnixStream::connect(socket).expect("the agent answers");
     writeln!(stream, r#"{{"do":"retire","reason":"a drill","lost":""}}"#).expect("it is asked");
-    let is_written = || fs::read_to_string(segment(&scene)).is_ok_and(|text| text.contains("gateway_retired"));
+    let is_written = || fs::read_to_string(segment(&scene)).is_ok_and(|text| text.contains("retirement_announced"));
     wait::wait_until("the intent is on disk", wait::EVENTUALLY, is_written);
     scene.site.kill();
     let verified = good(&scene, &["audit", "verify"]);
@@ -189,8 +211,8 @@ fn the_chain_is_whole_over_kills_and_outages_and_tampering_is_found() {
     scene.site.listening();
     good(&scene, &["feeds", "pause", "--feed", "lab", "--why", "again"]);
     scene.broker.restart();
-    let doubt = hub_hears(&scene, "gateway_retired_in_doubt");
-    assert_eq!(doubt["of"], hub_hears(&scene, "gateway_retired")["n"]);
+    let doubt = hub_hears(&scene, "retirement_announced_in_doubt");
+    assert_eq!(doubt["of"], hub_hears(&scene, "retirement_announced")["n"]);
     wait::wait_until("all of it is at the hub", wait::EVENTUALLY, || !good(&scene, &["audit", "list"]).contains("not yet"));
     let (here, there) = (good(&scene, &["audit", "verify"]), verify_at_hub(&scene.hub.out()));
     assert!(here.contains("whole") && there.status.success(), "{here}{}", told(&there));
@@ -205,6 +227,7 @@ fn the_chain_is_whole_over_kills_and_outages_and_tampering_is_found() {
     good(&scene, &["audit", "export", "--out", &export.display().to_string()]);
     assert_eq!(fs::metadata(&export).expect("a file").permissions().mode() & 0o777, 0o600);
     assert!(verify_at_hub(&export).status.success());
+    assert!(good(&scene, &["audit", "list"]).contains("audit_export_done"));
 
     // A record is changed: in the hub's file, and on the box.
     let copy = scene.directory.path().join("changed.jsonl");
@@ -244,7 +267,7 @@ fn without_a_record_nothing_is_done_but_break_glass() {
     fs::remove_file(&audit).expect("removed");
     fs::rename(&aside, &audit).expect("moved back");
     let record = hub_hears(&scene, "override_set");
-    assert_eq!((record["subject"].as_str(), record["reason"].as_str()), (Some("lab pause"), Some("the vendor is at work")));
+    assert_eq!((record["subject"].as_str(), record["reason"].as_str()), (Some("lab pause 3600 s"), Some("the vendor is at work")));
     hub_hears(&scene, "override_set_done");
     wait::wait_until("the condition goes", wait::EVENTUALLY, || !scene.site.conditions().iter().any(|code| code == "audit_write_failed"));
     connected(&scene);
@@ -275,9 +298,15 @@ fn content_is_shown_on_request_and_the_record_of_it_holds_none() {
     assert_eq!((fs::read(&out).expect("a file") == bytes, fs::metadata(&out).expect("a file").permissions().mode() & 0o777), (true, 0o600));
     let record = hub_hears(&scene, "unseal_done");
     assert_eq!(record["subject"], entry.as_str());
+    assert_eq!(record["reason"], format!("{0} of {0} bytes were shown", sent.len()), "how much, and not what");
     assert_eq!(hub_hears(&scene, "unseal")["reason"], "the code is wrong");
     fs::remove_file(out).expect("removed");
-    let found = canary::find(&scene.site.directory, &CANARIES);
+    // Neither here nor at the hub, which keeps the records.
+    let mut found = canary::find(&scene.site.directory, &CANARIES);
+    let records = document::audited(&scene).iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    let kept = scene.directory.path().join("records");
+    fs::write(&kept, records).expect("written");
+    found.extend(canary::find_in_file(&kept, &CANARIES).into_iter().map(|canary| (kept.clone(), canary)));
     assert!(found.is_empty(), "{found:?}");
     println!("access: {} bytes shown, none of them recorded", bytes.len());
 }

@@ -310,7 +310,7 @@ fn a_gateway_is_retired_with_nothing_lost_unless_somebody_says_so() {
     let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
     assert_eq!((&record["progress"], &record["reported"], &record["lost"]["quarantined"]), (&"done".into(), &true.into(), &0.into()));
     let audited = wait::try_until(wait::EVENTUALLY, || {
-        fs::read_to_string(desk.hub.out()).unwrap_or_default().contains("\"what\":\"gateway_retired\"")
+        fs::read_to_string(desk.hub.out()).unwrap_or_default().contains("\"what\":\"retirement_announced\"")
     });
     assert!(audited, "the receiver's output has the audit record");
     desk.does(&["enroll", "retire", "--state", "state", "--site", "st-marys", "--gateway", GATEWAY, "--reason", "closed"]);

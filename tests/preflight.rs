@@ -307,6 +307,6 @@ fn an_agent_delivers_through_a_proxy_and_through_its_outage() {
     let everything =
         format!("{}{}{}", scene.site.log(), scene.site.status(), String::from_utf8_lossy(&scene.site.command(&["config", "show"]).stdout));
     assert!(!everything.contains(PASSWORD) && !everything.contains(PROOF), "I7: the password is nowhere");
-    assert!(everything.contains("proxy_credential = \"credential:uplink-proxy\""), "{everything}");
+    assert!(everything.contains("proxy_credential = \"uplink-proxy\""), "{everything}");
     println!("proxy: 200 messages through a proxy with a password, a 502 and an outage of it, in {} tunnels", proxy.asked().len());
 }

@@ -189,9 +189,12 @@ fn a_box_that_is_not_configured_waits_and_goes_on_by_itself() {
     site.spawn();
     assert_eq!(site.process().ended(wait::SOON).code(), Some(78), "by hand it is a fault like others");
     assert!(site.log().contains("gateway.site: is still that of the default file"), "{}", site.log_tail());
+    manager.patience = Some(Duration::from_secs(3));
     manager.start(&mut site);
     wait::wait_until("the service to be ready", wait::SOON, || manager.told().lines().any(|line| line == "READY=1"));
     wait::wait_until("its status", wait::SOON, || manager.told().contains("STATUS=not configured"));
+    let beats = |manager: &mut Manager| manager.told().lines().filter(|line| *line == "WATCHDOG=1").count();
+    wait::wait_until("signs of life while it waits", wait::EVENTUALLY, || beats(&mut manager) >= 3);
     // Saved on the way: the site is named, the gateway is not.
     let half = fs::read_to_string(site.config_file()).expect("the file").replace("site = \"change-me\"", "site = \"st-marys\"");
     fs::write(site.config_file(), half).expect("half of it");

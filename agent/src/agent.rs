@@ -117,6 +117,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     let vault = Arc::new(Vault::new(&settings.spool, started.ground.credentials.as_deref()));
     let (overridden, alerting, on_site) = open_on_site(&settings, &vault, &book);
     let desk = Desk {
+        pace: std::sync::Mutex::default(),
         reporter: Arc::clone(&reporter),
         board: Arc::clone(&board),
         monitor,
@@ -147,8 +148,7 @@ async fn live(settings: Settings, file: PathBuf, sockets: SocketStore) -> Result
     tasks.spawn(Shell::new(started, means, start).run(stopped.clone()));
     tasks.spawn(keeper.run(stopped.clone()));
     tasks.spawn(keep_cadence(watched, settings.spool.path.clone(), Arc::clone(&board), spool_monitor, stopped.clone()));
-    let earlier = Earlier::open(Arc::new(spool::disk::RealDisk), &settings.spool.path, &board);
-    tasks.spawn(earlier.keep(Arc::clone(&board), stopped.clone()));
+    tasks.spawn(Earlier::open(Arc::new(spool::disk::RealDisk), &settings.spool.path, &board).keep(Arc::clone(&board), stopped.clone()));
     show_page(&mut tasks, (&reporter, &board), &settings, file, &stopped)?;
     serve_all(&settings, &Arc::new(desk), &stopped, &mut tasks);
     systemd::ready();

@@ -379,6 +379,8 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// One answer on the control socket, and clients served at once.
 pub const CONTROL_ANSWER_BYTES_MAX: u64 = 4 * MIB;
 pub const CONTROL_CLIENTS: usize = 8;
+/// Of these of one user of a group: a watch or two, and a question beside them.
+pub const CONTROL_CLIENTS_PER_USER: usize = 3;
 /// A service that is not configured looks this often whether it is.
 pub const UNCONFIGURED_LOOK: Duration = Duration::from_secs(2);
 /// Fuel gauge: a sample this often, over so many samples (half an hour); what is recent; no statement before the span is this long.
@@ -429,6 +431,7 @@ pub const QUARANTINE_HEAD_BYTES: usize = KIB as usize;
 
 const _: () = {
     assert!(WATCHERS_MAX * 2 <= CONTROL_CLIENTS); // the status is always answered
+    assert!(CONTROL_CLIENTS_PER_USER * 2 < CONTROL_CLIENTS); // also beside a user who keeps what he can
     assert!(CASES_MAX * (CONTROL_ID_BYTES_MAX + 3) + 1024 < CONTROL_REQUEST_BYTES_MAX);
     assert!(SEARCH_TIME_MAX.as_secs() * 2 < CONTROL_TIMEOUT.as_secs());
 };

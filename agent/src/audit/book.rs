@@ -7,16 +7,18 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::chain::Draft;
-use super::log::{Found, Log, LogError, REVISION, look, verify};
+use super::log::{Found, Log, LogError, Snapshot, dropped_sentence, holds, lying};
 use super::verify::Verdict;
+use super::walk::REVISION;
 use crate::contract::AuditStage;
-use crate::limits::{AUDIT_OWED_MAX, AUDIT_PAGE};
+use crate::limits::{AUDIT_OWED_MAX, AUDIT_PAGE, AUDIT_VERIFY_KEPT};
 use crate::record::{Incarnation, Name};
 use crate::spool::disk::Disk;
 use crate::status::board::Board;
@@ -42,6 +44,12 @@ struct Place {
     is_failing: bool,
 }
 
+impl Place {
+    fn owe(&mut self, draft: Draft) {
+        if self.owed.len() < AUDIT_OWED_MAX { self.owed.push_back(draft) } else { self.uncounted += 1 }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     disk: Arc<dyn Disk>,
@@ -50,6 +58,8 @@ struct Inner {
     incarnation: Incarnation,
     board: Arc<Board>,
     place: Mutex<Place>,
+    /// What was found last, and when. Held while it is looked for, so that one looks at a time; never together with `place`.
+    verified: Mutex<Option<(Instant, Verdict)>>,
     /// The newest record, and up to which the broker has them.
     written: watch::Sender<u64>,
     sent: watch::Sender<u64>,
@@ -71,7 +81,17 @@ impl Book {
     pub fn open(disk: Arc<dyn Disk>, spool: &Path, gateway: Name, incarnation: Incarnation, board: Arc<Board>) -> Self {
         let place = Mutex::new(Place { log: None, owed: VecDeque::new(), uncounted: 0, is_failing: false });
         let (written, sent) = (watch::channel(0).0, watch::channel(0).0);
-        let book = Self(Arc::new(Inner { disk, spool: spool.to_owned(), gateway, incarnation, board, place, written, sent }));
+        let book = Self(Arc::new(Inner {
+            disk,
+            spool: spool.to_owned(),
+            gateway,
+            incarnation,
+            board,
+            place,
+            verified: Mutex::default(),
+            written,
+            sent,
+        }));
         book.catch_up();
         book
     }
@@ -82,6 +102,18 @@ impl Book {
         let directory = tempfile::tempdir().expect("a directory").keep();
         let gateway = Name::new("gw1").expect("a name");
         Self::open(Arc::new(crate::spool::disk::RealDisk), &directory, gateway, Incarnation([9; 16]), Arc::clone(board))
+    }
+
+    /// What was opened is opened anew: as after a disk that went and came.
+    #[cfg(test)]
+    pub fn forget(&self) {
+        self.place().log = None;
+    }
+
+    /// As if the broker had all of it.
+    #[cfg(test)]
+    pub fn all_sent(&self) {
+        self.was_sent(self.standing().0);
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
@@ -102,6 +134,9 @@ impl Book {
         if place.log.is_none() {
             let (log, found) = Log::open(Arc::clone(&inner.disk), &inner.spool, &inner.gateway, inner.incarnation)?;
             self.tell_found(&found);
+            if let Some(doubt) = log.doubt() {
+                inner.board.raise(Code::AuditIncomplete, "", doubt);
+            }
             inner.sent.send_replace(log.sent());
             inner.written.send_replace(log.last());
             place.log = Some(log);
@@ -128,6 +163,18 @@ impl Book {
                         format!("records {first} to {last} of the audit log cannot be read any more; what was sent of them is at the hub");
                     self.0.board.raise(Code::AuditIncomplete, "", text);
                 }
+                Found::Foreign { segment, records } => {
+                    tracing::error!(segment, records, "records that are none of it were found in the audit log");
+                    let text =
+                        format!("{records} records that are none of it were found in the audit log, in the file of record {segment}");
+                    self.0.board.raise(Code::AuditIncomplete, "", text);
+                }
+                Found::Aside(aside) => {
+                    tracing::error!("{}", aside.sentence());
+                    if aside.is_unsent() {
+                        self.0.board.raise(Code::AuditIncomplete, "", aside.sentence());
+                    }
+                }
                 Found::InDoubt { n, what, who, .. } => {
                     tracing::warn!(n, what, who, "an action has no outcome in the audit log: it is in doubt");
                 }
@@ -138,10 +185,9 @@ impl Book {
     fn append(&self, place: &mut Place, draft: Draft) -> Result<u64, LogError> {
         let log = place.log.as_mut().expect("it was opened above");
         let (n, given_up) = log.append(draft)?;
-        if let Some((first, last)) = given_up {
-            tracing::error!(first, last, "audit records were given up unsent, to make room");
-            let text = format!("the audit log is full and the hub's broker takes none: records {first} to {last} were given up unsent");
-            self.0.board.raise(Code::AuditIncomplete, "", text);
+        if let Some(ranges) = given_up {
+            tracing::error!(%ranges, "audit records were given up unsent, to make room");
+            self.0.board.raise(Code::AuditIncomplete, "", dropped_sentence(&ranges));
         }
         self.0.written.send_replace(log.last());
         Ok(n)
@@ -178,12 +224,7 @@ impl Book {
 
     /// Written as soon as the disk takes it.
     fn write_or_owe(&self, draft: Draft) -> Option<u64> {
-        self.write(draft.clone())
-            .map_err(|_| {
-                let mut place = self.place();
-                if place.owed.len() < AUDIT_OWED_MAX { place.owed.push_back(draft) } else { place.uncounted += 1 }
-            })
-            .ok()
+        self.write(draft.clone()).map_err(|_| self.place().owe(draft)).ok()
     }
 
     /// Writes that this is about to be done. An error: it must not be.
@@ -219,21 +260,42 @@ impl Book {
     /// What became of a revision of the configuration; said once, also over restarts.
     pub fn note_revision(&self, who: &str, outcome: &str, revision: &str, reason: &str) {
         let what = format!("{REVISION}{outcome}");
-        if self.place().log.as_ref().is_none_or(|log| log.revision() != format!("{what} {revision}")) {
+        let is_news = blocking(|| self.place().log.as_ref().is_none_or(|log| log.revision() != format!("{what} {revision}")));
+        if is_news {
             self.note(who, &what, revision, reason);
         }
     }
 
+    /// An override that a start found: what set it may be in no record. Said once, also over restarts.
+    pub fn note_holds(&self, subject: &str, reason: &str) {
+        let draft = holds("siteward", subject, reason);
+        blocking(|| {
+            let mut place = self.place();
+            let outcome = self.settle(&mut place).and_then(|()| {
+                let log = place.log.as_mut().expect("it was opened above");
+                log.append_once(draft.clone())?;
+                self.0.written.send_replace(log.last());
+                Ok(())
+            });
+            self.told(&mut place, &outcome);
+            if outcome.is_err() {
+                place.owe(draft);
+            }
+        });
+    }
+
     // ---- reading ----
+
+    /// What there is to read now; it is read without keeping anybody from writing.
+    fn snapshot(&self) -> Result<Snapshot, LogError> {
+        let open = blocking(|| self.place().log.as_ref().map(Log::snapshot));
+        open.map_or_else(|| lying(Arc::clone(&self.0.disk), &self.0.spool), Ok)
+    }
 
     /// Records from `first` on, at most a page.
     pub fn page(&self, first: u64) -> Result<Vec<(u64, String)>, String> {
-        blocking(|| {
-            let place = self.place();
-            let log =
-                place.log.as_ref().ok_or_else(|| "the audit log cannot be opened; see the condition audit_write_failed".to_owned())?;
-            log.read(first, AUDIT_PAGE).map_err(|error| error.to_string())
-        })
+        let snapshot = self.snapshot().map_err(|error| error.to_string())?;
+        blocking(|| snapshot.page(first, AUDIT_PAGE)).map_err(|error| error.to_string())
     }
 
     /// The number of the newest record, and up to which the broker has them.
@@ -241,11 +303,17 @@ impl Book {
         (*self.0.written.borrow(), *self.0.sent.borrow())
     }
 
-    /// All of it, read from the disk.
+    /// All of it, read from the disk; what was found some seconds ago is told again.
     pub fn verify(&self) -> Result<Verdict, String> {
-        let _nobody_writes = self.place();
-        let lines = look(&*self.0.disk, &self.0.spool).map_err(|error| error.to_string())?;
-        Ok(verify(&lines))
+        blocking(|| {
+            let mut verified = self.0.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, verdict)) = verified.as_ref().filter(|(at, _)| at.elapsed() < AUDIT_VERIFY_KEPT) {
+                return Ok(verdict.clone());
+            }
+            let verdict = self.snapshot().and_then(|snapshot| snapshot.verdict()).map_err(|error| error.to_string())?;
+            *verified = Some((Instant::now(), verdict.clone()));
+            Ok(verdict)
+        })
     }
 
     // ---- the way to the hub ----
@@ -273,63 +341,5 @@ impl Book {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spool::disk::RealDisk;
-
-    fn book(spool: &Path, board: &Arc<Board>) -> Book {
-        Book::open(Arc::new(RealDisk), spool, Name::new("gw1").unwrap(), Incarnation([1; 16]), Arc::clone(board))
-    }
-
-    fn texts(book: &Book) -> Vec<String> {
-        book.page(1).unwrap().into_iter().map(|(_, line)| line).collect()
-    }
-
-    #[test]
-    fn what_is_done_stands_between_intent_and_outcome() {
-        let (spool, board) = (tempfile::tempdir().unwrap(), Board::new([]));
-        let book = book(spool.path(), &board);
-        let intent = book.begin("kim (uid 1000)", "pause_feed", "or-usage", "cable").unwrap();
-        assert_eq!(book.standing(), (2, 0), "it is on disk before anything is done");
-        book.end(intent, true, "it is paused");
-        let texts = texts(&book);
-        assert!(texts[1].contains("\"stage\":\"intent\"") && texts[1].contains("cable"), "{texts:?}");
-        assert!(texts[2].contains("pause_feed_done") && texts[2].contains("\"of\":2"), "{texts:?}");
-        assert!(book.verify().unwrap().is_whole());
-    }
-
-    #[test]
-    fn where_no_record_can_be_written_nothing_is_done_but_break_glass() {
-        let (spool, board) = (tempfile::tempdir().unwrap(), Board::new([]));
-        let in_the_way = spool.path().join("audit");
-        std::fs::write(&in_the_way, "a file").unwrap();
-        let book = book(spool.path(), &board);
-        let raised = || board.conditions().iter().any(|condition| condition.code == "audit_write_failed");
-        assert!(raised());
-        let why = book.begin("kim", "pause_feed", "lab", "x").unwrap_err();
-        assert!(why.starts_with("nothing was done") && why.contains("mend the disk"), "{why}");
-        let intent = book.begin_anyway("kim", "override_set", "lab", "x");
-        book.end(intent, true, "it holds");
-        std::fs::remove_file(&in_the_way).unwrap();
-        book.catch_up();
-        assert!(!raised());
-        let texts = texts(&book);
-        assert!(texts.len() == 3 && texts[1].contains("override_set\"") && texts[2].contains("override_set_done"), "{texts:?}");
-    }
-
-    /// I4: a disk that is away for days does not fill the memory.
-    #[test]
-    fn what_is_owed_is_bounded_and_the_rest_counted() {
-        let (spool, board) = (tempfile::tempdir().unwrap(), Board::new([]));
-        std::fs::write(spool.path().join("audit"), "a file").unwrap();
-        let book = book(spool.path(), &board);
-        for _ in 0..AUDIT_OWED_MAX + 5 {
-            book.note("siteward", "override_ended", "lab", "its time is over");
-        }
-        std::fs::remove_file(spool.path().join("audit")).unwrap();
-        book.note("siteward", "override_ended", "last", "");
-        let texts = texts(&book);
-        assert_eq!(texts.len(), 1 + AUDIT_OWED_MAX + 2);
-        assert!(texts[1 + AUDIT_OWED_MAX].contains("5 records more"), "{texts:?}");
-    }
-}
+#[path = "book_tests.rs"]
+mod tests;

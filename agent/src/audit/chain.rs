@@ -28,6 +28,17 @@ pub fn kept(text: &str, bytes_max: usize) -> String {
     out
 }
 
+/// The same, where a cut must not hide anything: it ends with how much was cut and the digest of the whole.
+pub fn kept_whole(text: &str, bytes_max: usize) -> String {
+    let whole = kept(text, usize::MAX);
+    if whole.len() <= bytes_max {
+        return whole;
+    }
+    let digest = Digest(Sha256::digest(whole.as_bytes()).into());
+    let begin = kept(&whole, bytes_max - 120);
+    format!("{begin} … and {} bytes more; SHA-256 of all: {digest}", whole.len() - begin.len())
+}
+
 /// What a record says, before it has its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
@@ -49,8 +60,8 @@ impl Draft {
         Self {
             who: if who.trim().is_empty() { "unknown".to_owned() } else { who },
             what: what.to_owned(),
-            subject: kept(subject, AUDIT_SUBJECT_BYTES_MAX),
-            reason: kept(reason, AUDIT_REASON_BYTES_MAX),
+            subject: kept_whole(subject, AUDIT_SUBJECT_BYTES_MAX),
+            reason: kept_whole(reason, AUDIT_REASON_BYTES_MAX),
             stage,
             of: None,
             time: crate::clock::rfc3339(now.unix_ms),
@@ -141,6 +152,11 @@ mod tests {
         let draft = Draft::new(AuditStage::Fact, " \n", "x", &"ä".repeat(AUDIT_SUBJECT_BYTES_MAX), "a\u{7f}\nb");
         assert_eq!((draft.who.as_str(), draft.reason.as_str()), ("unknown", "ab"));
         assert!(draft.subject.len() <= AUDIT_SUBJECT_BYTES_MAX);
+        assert!(draft.subject.contains("bytes more; SHA-256 of all: "), "a cut is said: {}", draft.subject);
+        let other = Draft::new(AuditStage::Fact, "kim", "x", &format!("{}ö", "ä".repeat(AUDIT_SUBJECT_BYTES_MAX - 1)), "");
+        assert!(draft.subject != other.subject, "what differs behind the cut differs");
+        let fits = "x".repeat(AUDIT_SUBJECT_BYTES_MAX);
+        assert_eq!(Draft::new(AuditStage::Fact, "kim", "x", &fits, "").subject, fits);
     }
 
     #[test]

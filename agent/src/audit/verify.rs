@@ -4,8 +4,9 @@
 //!
 //! | said | means |
 //! |---|---|
-//! | `missing` | numbers that nobody brought, between some that came |
-//! | `dropped` | of these, what a later record says was given up unsent |
+//! | `missing` | numbers that nobody brought: before the first, between some that came, or up to what the broker is said to have |
+//! | `dropped` | numbers that a record says were given up unsent; what of them is not here is not missing |
+//! | `excused` | up to this number they are not asked for: the broker has them, or whoever asks says that the files begin later |
 //! | `forked` | two different records of one number: a restored or copied gateway, or somebody wrote his own |
 //! | `broken` | a record does not name the digest of the one before it |
 //! | `altered` | a record whose digest is not that of what it says; what it claims to be is not believed, so its number is missing too |
@@ -16,12 +17,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::chain::{Fault, genesis, read};
+use super::ranges::Ranges;
 use crate::contract::Audit;
 use crate::limits::{AUDIT_PLACES_SHOWN, AUDIT_VERIFY_RECORDS_MAX};
 use crate::record::{Incarnation, Name};
 
-/// What the gateway writes where the oldest records had to go unsent; its subject is `first-last`.
+/// What the gateway writes where the oldest records had to go unsent; its subject is `first-last`, or several of them with spaces between.
 pub const DROPPED: &str = "audit_dropped";
+/// What it writes where records are missing or cannot be read; its subject is `first-last`.
+pub const DAMAGED: &str = "audit_damaged";
+
+/// What the files of a gateway say of its log beside the records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stands {
+    /// Of this log the broker has the records up to `sent`.
+    pub chain: Option<Incarnation>,
+    pub sent: u64,
+    /// The number in the name of the oldest file: what the broker has from before it made room.
+    pub begins: u64,
+}
 
 /// As much of a digest as tells two records apart.
 type Short = [u8; 8];
@@ -31,7 +45,8 @@ struct Chain {
     records: BTreeMap<u64, (Short, Short)>,
     repeated: u64,
     forked: Vec<u64>,
-    dropped: Vec<(u64, u64)>,
+    dropped: Ranges,
+    damaged: Ranges,
     begun: Option<String>,
 }
 
@@ -46,6 +61,8 @@ pub struct ChainVerdict {
     /// The time its first record names.
     pub begun: Option<String>,
     pub repeated: u64,
+    #[serde(default)]
+    pub excused: u64,
     pub missing: Vec<(u64, u64)>,
     pub dropped: Vec<(u64, u64)>,
     pub forked: Vec<u64>,
@@ -70,8 +87,8 @@ impl ChainVerdict {
             text.push_str("; ");
             text.push_str(&part);
         };
-        if *first > 1 {
-            add(format!("1 to {} are not here", first - 1));
+        if self.excused > 0 {
+            add(format!("1 to {} are elsewhere", self.excused));
         }
         if !self.missing.is_empty() {
             add(format!("MISSING {}", ranges(&self.missing)));
@@ -137,19 +154,25 @@ pub struct Verifier {
     taken: usize,
     altered: Vec<String>,
     unchained: u64,
+    stands: Option<Stands>,
+    is_partial: bool,
 }
 
 fn short(digest: &crate::record::Digest) -> Short {
     std::array::from_fn(|i| digest.0[i])
 }
 
-/// `7-9`.
-fn range(subject: &str) -> Option<(u64, u64)> {
-    let (first, last) = subject.split_once('-')?;
-    Some((first.parse().ok()?, last.parse().ok()?)).filter(|(first, last)| first <= last)
-}
-
 impl Verifier {
+    /// Of one gateway's own files.
+    pub fn stands(&mut self, stands: Stands) {
+        self.stands = Some(stands);
+    }
+
+    /// The files begin later than the log: what is before the first record is not asked for.
+    pub fn is_partial(&mut self) {
+        self.is_partial = true;
+    }
+
     /// `place`: where it was found. False: there is no room for more.
     pub fn take(&mut self, value: &Value, place: impl FnOnce() -> String) -> bool {
         match read(value) {
@@ -180,10 +203,11 @@ impl Verifier {
                 if audit.n == 1 {
                     chain.begun = Some(audit.time.clone());
                 }
-                if audit.what == DROPPED
-                    && let Some(range) = range(&audit.subject)
-                {
-                    chain.dropped.push(range);
+                let ranges = || Ranges::read(&audit.subject).unwrap_or_default();
+                match audit.what.as_str() {
+                    DROPPED => chain.dropped.extend(&ranges()),
+                    DAMAGED => chain.damaged.extend(&ranges()),
+                    _ => {}
                 }
             }
         }
@@ -191,32 +215,74 @@ impl Verifier {
     }
 
     pub fn verdict(self) -> Verdict {
-        let chains = self.chains.into_iter().map(|((gateway, id), chain)| judge(gateway, id, chain)).collect();
-        Verdict { chains, altered: self.altered, unchained: self.unchained }
+        let Self { chains, mut altered, unchained, stands, is_partial, .. } = self;
+        // A mark without a record of its log: nothing is left of it.
+        if let Some(Stands { chain: Some(chain), sent, .. }) = stands
+            && sent > 0
+            && !chains.keys().any(|(_, known)| *known == chain)
+        {
+            altered.push(format!("chain {chain}, of which the broker has {sent} records and none is here"));
+        }
+        let expected = |id: Incarnation, first: u64| match stands {
+            Some(Stands { chain, sent, begins }) => {
+                let sent = if chain == Some(id) { sent } else { 0 };
+                Expected { excused: sent.min(begins.saturating_sub(1)), sent }
+            }
+            None => Expected { excused: if is_partial { first.saturating_sub(1) } else { 0 }, sent: 0 },
+        };
+        let judged = |((gateway, id), chain): ((Name, Incarnation), Chain)| {
+            let first = chain.records.keys().next().copied().unwrap_or(0);
+            judge(gateway, id, chain, expected(id, first))
+        };
+        Verdict { chains: chains.into_iter().map(judged).collect(), altered, unchained }
     }
 }
 
-fn judge(gateway: Name, id: Incarnation, chain: Chain) -> ChainVerdict {
-    let Chain { records, repeated, forked, mut dropped, begun } = chain;
+/// Of one chain: up to where nothing is asked for, and up to where the broker is said to have it.
+#[derive(Clone, Copy)]
+struct Expected {
+    excused: u64,
+    sent: u64,
+}
+
+fn judge(gateway: Name, id: Incarnation, chain: Chain, expected: Expected) -> ChainVerdict {
+    let Chain { records, repeated, forked, dropped, damaged, begun } = chain;
     let (first, last) = (records.keys().next().copied().unwrap_or(0), records.keys().next_back().copied().unwrap_or(0));
-    let (mut missing, mut broken) = (Vec::new(), Vec::new());
+    let excused = expected.excused.min(first.saturating_sub(1));
+    let head = Ranges::of(1, first.saturating_sub(1));
+    let asked = Ranges::of(excused + 1, first.saturating_sub(1));
+    // What is told as damaged stays missing, also where the broker is said to have it.
+    let mut missing = head.without(&head.without(&damaged));
+    missing.extend(&asked.without(&dropped));
+    let mut broken = Vec::new();
     let mut before: Option<(u64, Short)> = (first == 1).then(|| (0, short(&genesis(&gateway, id))));
     for (&n, &(digest, prev)) in &records {
         if let Some((known, expected)) = before {
             if n > known + 1 {
-                let gap = (known + 1, n - 1);
-                let is_told = dropped.iter().any(|(first, last)| *first <= gap.0 && gap.1 <= *last);
-                if !is_told && missing.len() < AUDIT_PLACES_SHOWN {
-                    missing.push(gap);
-                }
+                missing.extend(&Ranges::of(known + 1, n - 1).without(&dropped));
             } else if prev != expected && broken.len() < AUDIT_PLACES_SHOWN {
                 broken.push(n);
             }
         }
         before = Some((n, digest));
     }
-    dropped.truncate(AUDIT_PLACES_SHOWN);
-    ChainVerdict { gateway, chain: id, first, last, records: records.len() as u64, begun, repeated, missing, dropped, forked, broken }
+    missing.add(last + 1, expected.sent);
+    let shown = |ranges: &Ranges| ranges.list().iter().copied().take(AUDIT_PLACES_SHOWN).collect::<Vec<_>>();
+    let (missing, dropped) = (shown(&missing), shown(&dropped));
+    ChainVerdict {
+        gateway,
+        chain: id,
+        first,
+        last,
+        records: records.len() as u64,
+        begun,
+        repeated,
+        excused,
+        missing,
+        dropped,
+        forked,
+        broken,
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +340,48 @@ mod tests {
         let records = self::records(9, |n| if n == 8 { (DROPPED, "3-4".into()) } else { ("x", String::new()) });
         let verdict = judged(records.iter().filter(|record| ![3, 4].contains(&record["n"].as_u64().unwrap())));
         assert!(verdict.is_whole() && verdict.text().contains("given up unsent"), "{}", verdict.text());
+    }
+
+    /// What came in pieces covers a gap as one; what no record tells of stays missing, also at the head.
+    #[test]
+    fn ranges_that_were_given_up_are_taken_together() {
+        let told = |n| match n {
+            10 => (DROPPED, "1-3".into()),
+            11 => (DROPPED, "4-6 8-8".into()),
+            _ => ("x", String::new()),
+        };
+        let all = records(12, told);
+        let from = |first: u64| judged(all.iter().filter(|record| record["n"].as_u64().unwrap() >= first));
+        let verdict = from(7);
+        assert!(verdict.is_whole(), "{}", verdict.text());
+        assert_eq!(verdict.chains[0].dropped, [(1, 6), (8, 8)]);
+        let verdict = from(10);
+        assert_eq!(verdict.chains[0].missing, [(7, 7), (9, 9)], "{}", verdict.text());
+        let mut verifier = Verifier::default();
+        verifier.is_partial();
+        for record in all.iter().skip(9) {
+            assert!(verifier.take(record, String::new));
+        }
+        let verdict = verifier.verdict();
+        assert!(verdict.is_whole() && verdict.text().contains("1 to 9 are elsewhere"), "{}", verdict.text());
+    }
+
+    #[test]
+    fn both_ends_of_a_gateways_own_log_are_held_against_what_the_broker_has() {
+        let all = plain(9);
+        let stand = |records: &[Value], sent: u64, begins: u64| {
+            let mut verifier = Verifier::default();
+            verifier.stands(Stands { chain: Some(ID), sent, begins });
+            for record in records {
+                assert!(verifier.take(record, String::new));
+            }
+            verifier.verdict()
+        };
+        assert!(stand(&all[4..], 6, 5).is_whole(), "what the broker has made room");
+        assert_eq!(stand(&all[4..], 2, 5).chains[0].missing, [(3, 4)], "it has not these");
+        assert_eq!(stand(&all[4..], 6, 1).chains[0].missing, [(1, 4)], "the file begins with 1");
+        assert_eq!(stand(&all[..4], 6, 1).chains[0].missing, [(5, 6)], "the end is gone");
+        assert!(!stand(&[], 6, 1).is_whole(), "all of it is gone");
     }
 
     #[test]

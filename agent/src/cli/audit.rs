@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::ask::{ask, other, print_json};
 use super::{ConfigFile, Failure, print};
-use crate::audit::log;
+use crate::audit::log::{self, Snapshot};
 use crate::audit::verify::Verdict;
 use crate::config;
 use crate::spool::disk::RealDisk;
 use crate::status::control::AskError;
-use crate::status::question::{Question, Request};
+use crate::status::question::{Order, Question, Request};
 use crate::status::table::{printable, put, rows};
 
 #[derive(Debug, Subcommand)]
@@ -81,9 +81,9 @@ fn is_stopped(failure: &Failure) -> bool {
     matches!(failure, Failure::Other(error) if matches!(error.downcast_ref::<AskError>(), Some(AskError::NotRunning(_))))
 }
 
-fn from_files(file: &Path) -> Result<Vec<String>, Failure> {
+fn from_files(file: &Path) -> Result<Snapshot, Failure> {
     let settings = config::load_bootstrap_unchecked(file)?;
-    log::look(&RealDisk, &settings.spool.path).map_err(other)
+    log::lying(std::sync::Arc::new(RealDisk), &settings.spool.path).map_err(other)
 }
 
 /// From `first` on; all of them.
@@ -94,7 +94,7 @@ pub(super) fn records(file: &Path, newest: Option<usize>) -> Result<Records, Fai
     let end = match page(u64::MAX) {
         Ok(Page { last, .. }) => last,
         Err(failure) if is_stopped(&failure) => {
-            let lines = from_files(file)?;
+            let lines = from_files(file)?.lines().map_err(other)?;
             let skipped = lines.len().saturating_sub(newest);
             return Ok(Records {
                 lines: lines.iter().skip(skipped).filter_map(|line| serde_json::from_str(line).ok()).collect(),
@@ -117,7 +117,7 @@ pub(super) fn records(file: &Path, newest: Option<usize>) -> Result<Records, Fai
 
 pub(super) fn verdict(file: &Path) -> Result<Verdict, Failure> {
     match ask(file, &Request::Get(Question::AuditVerify {})) {
-        Err(failure) if is_stopped(&failure) => Ok(log::verify(&from_files(file)?)),
+        Err(failure) if is_stopped(&failure) => from_files(file)?.verdict().map_err(other),
         verdict => verdict,
     }
 }
@@ -155,13 +155,21 @@ fn render(lines: &[Value], sent: Option<u64>) -> String {
 
 fn export(file: &Path, out: &Path) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| other(format!("cannot write {}: {error}; give --out another path", out.display()));
+    // Who takes it out is in it; without the agent whoever may read the files takes them.
+    let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).ok();
+    match ask::<Value>(file, &Request::Do(Order::AuditExport { by })) {
+        Err(failure) if !is_stopped(&failure) => return Err(failure),
+        _ => {}
+    }
     let Records { lines, .. } = records(file, None)?;
     let mut target = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(out).map_err(cannot)?;
     for line in &lines {
         writeln!(target, "{line}").map_err(cannot)?;
     }
     target.sync_all().map_err(cannot)?;
-    print(&format!("{} records are in {}; `siteward-hub audit verify` checks them anywhere\n", lines.len(), out.display()))
+    let first = lines.first().and_then(|line| line["n"].as_u64()).unwrap_or(1);
+    let partial = if first > 1 { format!(", with --partial, since they begin with {first}") } else { String::new() };
+    print(&format!("{} records are in {}; `siteward-hub audit verify` checks them anywhere{partial}\n", lines.len(), out.display()))
 }
 
 #[cfg(test)]

@@ -41,14 +41,15 @@ pub(super) fn rollback(file: &Path, why: &str) -> Result<(), Failure> {
 }
 
 /// Hands a signed document over. The answer comes when it is stored or refused; what becomes of it takes until the end of its trial.
-pub(super) fn apply(config: &Path, file: &Path) -> Result<(), Failure> {
+pub(super) fn apply(config: &Path, file: &Path, why: Option<String>) -> Result<(), Failure> {
     let failed = |why: String| Failure::Other(format!("{}: {why}", file.display()).into());
     let length = std::fs::metadata(file).map_err(|error| failed(format!("cannot be read: {error}")))?.len();
     if length > DOCUMENT_BYTES_MAX as u64 {
         return Err(failed(format!("has {length} bytes; a signed document has at most {DOCUMENT_BYTES_MAX}")));
     }
     let envelope = std::fs::read_to_string(file).map_err(|error| failed(format!("cannot be read: {error}")))?;
-    let done: Done = ask(config, &Request::Do(Order::ConfigApply { envelope }))?;
+    let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).ok();
+    let done: Done = ask(config, &Request::Do(Order::ConfigApply { envelope, by, why }))?;
     print(&printable(&format!("{}\nfollow it with `siteward config history` and `siteward status`\n", done.done)))
 }
 

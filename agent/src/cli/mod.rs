@@ -268,6 +268,9 @@ enum ConfigAction {
         config: ConfigFile,
         /// The signed document (.dsse)
         file: PathBuf,
+        /// Why; audited
+        #[arg(long, value_name = "REASON")]
+        why: Option<String>,
     },
     /// Ends a trial, or goes back to the configuration from before; the hub's same revision is not tried again
     Rollback {
@@ -361,7 +364,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigAction::Show(at)) => config::show(&at.config),
         Command::Config(ConfigAction::History { config, json }) => config::history(&config.config, json),
         Command::Config(ConfigAction::Diff(at)) => config::compare(&at.config),
-        Command::Config(ConfigAction::Apply { config, file }) => config::apply(&config.config, &file),
+        Command::Config(ConfigAction::Apply { config, file, why }) => config::apply(&config.config, &file, why),
         Command::Config(ConfigAction::Rollback { config, why }) => config::rollback(&config.config, &why),
         Command::Certs(action) => certs::carry_out(action),
         Command::Secret(action) => secret::carry_out(action),

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::ask::{ask, other, print_json};
 use super::{ConfigFile, Failure, OnFeed, order, print};
+use crate::limits::QUARANTINE_NAMED_MAX;
 use crate::spool::QuarantineListed;
 use crate::status::diagnosis::QuarantineView;
 use crate::status::question::{Order, Question, Request};
@@ -154,7 +155,10 @@ pub fn carry_out(action: Action) -> Result<(), Failure> {
             let (first, last) = (first.unwrap_or(1), last.unwrap_or(0));
             order(&config.config, |by| Order::DropQuarantine { feed, first, last, by, why })
         }
-        Action::Drop { config, why, entries, .. } => order(&config.config, |by| Order::DropEntries { entries, by, why }),
+        // Each order names no more than its audit record holds.
+        Action::Drop { config, why, entries, .. } => entries
+            .chunks(QUARANTINE_NAMED_MAX)
+            .try_for_each(|entries| order(&config.config, |by| Order::DropEntries { entries: entries.to_vec(), by, why: why.clone() })),
     }
 }
 

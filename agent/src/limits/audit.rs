@@ -8,6 +8,27 @@ use super::{COMMAND_TEXT_BYTES_MAX, KIB, LETTER_BYTES_MAX};
 pub const AUDIT_SEGMENT_BYTES: u64 = 128 * KIB;
 /// Segments kept: 16 MiB, about 25,000 records. Those the hub's broker has go first; an older one that it has not goes with a record that says so.
 pub const AUDIT_SEGMENTS_MAX: usize = 128;
+/// More than those may lie there where the oldest cannot be removed; beyond that nothing is written until they can.
+pub const AUDIT_SEGMENTS_OVER_MAX: usize = 8;
+/// Entries of quarantine that one order names: 32 digits and a space each.
+pub const QUARANTINE_NAMED_MAX: usize = 31;
+/// Ranges that one record of what was given up names; beyond that the nearest are joined.
+pub const AUDIT_DROPPED_RANGES_MAX: usize = 16;
+/// Copies of a damaged segment that are kept beside it, and names tried for a log that is put aside.
+pub const AUDIT_DAMAGED_KEPT_MAX: usize = 8;
+pub const AUDIT_ASIDE_NAMES_MAX: usize = 100;
+/// Facts of which it is remembered that they were said.
+pub const AUDIT_ONCE_MAX: usize = 1024;
+/// How long what was found of the whole log is told again instead of reading it again.
+pub const AUDIT_VERIFY_KEPT: Duration = Duration::from_secs(3);
+/// Orders of one user of a group: at once, and one more each so often; and the same over days, so that nobody fills the log alone within two
+/// days, at about 7 KiB an order at worst. Break-glass has as many of its own.
+pub const ORDERS_BURST: u32 = 20;
+pub const ORDERS_EVERY: Duration = Duration::from_secs(1);
+pub const ORDERS_LONG_BURST: u32 = 300;
+pub const ORDERS_LONG_EVERY: Duration = Duration::from_secs(120);
+/// Users of whom that is remembered.
+pub const ORDERS_USERS_MAX: usize = 256;
 /// Longest `who`, `subject` and `reason` of a record.
 pub const AUDIT_WHO_BYTES_MAX: usize = 512;
 pub const AUDIT_SUBJECT_BYTES_MAX: usize = COMMAND_TEXT_BYTES_MAX;
@@ -44,6 +65,16 @@ const _: () = {
     assert!(UNSEAL_BYTES_MAX * 3 / 2 < super::CONTROL_ANSWER_BYTES_MAX as usize);
     assert!(AUDIT_LINE_BYTES_MAX as u64 * 2 < AUDIT_SEGMENT_BYTES);
     assert!(AUDIT_LINE_BYTES_MAX < LETTER_BYTES_MAX);
+    assert!(QUARANTINE_NAMED_MAX * 33 <= AUDIT_SUBJECT_BYTES_MAX);
+    // Ranges fit into the subject that names them: two numbers of 20 digits each.
+    assert!(AUDIT_DROPPED_RANGES_MAX * 42 < AUDIT_SUBJECT_BYTES_MAX);
+    // Two days of one user's orders, intent and outcome, with the longest texts (plain ones) are less than the log.
+    assert!(
+        (ORDERS_LONG_BURST as u64 + 2 * 86_400 / ORDERS_LONG_EVERY.as_secs())
+            * 2
+            * ((AUDIT_WHO_BYTES_MAX + AUDIT_SUBJECT_BYTES_MAX + AUDIT_REASON_BYTES_MAX + 600) as u64)
+            < AUDIT_SEGMENT_BYTES * AUDIT_SEGMENTS_MAX as u64
+    );
     // An answer of a page is one answer of the control socket.
     assert!(AUDIT_PAGE * AUDIT_LINE_BYTES_MAX * 2 < super::CONTROL_ANSWER_BYTES_MAX as usize);
 };

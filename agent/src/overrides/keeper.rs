@@ -94,6 +94,11 @@ impl Keeper {
         self.overrides.charge();
         self.persist();
         self.tell();
+        for one in self.overrides.list() {
+            let (feed, kind, value) = (&one.what.feed, one.what.change.kind().as_str(), one.what.change.value());
+            let subject = format!("{feed} {kind} {value} since {}", clock::rfc3339(one.set_at.unix_ms));
+            self.means.book.note_holds(&subject, &format!("set by {}: {}", one.who, one.reason));
+        }
         let mut tick = interval(OVERRIDE_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -285,10 +285,17 @@ impl Executor {
     }
 
     async fn drop_kept(&self, choice: Choice) -> Effect {
+        let asked = if let Choice::Entries(ids) = &choice { ids.clone() } else { Vec::new() };
         let (entries, more) = match self.choose(choice).await {
             Ok(chosen) => chosen,
             Err(effect) => return effect,
         };
+        if let Some(unknown) = asked.iter().find(|id| !entries.iter().any(|entry| entry.id == **id)) {
+            let unknown: String = unknown.chars().take(64).flat_map(char::escape_debug).collect();
+            return failed(format!("no entry {unknown} is in quarantine, so nothing was dropped; see `siteward quarantine list`"));
+        }
+        // Of a range its subject says it.
+        let named: Vec<String> = if asked.is_empty() { Vec::new() } else { entries.iter().map(|entry| entry.id.clone()).collect() };
         let (kept, all) = (self.kept.clone(), entries.len());
         let dropped = spawn_blocking(move || {
             let mut dropped = 0;
@@ -309,8 +316,12 @@ impl Executor {
             (dropped, None)
         });
         match dropped.await {
+            Ok((dropped, None)) if !named.is_empty() => done(format!("{dropped} entries were dropped: {}", named.join(" "))),
             Ok((dropped, None)) => done(format!("{dropped} entries were dropped{}", if more { "; there are more, ask again" } else { "" })),
-            Ok((dropped, Some(error))) => failed(format!("{dropped} of {all} entries were dropped, then: {error}; check the disk")),
+            Ok((dropped, Some(error))) => {
+                let gone = named.get(..dropped).map_or_else(String::new, |gone| format!(" ({})", gone.join(" ")));
+                failed(format!("{dropped} of {all} entries were dropped{gone}, then: {error}; check the disk"))
+            }
             Err(_) => failed("quarantine could not be changed; see the log"),
         }
     }

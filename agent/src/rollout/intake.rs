@@ -26,24 +26,25 @@ pub(super) fn memory(ground: &Ground, document: &Document, refusal: &Refusal) ->
 }
 
 /// What became of a document so far.
-fn said(machine: &Machine, facts: Option<&Facts>) -> String {
+/// An error: it was not taken.
+fn said(machine: &Machine, facts: Option<&Facts>) -> Result<String, String> {
     let name = facts.map_or_else(|| "the document".to_owned(), |facts| format!("revision {}", facts.revision));
-    match machine.about(facts) {
+    Ok(match machine.about(facts) {
         Standpoint::Runs => format!("{name} runs already"),
         Standpoint::Waits => format!("{name} is stored and waits until the trial of another revision is over"),
         Standpoint::Tried(tried) => match tried.state {
             "staged" => format!("{name} is stored; it is put to use now and then on trial, and counts only when it is confirmed"),
             "trial" => format!("{name} is on trial; it counts only when it is confirmed"),
             state if tried.reason.is_empty() => format!("{name}: {state}"),
-            state => format!("{name}: {state} ({}): {}", tried.code, tried.reason),
+            state => return Err(format!("{name}: {state} ({}): {}", tried.code, tried.reason)),
         },
-        Standpoint::Unknown => format!("{name} was not taken; look at `siteward config history` and the agent's log"),
-    }
+        Standpoint::Unknown => return Err(format!("{name} was not taken; look at `siteward config history` and the agent's log")),
+    })
 }
 
 impl Shell {
     /// A document came, from the hub or from a file. What is durable about it now, for people, and what is to be done next.
-    pub(super) fn document(&mut self, envelope: &[u8]) -> (String, Vec<Action>) {
+    pub(super) fn document(&mut self, envelope: &[u8]) -> (Result<String, String>, Vec<Action>) {
         let input = block_in_place(|| match document::open(envelope, &self.ground.anchors) {
             Ok(document) => Input::Offered(self.offer(&document)),
             Err(refusal) => Input::Unusable { code: refusal.code().to_owned(), why: refusal.to_string() },

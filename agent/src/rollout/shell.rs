@@ -259,7 +259,7 @@ impl Shell {
             }
             Request::Apply { envelope } => {
                 let (done, actions) = self.document(envelope.as_bytes());
-                asked.answer(Ok(Response::Done { done })); // durable; putting it to use may take longer than anybody waits
+                asked.answer(done.map(|done| Response::Done { done })); // durable; putting it to use may take longer than anybody waits
                 self.carry_out(actions).await;
             }
             Request::Rollback { who, why } => {

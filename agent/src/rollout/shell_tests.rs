@@ -133,7 +133,7 @@ impl Rig {
     async fn take_in(&mut self, envelope: &[u8]) -> String {
         let (said, actions) = self.shell.document(envelope);
         self.shell.carry_out(actions).await;
-        said
+        said.unwrap_or_else(|why| why)
     }
 
     async fn commit(&mut self, envelope: &[u8]) {

@@ -14,8 +14,12 @@
 //!
 //! Each group may do what it says and look; `siteward-operate` does not see content, `siteward-phi` changes nothing. Who shall do both is in both.
 
+use sha2::{Digest as _, Sha256};
+
 use super::question::{Order, Question, Request};
 use super::table::put;
+use crate::limits::AUDIT_SUBJECT_BYTES_MAX;
+use crate::record::Digest;
 
 /// A right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,12 +125,12 @@ const LOOK: Row = row(
         "maintenance list",
         "audit list",
         "audit verify",
-        "audit export",
         "diagnose",
     ],
     "looks; no content of messages, no value of a secret",
     "nothing",
 );
+const EXPORT: Row = row(Group::View, &["audit export"], "takes the audit log out, as a file", BEFORE_AND_AFTER);
 const PAUSE: Row = row(Group::Operate, &["feeds pause", "feeds resume"], "a feed takes nothing, or takes again", BEFORE_AND_AFTER);
 const RESEND: Row = row(
     Group::Operate,
@@ -175,8 +179,8 @@ const FILES: Row = Row {
 };
 
 /// All of it, for the runbook.
-pub const ROWS: [&Row; 12] =
-    [&LOOK, &PAUSE, &RESEND, &KEPT, &OVERRIDE, &MAINTENANCE, &SECRET, &CERTIFICATE, &CONFIG, &RETIRE, &CONTENT, &FILES];
+pub const ROWS: [&Row; 13] =
+    [&LOOK, &EXPORT, &PAUSE, &RESEND, &KEPT, &OVERRIDE, &MAINTENANCE, &SECRET, &CERTIFICATE, &CONFIG, &RETIRE, &CONTENT, &FILES];
 
 /// The row of a request.
 fn row_of(request: &Request) -> &'static Row {
@@ -210,6 +214,7 @@ fn row_of(request: &Request) -> &'static Row {
             Order::CertificateRenew { .. } | Order::CertificateInstall { .. } | Order::CertificateCancel { .. } => &CERTIFICATE,
             Order::ConfigApply { .. } | Order::ConfigRollback { .. } => &CONFIG,
             Order::Retire { .. } => &RETIRE,
+            Order::AuditExport { .. } => &EXPORT,
             Order::Unseal { .. } => &CONTENT,
         },
     }
@@ -267,20 +272,24 @@ pub fn act(order: &Order) -> Act {
             let from = if *offset == 0 { String::new() } else { format!(" from byte {offset}") };
             act("unseal", format!("{entry}{from}"), why, Some(by))
         }
-        Order::ConfigApply { envelope } => act("config_apply", format!("a document of {} bytes", envelope.len()), "", None),
+        Order::ConfigApply { envelope, by, why } => {
+            let digest = Digest(Sha256::digest(envelope.as_bytes()).into());
+            let subject = format!("SHA-256 {digest}, {} bytes", envelope.len());
+            act("config_apply", subject, why.as_deref().unwrap_or_default(), by.as_deref())
+        }
         Order::ConfigRollback { by, why } => act("config_rollback", String::new(), why, Some(by)),
         Order::CertificateRenew { by, .. } => act("certificate_requested", String::new(), "", Some(by)),
         Order::CertificateInstall { by, .. } => act("certificate_installed", String::new(), "", Some(by)),
         Order::CertificateCancel { by } => act("certificate_cancelled", String::new(), "", Some(by)),
         Order::SecretSet { name, by, .. } => act("secret_set", name.clone(), "", by.as_deref()),
         Order::SecretRemove { name, by } => act("secret_removed", name.clone(), "", by.as_deref()),
-        Order::OverrideSet { feed, port, peers, pause, reason, by, .. } => {
-            let change = match (port, peers, pause) {
-                (Some(port), _, _) => format!("port {port}"),
-                (_, Some(peers), _) => format!("peers {}", peers.join(",")),
+        Order::OverrideSet { feed, port, peers, for_s, reason, by, .. } => {
+            let change = match (port, peers) {
+                (Some(port), _) => format!("port {port}"),
+                (_, Some(peers)) => format!("peers {}", peers.join(",")),
                 _ => "pause".to_owned(),
             };
-            Act { breaks_glass: true, ..act("override_set", format!("{feed} {change}"), reason, by.as_deref()) }
+            Act { breaks_glass: true, ..act("override_set", format!("{feed} {change} {for_s} s"), reason, by.as_deref()) }
         }
         Order::OverrideClear { feed, kind, by } => {
             let kind = kind.map_or_else(String::new, |kind| format!(" {}", kind.as_str()));
@@ -291,7 +300,33 @@ pub fn act(order: &Order) -> Act {
             act("maintenance_started", format!("{} {for_s} s{at}", feed.as_deref().unwrap_or("gateway")), reason, by.as_deref())
         }
         Order::MaintenanceEnd { id, by } => act("maintenance_cancelled", format!("window {id}"), "", by.as_deref()),
-        Order::Retire { reason, lost, by } => act("gateway_retired", lost.clone(), reason, by.as_deref()),
+        Order::AuditExport { by } => act("audit_export", String::new(), "", by.as_deref()),
+        Order::Retire { reason, lost, by } => act("retirement_announced", lost.clone(), reason, by.as_deref()),
+    }
+}
+
+impl Act {
+    /// Why it cannot be carried out: its record would not say all of what was done.
+    pub fn is_too_long(&self) -> Option<String> {
+        let is_one = matches!(self.what, "drop_quarantine" | "override_set");
+        let fits = self.subject.len() <= AUDIT_SUBJECT_BYTES_MAX && !self.subject.contains(char::is_control);
+        (is_one && !fits).then(|| {
+            format!("nothing was done: this names more than its audit record holds ({AUDIT_SUBJECT_BYTES_MAX} bytes); name fewer at once")
+        })
+    }
+}
+
+/// The feed that has to be there; nothing is recorded of one that is not.
+pub fn feed_of(order: &Order) -> Option<&str> {
+    match order {
+        Order::AcceptResend { feed, .. }
+        | Order::PauseFeed { feed, .. }
+        | Order::ResumeFeed { feed, .. }
+        | Order::ReleaseQuarantine { feed, .. }
+        | Order::DropQuarantine { feed, .. }
+        | Order::OverrideSet { feed, .. } => Some(feed),
+        Order::MaintenanceStart { feed, .. } => feed.as_deref(),
+        _ => None,
     }
 }
 
@@ -347,13 +382,63 @@ mod tests {
         assert!([Request::STATUS, pause(), unseal()].iter().all(|request| Door::Owner.lets(needed(request))));
     }
 
+    /// One of each order, as the socket takes them; what its record says it was, and who may give it.
+    const ORDERS: [(&str, &str, Group); 19] = [
+        (r#"{"do":"accept_resend","feed":"a","for_s":1}"#, "accept_resend", Group::Operate),
+        (r#"{"do":"pause_feed","feed":"a","by":"k","why":"x"}"#, "pause_feed", Group::Operate),
+        (r#"{"do":"resume_feed","feed":"a","by":"k","why":"x"}"#, "resume_feed", Group::Operate),
+        (r#"{"do":"release_quarantine","feed":"a","first":1,"last":2,"by":"k","why":"x"}"#, "release_quarantine", Group::Operate),
+        (r#"{"do":"drop_quarantine","feed":"a","first":1,"last":2,"by":"k","why":"x"}"#, "drop_quarantine", Group::Operate),
+        (r#"{"do":"drop_entries","entries":["1"],"by":"k","why":"x"}"#, "drop_quarantine", Group::Operate),
+        (r#"{"do":"unseal","entry":"1","offset":0,"by":"k","why":"x"}"#, "unseal", Group::Phi),
+        (r#"{"do":"config_apply","envelope":"{}"}"#, "config_apply", Group::Operate),
+        (r#"{"do":"config_rollback","by":"k","why":"x"}"#, "config_rollback", Group::Operate),
+        (r#"{"do":"certificate_renew","by":"k","trial_s":900}"#, "certificate_requested", Group::Operate),
+        (r#"{"do":"certificate_install","by":"k","chain":"x"}"#, "certificate_installed", Group::Operate),
+        (r#"{"do":"certificate_cancel","by":"k"}"#, "certificate_cancelled", Group::Operate),
+        (r#"{"do":"secret_set","name":"n","sealed":"x"}"#, "secret_set", Group::Operate),
+        (r#"{"do":"secret_remove","name":"n"}"#, "secret_removed", Group::Operate),
+        (r#"{"do":"override_set","feed":"a","pause":true,"for_s":1,"reason":"x"}"#, "override_set", Group::Operate),
+        (r#"{"do":"override_clear","feed":"a"}"#, "override_cleared", Group::Operate),
+        (r#"{"do":"maintenance_start","for_s":1,"reason":"x"}"#, "maintenance_started", Group::Operate),
+        (r#"{"do":"maintenance_end","id":1}"#, "maintenance_cancelled", Group::Operate),
+        (r#"{"do":"retire","reason":"x","lost":""}"#, "retirement_announced", Group::Operate),
+    ];
+
+    /// Every order there is: none by the door of those who only look, each by one other, and recorded as what it was. Taking the audit log out is
+    /// looking at it, and is recorded all the same.
+    #[test]
+    fn every_order_needs_its_own_group_and_none_of_them_only_looks() {
+        let known = serde_json::from_str::<Order>(r#"{"do":"nothing"}"#).unwrap_err().to_string();
+        for name in known.split('`').skip(3).step_by(2) {
+            let is_listed = ORDERS.iter().any(|(line, ..)| line.contains(&format!("\"do\":\"{name}\"")));
+            assert!(is_listed || name == "audit_export", "{name} is not in the list");
+        }
+        let export = Order::AuditExport { by: None };
+        assert_eq!((act(&export).what, needed(&Request::Do(export))), ("audit_export", Group::View));
+        for (line, what, need) in ORDERS {
+            let request: Request = serde_json::from_str(line).unwrap();
+            assert_eq!(needed(&request), need, "{line}");
+            let through: Vec<Group> = Group::ALL.into_iter().filter(|group| Door::Of(*group).lets(needed(&request))).collect();
+            assert_eq!(through, [need], "{line}");
+            let Request::Do(order) = request else { panic!("{line} is no order") };
+            let act = act(&order);
+            assert_eq!((act.what, act.breaks_glass), (what, what.starts_with("override_")), "{line}");
+        }
+    }
+
     /// I7: neither a value nor content comes into a record.
     #[test]
     fn a_record_names_the_thing_and_never_its_value() {
         let set = Order::SecretSet { name: "lab-key".into(), sealed: "CANARY".into(), by: Some("kim".into()) };
         assert!(!format!("{:?}", act(&set)).contains("CANARY"));
-        let apply = Order::ConfigApply { envelope: "CANARY".into() };
+        let apply = Order::ConfigApply { envelope: "CANARY".into(), by: Some("kim".into()), why: Some("new port".into()) };
         assert!(!format!("{:?}", act(&apply)).contains("CANARY"));
+        let of_it = "SHA-256 fe0344af3e43e190840444ba40c096f59418bf9247c6f3bdc8cd35e4b8f59d2e, 6 bytes";
+        assert_eq!(
+            (act(&apply).subject.as_str(), act(&apply).claim.as_deref(), act(&apply).reason.as_str()),
+            (of_it, Some("kim"), "new port")
+        );
         assert_eq!(became(r#"{"done":"17 bytes","content":"CANARY"}"#), (true, "17 bytes".into()));
         assert_eq!(became(r#"{"error":"no such entry"}"#), (false, "no such entry".into()));
         assert_eq!(became(r#"{"feed":"a","until":"x"}"#), (true, String::new()));
@@ -370,9 +455,28 @@ mod tests {
             reason: "moved".into(),
             by: None,
         };
-        assert_eq!((act(&set).breaks_glass, act(&set).subject.as_str()), (true, "lab port 2576"));
+        assert_eq!((act(&set).breaks_glass, act(&set).subject.as_str()), (true, "lab port 2576 60 s"));
         let Request::Do(pause) = pause() else { unreachable!() };
         assert!(!act(&pause).breaks_glass);
+    }
+
+    /// The one that matters is not the last of many.
+    #[test]
+    fn what_does_not_fit_into_its_record_is_refused() {
+        let drop = |entries: usize| {
+            let entries = (0..entries).map(|n| format!("{n:032x}")).collect();
+            act(&Order::DropEntries { entries, by: "kim".into(), why: "x".into() }).is_too_long()
+        };
+        assert_eq!(drop(31), None);
+        assert!(drop(32).unwrap().contains("name fewer"));
+        let set = |peers: Vec<String>| {
+            let (feed, reason) = ("lab".to_owned(), "x".to_owned());
+            act(&Order::OverrideSet { feed, port: None, peers: Some(peers), pause: false, for_s: 60, reason, by: None }).is_too_long()
+        };
+        assert_eq!(set(vec!["192.168.100.0/24".to_owned(); 55]), None);
+        let hidden = (0..120).map(|n| format!("10.0.{n}.0/24")).chain(["0.0.0.0/0".to_owned()]).collect();
+        assert!(set(hidden).is_some());
+        assert!(set(vec!["10.0.0.0/24\n".to_owned()]).is_some(), "a record is one line");
     }
 
     #[test]

@@ -5,14 +5,16 @@
 //!    closed. A watch gets one line per message until it ends (`watching`).
 //! 3. At most [`CONTROL_CLIENTS`] are served at once (I4), each within [`CONTROL_TIMEOUT`], a watch within its own time; of these at most
 //!    [`WATCHERS_MAX`], so that the status is always answered. A slow or babbling client costs only itself.
+//!    Of one user of a group at most [`CONTROL_CLIENTS_PER_USER`] are served at once by each socket, the others of his are told so and let go.
 //! 4. When the agent stops, the socket file goes.
 //!
 //! The client side says what to do in each case in which nobody answers.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -24,7 +26,9 @@ use super::access::{Door, Group, needed};
 use super::on_site::Peer;
 use super::question::Request;
 use super::watching::{Line, Watching};
-use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_CLIENTS, CONTROL_REQUEST_BYTES_MAX, CONTROL_TIMEOUT, WATCHERS_MAX};
+use crate::limits::{
+    CONTROL_ANSWER_BYTES_MAX, CONTROL_CLIENTS, CONTROL_CLIENTS_PER_USER, CONTROL_REQUEST_BYTES_MAX, CONTROL_TIMEOUT, WATCHERS_MAX,
+};
 
 /// How an answer is to be had.
 pub enum Answer {
@@ -91,6 +95,7 @@ impl ControlSocket {
         let places = Arc::new(Semaphore::new(CONTROL_CLIENTS));
         let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
         let (deadline, door) = (self.deadline, self.door);
+        let users = Users::default();
         loop {
             let next = async {
                 let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -102,12 +107,18 @@ impl ControlSocket {
             };
             match accepted {
                 Ok((stream, _)) => {
+                    let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                    let Some(seat) = users.seat(door, uid) else {
+                        // What does not fit into an empty socket buffer is not waited for.
+                        let _ = stream.try_write(format!("{}\n", error_document(TOO_MANY)).as_bytes());
+                        continue;
+                    };
                     let (answer, watchers) = (Arc::clone(&answer), Arc::clone(&watchers));
                     tokio::spawn(async move {
                         if let Err(error) = exchange(stream, door, answer.as_ref(), &watchers, deadline).await {
                             tracing::debug!(%error, "a client of the control socket went away");
                         }
-                        drop(place);
+                        drop((place, seat));
                     });
                 }
                 Err(error) => {
@@ -115,6 +126,43 @@ impl ControlSocket {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
+        }
+    }
+}
+
+const TOO_MANY: &str = "this user asks as much at once as one may; end one of `siteward sniff` or `siteward feeds record`, or wait";
+
+/// How many of each user are served by a socket.
+#[derive(Clone, Debug, Default)]
+struct Users(Arc<Mutex<BTreeMap<u32, usize>>>);
+
+/// Goes with its client.
+struct Seat(Option<(Users, u32)>);
+
+impl Users {
+    fn served(&self) -> MutexGuard<'_, BTreeMap<u32, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: this user has as many as one may. Root, and whoever the owner's socket lets through, are not counted.
+    fn seat(&self, door: Door, uid: Option<u32>) -> Option<Seat> {
+        let Some(uid) = uid.filter(|uid| *uid != 0 && door != Door::Owner) else { return Some(Seat(None)) };
+        let mut served = self.served();
+        let count = served.entry(uid).or_default();
+        (*count < CONTROL_CLIENTS_PER_USER).then(|| {
+            *count += 1;
+            Seat(Some((self.clone(), uid)))
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some((users, uid)) = self.0.take() else { return };
+        let mut served = users.served();
+        let left = served.remove(&uid).unwrap_or(0).saturating_sub(1);
+        if left > 0 {
+            served.insert(uid, left);
         }
     }
 }
@@ -190,7 +238,9 @@ async fn exchange<F: Fn(Request, Peer) -> Answer>(
         Answer::Later(make) => match timeout(deadline, tokio::task::spawn_blocking(make)).await {
             Ok(Ok(document)) => document,
             Ok(Err(_)) => error_document("the answer could not be made; see the agent's log"),
-            Err(_) => error_document("the answer took too long; is the disk in trouble?"),
+            Err(_) => error_document(
+                "the answer took too long; is the disk in trouble? Whether an order was carried out says `siteward audit list`",
+            ),
         },
         Answer::Watch(watching) => match watchers.try_acquire() {
             Ok(_place) => return watching.serve(&mut stream).await,
@@ -382,6 +432,20 @@ mod tests {
             assert!(!String::from_utf8_lossy(&answer).contains("gateway"));
         }
         assert!(ask(&served.path, STATUS).await.is_ok());
+    }
+
+    #[test]
+    fn one_user_of_a_group_leaves_room_for_the_others() {
+        let (users, door) = (Users::default(), Door::Of(Group::View));
+        let mut seats: Vec<Seat> = (0..CONTROL_CLIENTS).map_while(|_| users.seat(door, Some(1000))).collect();
+        assert_eq!(seats.len(), CONTROL_CLIENTS_PER_USER);
+        assert!(
+            users.seat(door, Some(1001)).is_some() && users.seat(door, Some(0)).is_some() && users.seat(Door::Owner, Some(1000)).is_some()
+        );
+        seats.pop();
+        assert!(users.seat(door, Some(1000)).is_some());
+        seats.clear();
+        assert!(users.served().is_empty(), "nobody is remembered who is gone");
     }
 
     #[tokio::test]

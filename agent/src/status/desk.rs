@@ -4,8 +4,8 @@
 //! directories), or as a watch. It decides nothing and changes nothing but what an [`Order`] names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::access::{act, became, needed};
+use super::access::{Act, Door, act, became, feed_of, needed};
 use super::board::{Board, UplinkState};
 use super::condition::Code;
 use super::control::Answer;
@@ -22,6 +22,7 @@ use super::diagnosis::{
     DuplicateView, DuplicatesView, FeedView, FeedsView, MessageState, MessageView, MessagesView, QuarantineView, control_id_text,
 };
 use super::on_site::{OnSite, Peer};
+use super::pace::Pace;
 use super::question::{MessagesQuestion, Order, Question, Request, WatchQuestion};
 use super::snapshot::{Files, Reporter};
 use super::watching::Watching;
@@ -59,6 +60,8 @@ pub struct Desk {
     pub renewal: Option<renewal::Handle>,
     /// The audit log.
     pub book: Book,
+    /// Of those who give orders by the doors of the groups.
+    pub pace: Mutex<Pace>,
     /// What lies in quarantine.
     pub kept: Kept,
     /// Secrets and overrides.
@@ -103,6 +106,9 @@ impl Desk {
     /// Carries an order out between its intent and its outcome in the audit log.
     fn recorded(self: &Arc<Self>, order: Order, peer: Peer) -> String {
         let act = act(&order);
+        if let Err(why) = self.fits(&order, &act, peer) {
+            return refusal(&why);
+        }
         let who = format!("{} on site", peer.name(act.claim.as_deref()));
         let intent = if act.breaks_glass {
             self.book.begin_anyway(&who, act.what, &act.subject, &act.reason)
@@ -120,6 +126,24 @@ impl Desk {
         let (is_done, told) = became(&text);
         self.book.end(intent, is_done, &told);
         text
+    }
+
+    /// What cannot be recorded as it is, cannot come to anything, or comes too often, is refused before a record of it is written.
+    fn fits(&self, order: &Order, act: &Act, peer: Peer) -> Result<(), Refusal> {
+        if let Some(feed) = feed_of(order) {
+            self.known(feed)?;
+        }
+        if let Some(why) = act.is_too_long() {
+            return Err(why);
+        }
+        if peer.door == Door::Owner || peer.uid == Some(0) {
+            return Ok(());
+        }
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(peer.uid, act.breaks_glass, Instant::now()).map_err(|wait| {
+            tracing::debug!(uid = peer.uid, "a user gives more orders than are taken from one");
+            format!("nothing was done: this user gave too many orders; again in {} s, or as root (sudo)", wait.as_secs() + 1)
+        })
     }
 
     fn tell(self: &Arc<Self>, question: Question) -> Answer {
@@ -168,8 +192,9 @@ impl Desk {
             | Order::OverrideClear { .. }
             | Order::MaintenanceStart { .. }
             | Order::MaintenanceEnd { .. }
+            | Order::AuditExport { .. }
             | Order::Retire { .. }) => Ok(self.on_site.order(order, who)),
-            Order::ConfigApply { envelope } => {
+            Order::ConfigApply { envelope, .. } => {
                 tracing::warn!(bytes = envelope.len(), "a document was handed over on site");
                 self.rollout(rollout::handle::Request::Apply { envelope })
             }
@@ -340,7 +365,7 @@ impl Desk {
             settled_at: time(outcome.settled_at_ms),
             quarantined_at: time(outcome.quarantined_at_ms),
             resend_of,
-            duplicates: repeated.iter().filter(|duplicate| duplicate.seq == seq).map(shown).collect(),
+            duplicates: repeated.iter().filter(|duplicate| duplicate.seq == seq).map(DuplicateView::of).collect(),
         }
     }
 
@@ -350,7 +375,7 @@ impl Desk {
         DuplicatesView {
             feed: feed.clone(),
             recent_available: found.is_some(),
-            duplicates: found.unwrap_or_default().iter().map(shown).collect(),
+            duplicates: found.unwrap_or_default().iter().map(DuplicateView::of).collect(),
             notes_dropped: self.recent.dropped(),
         }
     }
@@ -464,12 +489,6 @@ fn limit(asked: Option<u64>) -> usize {
     usize::try_from(asked.unwrap_or(FIND_LIMIT_DEFAULT).clamp(1, FIND_LIMIT_MAX)).unwrap_or(usize::MAX)
 }
 
-fn shown(duplicate: &Duplicate) -> DuplicateView {
-    DuplicateView {
-        at: clock::rfc3339(duplicate.at_ms),
-        control_id: control_id_text(&duplicate.control_id),
-        seq: duplicate.seq,
-        peer: duplicate.peer.clone(),
-        ack: duplicate.ack,
-    }
-}
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::board::ExpectedView;
 use super::snapshot::Files;
+use crate::clock;
 use crate::record::{Name, Stage};
 use crate::source::answer::AckCode;
 use crate::source::mllp::registry::ConnectionView;
 use crate::spool::QuarantineListed;
+use crate::spool::recent::Duplicate;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedsView {
@@ -131,6 +133,18 @@ pub struct DuplicateView {
     pub seq: u64,
     pub peer: String,
     pub ack: AckCode,
+}
+
+impl DuplicateView {
+    pub fn of(duplicate: &Duplicate) -> Self {
+        Self {
+            at: clock::rfc3339(duplicate.at_ms),
+            control_id: control_id_text(&duplicate.control_id),
+            seq: duplicate.seq,
+            peer: duplicate.peer.clone(),
+            ack: duplicate.ack,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ pub mod gauge;
 pub mod history;
 pub mod inquiry;
 pub mod on_site;
+pub mod pace;
 pub mod page;
 pub mod question;
 pub mod rate;

@@ -151,6 +151,7 @@ impl OnSite {
                 self.silence(alerts::handle::Request::Start(Wish { feed, time: Duration::from_secs(for_s), at, who, reason }))
             }
             Order::MaintenanceEnd { id, .. } => self.silence(alerts::handle::Request::End { id, who }),
+            Order::AuditExport { .. } => Ok(format!("the audit log is at {}; its pages follow", self.book.standing().0)),
             Order::Retire { lost, .. } => Ok(self.retire(&who, &lost)),
             _ => Err("this is not an order for here".to_owned()),
         }

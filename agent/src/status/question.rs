@@ -12,12 +12,13 @@
 //! {"do":"pause_feed","feed":"or-usage","by":"kim","why":"moving"}   also resume_feed
 //! {"do":"release_quarantine","feed":"or-usage","first":7,"last":9,"by":"kim","why":"limit raised"}   also drop_quarantine
 //! {"do":"drop_entries","entries":["00000000000000a1"],"by":"kim","why":"test frames"}
-//! {"do":"config_apply","envelope":"{…}"}
+//! {"do":"config_apply","envelope":"{…}"}                         with "by" and "why"
 //! {"do":"config_rollback","by":"kim","why":"wrong port"}
 //! {"get":"certificates"}
 //! {"do":"certificate_renew","by":"kim","trial_s":900}              also certificate_install (chain), certificate_cancel
 //! {"do":"override_set","feed":"or-usage","port":2576,"for_s":3600,"reason":"…"}       then override_clear; {"get":"overrides"}
 //! {"get":"audit","first":1}                                        a page of the audit log; then audit_verify; {"get":"log"}: the last lines
+//! {"do":"audit_export","by":"kim"}                                the pages are about to be taken out as a file
 //! {"do":"unseal","entry":"00000000000000a1","offset":0,"by":"kim","why":"wrong code"}   the bytes of an entry, a part at a time
 //! {"do":"maintenance_start","feed":"or-usage","for_s":3600,"at":"…","reason":"…"}   then maintenance_end (id); {"get":"maintenance"}
 //! {"do":"secret_set","name":"lab-key","sealed":"…"}                then secret_remove; {"get":"secrets"}, {"get":"secret_key"}
@@ -174,6 +175,10 @@ pub enum Order {
     /// Takes a signed document, as if it had come from the hub.
     ConfigApply {
         envelope: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// Ends a trial, or goes back to the configuration from before.
     ConfigRollback {
@@ -241,6 +246,11 @@ pub enum Order {
     },
     MaintenanceEnd {
         id: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Says that the audit log is about to be taken out as a file; the pages are asked for after it.
+    AuditExport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },

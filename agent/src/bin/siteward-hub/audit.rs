@@ -20,14 +20,17 @@ pub enum Audit {
         /// Only this gateway.
         #[arg(long)]
         gateway: Option<String>,
+        /// The files begin later than the logs: what is before the first record of each is not called missing.
+        #[arg(long)]
+        partial: bool,
         #[arg(long)]
         json: bool,
     },
 }
 
 pub fn carry_out(command: Audit) -> ExitCode {
-    let Audit::Verify { files, gateway, json } = command;
-    match verify(&files, gateway.as_deref()) {
+    let Audit::Verify { files, gateway, partial, json } = command;
+    match verify(&files, gateway.as_deref(), partial) {
         Ok(verdict) => {
             if json {
                 println!("{:#}", serde_json::json!(verdict));
@@ -50,8 +53,11 @@ fn record(line: &[u8]) -> Option<Value> {
     Some(if is_received { value["data"].take() } else { value })
 }
 
-fn verify(files: &[PathBuf], gateway: Option<&str>) -> Result<Verdict, String> {
+fn verify(files: &[PathBuf], gateway: Option<&str>, partial: bool) -> Result<Verdict, String> {
     let mut verifier = Verifier::default();
+    if partial {
+        verifier.is_partial();
+    }
     for path in files {
         let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
         let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);

@@ -361,7 +361,7 @@ fn a_gateway_that_goes_in_its_maintenance_window_is_no_alarm_until_the_window_en
     let window = format!(r#""maintenance":[{{"until":"{}","reason":"line works\u001b"}}],"conditions""#, rfc3339(NOW + 6 * hour));
     noc.hears(&a, &online(NOW + 2 * hour, &[]).replace("\"conditions\"", &window));
     noc.hears(&a, WILL);
-    let text = page(&noc.fleet, &Counts::default(), Format::Prometheus, noc.now);
+    let text = page(&noc.fleet, &Counts::default(), &[], Format::Prometheus, noc.now);
     assert!(text.contains("siteward_fleet_gateway_maintenance{site=\"s\",gateway=\"a\"} 1"), "{text}");
     assert!(row(&noc.fleet, &a, noc.now).notes.iter().any(|note| note.starts_with("maintenance until ") && note.ends_with(": line works")));
     noc.alarms.maintain(&(a.site.clone(), a.gateway.clone()), noc.fleet.windows(&a), noc.now);
