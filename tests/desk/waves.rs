@@ -1,6 +1,7 @@
 //! Good and bad documents in waves; who is offline, who is not heard, and who else is at work.
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::mosquitto::Options;
@@ -126,4 +127,28 @@ fn somebody_else_who_pushes_meanwhile_stops_the_rollout_and_is_left_alone() {
     assert!(said().contains("st-marys/gw2: somebody else published revision 2 for it"), "{}", said());
     wait::wait_until("the other's document runs", wait::EVENTUALLY, || east.runs(1) == 2);
     assert_eq!((east.runs(0), east.taken_away("gw2")), (1.into(), false));
+}
+
+/// I6: what a rollout writes down is on the disk before anything rests on it: every line of its journal is synced before another is written.
+#[test]
+fn every_line_of_the_journal_is_synced() {
+    if !Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success()) {
+        return println!("skipped: strace is not installed or may not trace here");
+    }
+    let east = East::with(1, Options::default());
+    let documents = east.documents(1, 0);
+    let start = east.rollout("start", &["--documents", documents.to_str().expect("UTF-8"), "--now"]);
+    let trace = east.directory.path().join("trace");
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-yy", "-e", "trace=write,writev,pwrite64,fdatasync,fsync", "-o"]).arg(&trace);
+    let done = traced.arg(start.get_program()).args(start.get_args()).output().expect("it runs");
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done));
+    let trace = std::fs::read_to_string(trace).expect("a trace");
+    // One thread writes and syncs it, so its calls stand in order, whatever is between.
+    let calls: Vec<&str> = trace.lines().filter(|line| line.contains("/journal.jsonl>")).collect();
+    let is = |call: &str, name: &str| call.split_whitespace().nth(1).is_some_and(|begin| begin.starts_with(name));
+    let written: Vec<usize> = (0..calls.len()).filter(|&at| is(calls[at], "write(")).collect();
+    assert!(written.len() > 2, "at least the plan, what is published, and its answer: {calls:#?}");
+    assert!(written.iter().all(|&at| calls.get(at + 1).is_some_and(|call| is(call, "fdatasync("))), "a line without its sync: {calls:#?}");
+    println!("desk: {} writes of the journal, each synced before the next", written.len());
 }

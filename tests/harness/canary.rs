@@ -1,8 +1,12 @@
-//! Searches every file under a directory for byte strings that must not be there (I7).
+//! Searches every file under a directory for byte strings that must not be there (I7), neither as they are nor as base64: what one place hands out
+//! encoded, another writes down without looking.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 
 const CHUNK: usize = 1 << 20;
 
@@ -23,10 +27,28 @@ pub fn find(root: &Path, needles: &[&str]) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// Shortest text whose base64 says enough to be looked for.
+const ENCODED_MIN: usize = 8;
+
+/// A text as it may stand somewhere: itself, and what base64 makes of it at each of the three places it can begin at, without the characters that
+/// depend on what stands around it.
+fn forms(needle: &str) -> Vec<Vec<u8>> {
+    let mut forms = vec![needle.as_bytes().to_vec()];
+    if needle.len() >= ENCODED_MIN {
+        for before in 0..3 {
+            let encoded = BASE64_STANDARD_NO_PAD.encode([&b"..."[..before], needle.as_bytes()].concat());
+            let whole = (before + needle.len()) / 3 * 4;
+            forms.push(encoded.as_bytes()[(before * 4).div_ceil(3)..whole].to_vec());
+        }
+    }
+    forms
+}
+
 /// The needles that one file contains.
 pub fn find_in_file(path: &Path, needles: &[&str]) -> Vec<String> {
     let Ok(mut file) = File::open(path) else { return Vec::new() };
-    let overlap = needles.iter().map(|n| n.len()).max().unwrap_or(1) - 1;
+    let needles: Vec<(&str, Vec<Vec<u8>>)> = needles.iter().map(|needle| (*needle, forms(needle))).collect();
+    let overlap = needles.iter().flat_map(|(_, forms)| forms).map(Vec::len).max().unwrap_or(1) - 1;
     let mut found: Vec<String> = Vec::new();
     let mut buffer = vec![0u8; overlap + CHUNK];
     let mut kept = 0;
@@ -36,9 +58,9 @@ pub fn find_in_file(path: &Path, needles: &[&str]) -> Vec<String> {
             return found;
         }
         let seen = &buffer[..kept + read];
-        for &needle in needles {
-            if !found.iter().any(|f| f == needle) && contains(seen, needle.as_bytes()) {
-                found.push(needle.to_owned());
+        for (needle, forms) in &needles {
+            if !found.iter().any(|known| known == needle) && forms.iter().any(|form| contains(seen, form)) {
+                found.push((*needle).to_owned());
             }
         }
         let keep_from = seen.len().saturating_sub(overlap);
@@ -77,5 +99,16 @@ mod tests {
         fs::write(directory.path().join("other"), b"CANAR").unwrap();
         let found = find(directory.path(), &["CANARY", "ZEBRA"]);
         assert_eq!(found, vec![(deep.join("file"), "CANARY".to_owned())]);
+    }
+
+    #[test]
+    fn a_needle_is_found_in_base64_wherever_it_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        for before in 0..7 {
+            let around = format!("{}PATIENT-CANARY|after", "x".repeat(before));
+            fs::write(&file, format!("{{\"content\":\"{}\"}}", base64::prelude::BASE64_STANDARD.encode(around))).unwrap();
+            assert_eq!(find_in_file(&file, &["PATIENT-CANARY", "ANOTHER-CANARY"]), ["PATIENT-CANARY"], "{before}");
+        }
     }
 }

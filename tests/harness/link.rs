@@ -62,7 +62,10 @@ pub struct Link {
 impl Link {
     /// Proxies a free port to `target`.
     pub fn start(target: SocketAddr) -> Self {
-        let addr = net::loopback(net::free_port());
+        // Another process of tests may take it between the look and the bind.
+        let bound = || TcpListener::bind(net::loopback(net::free_port())).ok();
+        let listener = (0..16).find_map(|_| bound()).expect("a port for the link");
+        let addr = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             target,
             weather: Mutex::new(Weather::Fair),
@@ -75,7 +78,6 @@ impl Link {
             stop: AtomicBool::new(false),
         });
         let acceptor = shared.clone();
-        let listener = TcpListener::bind(addr).expect("a port for the link");
         std::thread::spawn(move || accept(addr, listener, &acceptor));
         Self { addr, shared }
     }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
@@ -25,6 +26,8 @@ pub struct Manager {
     socket: UnixDatagram,
     stored: Vec<(String, OwnedFd)>,
     told: String,
+    /// How long it waits to hear that the service is alive; `None`: it does not ask.
+    pub patience: Option<Duration>,
 }
 
 impl Manager {
@@ -32,7 +35,7 @@ impl Manager {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket for notifications");
         socket.set_nonblocking(true).expect("a socket need not block");
-        Self { path, socket, stored: Vec::new(), told: String::new() }
+        Self { path, socket, stored: Vec::new(), told: String::new(), patience: None }
     }
 
     /// Starts the service with what is kept for it.
@@ -50,6 +53,9 @@ impl Manager {
         let mut command = Command::new("bash");
         command.arg("-c").arg(script).arg(crate::program("siteward")).arg("run").arg("--config").arg(site.config_file());
         command.env("NOTIFY_SOCKET", &self.path).env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        if let Some(patience) = self.patience {
+            command.env("WATCHDOG_USEC", patience.as_micros().to_string());
+        }
         site.spawn_with(&mut command);
         for copy in &copies {
             fcntl_setfd(copy, FdFlags::CLOEXEC).expect("it need not be inherited");

@@ -403,3 +403,7 @@ impl Keeper {
         self.failing = error.is_some();
     }
 }
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

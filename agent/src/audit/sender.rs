@@ -68,3 +68,7 @@ async fn send(post: &Post, line: String) -> bool {
     let Ok(answer) = post.post(Letter::Audit(line.into_bytes().into())) else { return false };
     matches!(answer.await, Ok(Delivered { reason: AckReason::Success, .. }))
 }
+
+#[cfg(test)]
+#[path = "sender_tests.rs"]
+mod tests;

@@ -358,6 +358,20 @@ impl Office {
         self.0.orders.is_empty()
     }
 
+    /// The next letter with the number by which it is answered.
+    pub async fn numbered(&mut self) -> (u64, Letter) {
+        loop {
+            if let Errand::Post(id, letter) = self.0.errand().await.expect("somebody posts") {
+                return (id, letter);
+            }
+        }
+    }
+
+    /// The broker's answer.
+    pub fn answered(&mut self, id: u64, reason: AckReason) {
+        self.0.answered(id, reason);
+    }
+
     /// The next errand, whatever it is.
     pub async fn errand(&mut self) -> Errand {
         self.0.errand().await.expect("somebody gives one")

@@ -128,11 +128,6 @@ pub struct Ticket {
 }
 
 impl Report {
-    /// Whether no step failed.
-    pub fn is_good(&self) -> bool {
-        self.failed().is_none()
-    }
-
     /// The first endpoint that failed, and its step.
     pub fn failed(&self) -> Option<(&str, Name)> {
         let failed = |checked: &Checked| checked.steps.iter().find(|step| step.outcome == Outcome::Failed).map(|step| step.step);
@@ -221,9 +216,14 @@ mod tests {
     #[test]
     fn only_a_failed_step_makes_it_fail() {
         for outcome in [Outcome::Good, Outcome::Skipped, Outcome::NotKnown] {
-            assert!(report(outcome, None).is_good());
+            assert_eq!(report(outcome, None).failed(), None);
+            assert!(report(outcome, None).has_a_way());
         }
-        assert_eq!(report(Outcome::Failed, None).failed(), Some(("mqtts://hub:8883", Name::Tcp)));
+        let mut failed = report(Outcome::Failed, None);
+        assert_eq!(failed.failed(), Some(("mqtts://hub:8883", Name::Tcp)));
+        assert!(!failed.has_a_way());
+        failed.endpoints.extend(report(Outcome::Good, None).endpoints);
+        assert!(failed.has_a_way() && failed.failed().is_some(), "one of two endpoints is enough to work, and the other is told");
     }
 
     #[test]

@@ -264,6 +264,9 @@ mod tests {
         journal.append(&[entry("a", 7, 1), Entry::Finished { at_ms: 2 }, entry("b", 8, 2)]).unwrap();
         let key = |revision: u64| ((Name::new("s").unwrap(), Name::new("g").unwrap()), revision);
         assert_eq!(journal.memory.contents.get(&key(7)), Some(&DocumentDigest([1; 32])));
+        journal.append(&[entry("other", 7, 3), entry("b", 8, 2)]).unwrap();
+        assert_eq!(journal.memory.contents.get(&key(7)), Some(&DocumentDigest([1; 32])), "whatever is planned later");
+        assert_eq!(look(directory.path()).unwrap().contents, journal.memory.contents, "and for whoever reads it again");
         let (plan, ..) = journal.memory.last.clone().unwrap();
         assert_eq!((plan.id.as_str(), journal.memory.entries.len()), ("b", 0));
         journal.keep(&plan.targets[0], b"signed").unwrap();

@@ -78,6 +78,7 @@ impl Rig {
 
     fn give(&mut self, event: Event) {
         let actions = self.waves.step(self.now, event);
+        assert!(actions.is_sorted_by_key(|action| !matches!(action, Action::Note(_))), "lines first, then what rests on them: {actions:?}");
         let mut sent = Vec::new();
         for action in actions {
             match action {
@@ -290,6 +291,24 @@ fn the_operator_and_the_broker_stop_it_at_once() {
     let mut rig = Rig::online(1, &[1], Threshold::Count(0));
     rig.give(Event::Refused(0, "the broker refuses the publish (NotAuthorized)".into()));
     assert!(rig.why().contains("NotAuthorized"));
+}
+
+/// Nobody is given anything, and nobody given up, on the strength of what was heard before the connection was lost.
+#[test]
+fn while_the_broker_is_not_heard_nothing_is_decided() {
+    let mut rig = Rig::online(2, &[1, 2], Threshold::Count(0));
+    rig.says(0, 7, None);
+    let written = rig.journal.len();
+    rig.give(Event::Informed(false));
+    rig.give(Event::Presence(1, online(false)));
+    rig.after(10 * SOAK_MS);
+    assert_eq!((rig.journal.len(), &rig.pushed[..]), (written, &[0][..]));
+    rig.restart();
+    rig.give(Event::Presence(1, online(true)));
+    rig.after(10 * SOAK_MS);
+    assert_eq!((rig.journal.len(), &rig.pushed[..]), (written, &[0][..]), "nor after a restart");
+    rig.give(Event::Informed(true));
+    assert_eq!(rig.pushed, [0, 1]);
 }
 
 /// I6: two at work on the same gateways: the first stops, and neither takes away nor writes over what is not its own.

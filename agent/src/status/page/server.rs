@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -137,7 +138,7 @@ pub(super) async fn serve(listener: Listener, settings: StatusSettings, source: 
             }
             Ok((stream, _)) if places.make_room() => {
                 let has_asked = Arc::new(AtomicBool::new(false));
-                let task = connection(stream, Arc::clone(&has_asked), Arc::clone(&settings), Arc::clone(&source));
+                let task = connection(stream, PAGE_DEADLINE, Arc::clone(&has_asked), Arc::clone(&settings), Arc::clone(&source));
                 places.0.push_back((tasks.spawn(task), has_asked));
             }
             Ok(_) => tracing::debug!("as many ask for the status page as may; one more is closed"),
@@ -149,10 +150,10 @@ pub(super) async fn serve(listener: Listener, settings: StatusSettings, source: 
     }
 }
 
-async fn connection(stream: Stream, has_asked: Arc<AtomicBool>, settings: Arc<StatusSettings>, source: Arc<Source>) {
+async fn connection(stream: Stream, deadline: Duration, has_asked: Arc<AtomicBool>, settings: Arc<StatusSettings>, source: Arc<Source>) {
     let ended = match stream {
-        Stream::Tcp(stream) => timeout(PAGE_DEADLINE, exchange(stream, has_asked, settings, source)).await,
-        Stream::Unix(stream) => timeout(PAGE_DEADLINE, exchange(stream, has_asked, settings, source)).await,
+        Stream::Tcp(stream) => timeout(deadline, exchange(stream, has_asked, settings, source)).await,
+        Stream::Unix(stream) => timeout(deadline, exchange(stream, has_asked, settings, source)).await,
     };
     match ended {
         Ok(Ok(())) => {}
@@ -176,4 +177,53 @@ async fn exchange(
     builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(PAGE_HEAD_TIMEOUT);
     builder.max_headers(PAGE_HEAD_FIELDS_MAX).max_buf_size(PAGE_HEAD_BYTES_MAX);
     builder.serve_connection(TokioIo::new(stream), service).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::super::tests::source;
+    use super::*;
+
+    fn place(has_asked: bool) -> (AbortHandle, Arc<AtomicBool>) {
+        (tokio::spawn(pending::<()>()).abort_handle(), Arc::new(AtomicBool::new(has_asked)))
+    }
+
+    /// I4: there are never more than may be: the oldest that has said nothing makes room, and nobody who has asked does.
+    #[tokio::test]
+    async fn places_are_bounded_and_only_idle_ones_make_room() {
+        let mut places = Places::default();
+        for index in 0..PAGE_CONNECTIONS_MAX {
+            assert!(places.make_room());
+            places.0.push_back(place(![1, 3].contains(&index)));
+        }
+        let idle = [places.0[1].0.clone(), places.0[3].0.clone()];
+        for (at, left) in [(0, [true, false]), (1, [true, true])] {
+            assert!(places.make_room(), "somebody idle is there");
+            tokio::task::yield_now().await;
+            assert_eq!([idle[0].is_finished(), idle[1].is_finished()], left, "{at}: the oldest first");
+            assert_eq!(places.0.len(), PAGE_CONNECTIONS_MAX - 1);
+            places.0.push_back(place(true));
+        }
+        assert!(!places.make_room(), "everybody is being answered");
+        places.0[7].0.abort();
+        tokio::task::yield_now().await;
+        assert!(places.make_room(), "who went has left its place");
+    }
+
+    /// I4: neither who says nothing nor who does not read what it asked for stays for ever.
+    #[tokio::test]
+    async fn a_connection_ends_whatever_its_peer_does() {
+        for request in ["GET / HTT", "GET /style.css HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            socket2::SockRef::from(&ours).set_send_buffer_size(1).unwrap(); // as small as the kernel makes it
+            theirs.writable().await.unwrap();
+            assert_eq!(theirs.try_write(request.as_bytes()).unwrap(), request.len());
+            let settings = StatusSettings { listen: StatusListen::Off, peers: Vec::new(), names: Vec::new() };
+            let served = connection(Stream::Unix(ours), Duration::from_millis(50), Arc::default(), Arc::new(settings), source());
+            assert!(timeout(Duration::from_secs(30), served).await.is_ok(), "{request}");
+            drop(theirs);
+        }
+    }
 }

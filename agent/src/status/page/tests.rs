@@ -7,12 +7,13 @@ use std::os::unix::net::UnixStream;
 
 use super::times::Now;
 use super::*;
+use crate::alerts::view::Window;
 use crate::clock::{self, WallTime};
 use crate::config::settings::{Network, StatusListen};
 use crate::limits::{PAGE_CONNECTIONS_MAX, PAGE_HEAD_BYTES_MAX, PAGE_HEAD_FIELDS_MAX};
 use crate::record::Name;
 use crate::spool;
-use crate::status::board::UplinkState;
+use crate::status::board::{ConfigTried, ExpectedView, UplinkState};
 use crate::status::history::{EventView, Kind, OutageView};
 use crate::status::snapshot::tests::example;
 use std::time::Duration;
@@ -47,6 +48,32 @@ fn the_page_says_what_the_status_says() {
     assert!(rendered(&quiet, &HistoryView::default()).contains("<title>✓ st-marys-gw1: All is well</title>"));
 }
 
+fn window() -> Window {
+    let at = clock::rfc3339(clock::RELEASED_AT_MS);
+    let (who, reason) = ("kim".to_owned(), "line works".to_owned());
+    Window { id: 1, feed: None, from: None, who, reason, set_at: at.clone(), for_s: 14_400, left_s: 7200, until: at }
+}
+
+/// Whoever looks at a quiet page is told that it is quiet because somebody silenced it, who, why and for how long; and of a document that was not kept.
+#[test]
+fn what_is_silenced_and_what_was_not_kept_is_said() {
+    let mut snapshot = example();
+    snapshot.maintenance = vec![window(), Window { id: 2, feed: Some(Name::new("or-usage").unwrap()), ..window() }];
+    let reason = Some("feed `lab`: port 2575 is in use".to_owned());
+    let at = clock::rfc3339(clock::RELEASED_AT_MS);
+    snapshot.config.tried = Some(ConfigTried { revision: Some(9), state: "rolled_back".into(), code: None, reason, at });
+    let html = rendered(&snapshot, &HistoryView::default());
+    for part in [
+        "Maintenance of <b>this gateway</b>",
+        "Maintenance of <b>or-usage</b>",
+        "for 2 h 0 min more. kim: line works",
+        "revision 9: <b>rolled back</b>",
+        "feed `lab`: port 2575 is in use",
+    ] {
+        assert!(html.contains(part), "{part} is not in\n{html}");
+    }
+}
+
 /// I7, and nothing that came from outside becomes markup: names of endpoints, texts of errors, subjects, reasons.
 #[test]
 fn hostile_texts_are_shown_as_text() {
@@ -61,6 +88,11 @@ fn hostile_texts_are_shown_as_text() {
     snapshot.config.state = EVIL.into();
     snapshot.feeds[0].last_message_at = Some(EVIL.into());
     snapshot.feeds[0].lane = EVIL.into();
+    snapshot.version = EVIL.into();
+    snapshot.feeds[0].expected = Some(ExpectedView { silent: true, next: Some(EVIL.into()), last_arrival: None });
+    snapshot.config.tried =
+        Some(ConfigTried { revision: Some(9), state: EVIL.into(), code: None, reason: Some(EVIL.into()), at: EVIL.into() });
+    snapshot.maintenance = vec![Window { who: EVIL.into(), reason: EVIL.into(), ..window() }];
     let history = HistoryView {
         known: Duration::from_hours(1),
         outages: vec![OutageView { began_ago: Duration::from_mins(3), ended_ago: None, why: EVIL.into() }],
@@ -70,7 +102,7 @@ fn hostile_texts_are_shown_as_text() {
     let html = rendered(&snapshot, &history);
     assert!(!html.contains("<img") && !html.contains("<script>") && !html.contains('\u{1b}') && !html.contains('\u{202e}'), "{html}");
     assert!(!html.contains("\"'>"), "no attribute is left");
-    assert!(html.matches("&lt;img src=x onerror=alert(1)&gt;").count() >= 8);
+    assert!(html.matches("&lt;img src=x onerror=alert(1)&gt;").count() >= 16);
     let inline = html.matches("style=").count() + html.matches("onclick=").count() + html.matches("javascript:").count();
     assert_eq!(inline, 0, "the policy of the page forbids it");
 }
@@ -78,10 +110,13 @@ fn hostile_texts_are_shown_as_text() {
 /// I10: while the clock cannot be believed nothing is said of how long ago something was.
 #[test]
 fn a_clock_that_cannot_be_believed_is_said() {
-    let wall = WallTime { unix_ms: 5, suspect: true };
-    let html = render::page(&example(), &HistoryView::default(), &Now { wall, zone: &TimeZone::UTC, zone_name: "UTC" });
-    assert!(html.contains("by a clock that cannot be believed"));
-    assert!(!html.contains("class=\"ago\">, "), "{html}");
+    assert!(rendered(&example(), &HistoryView::default()).contains("class=\"ago\">, "), "it is said otherwise");
+    for unix_ms in [5, NOW.unix_ms] {
+        let wall = WallTime { unix_ms, suspect: true };
+        let html = render::page(&example(), &HistoryView::default(), &Now { wall, zone: &TimeZone::UTC, zone_name: "UTC" });
+        assert!(html.contains("by a clock that cannot be believed"));
+        assert!(!html.contains("class=\"ago\">, "), "{html}");
+    }
 }
 
 /// The colours of the style sheet by name, in the light and in the dark scheme.
@@ -130,7 +165,7 @@ fn every_text_and_every_drawing_has_contrast_in_both_schemes() {
 }
 
 /// Of an empty spool; without the condition that its key lies beside it.
-fn source() -> Arc<Source> {
+pub(super) fn source() -> Arc<Source> {
     let board = Board::new([]);
     let directory = tempfile::tempdir().unwrap();
     let options = spool::Options {
@@ -224,10 +259,40 @@ async fn what_there_is_is_answered_and_nothing_can_be_done() {
         let answer = asked(served.address, request.leak()).await;
         assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: GET, HEAD"), "{method}: {answer}");
     }
+    served.source.board.raise(Code::UplinkDown, "", "a warning");
+    tokio::time::sleep(PAGE_FRESH).await;
+    let health = asked(served.address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"), "nobody has to act on a warning: {health}");
     served.source.board.raise(Code::ListenerDown, "a", "port");
     tokio::time::sleep(PAGE_FRESH).await;
     let health = asked(served.address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(health.starts_with("HTTP/1.1 503") && health.ends_with("listener_down\n"), "{health}");
+}
+
+/// A scraper gets the dialect that it asks for, and the type says which one it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_answered_in_the_dialect_that_is_asked_for() {
+    let served = served(|_| {});
+    let plain = asked(served.address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(plain.starts_with("HTTP/1.1 200") && plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
+    assert!(plain.contains("\nsiteward_uplink_up 1\n") && !plain.contains("# EOF"), "{plain}");
+    let asks = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n\r\n";
+    let open = asked(served.address, asks).await;
+    assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0") && open.ends_with("# EOF\n"), "{open}");
+}
+
+/// However many ask at a time, the status is put together once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_made_once_for_all_who_ask_at_a_time() {
+    let source = source();
+    let mut shared = 0;
+    for _ in 0..50 {
+        let began = Instant::now();
+        let (first, second) = (source.snapshot(), source.snapshot());
+        // It may have been old enough for another one at the second time; then it is not at the next.
+        shared += u32::from(Arc::ptr_eq(&first, &second) || began.elapsed() >= PAGE_FRESH);
+    }
+    assert!(shared >= 40, "{shared} of 50");
 }
 
 #[tokio::test(flavor = "multi_thread")]
