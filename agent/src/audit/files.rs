@@ -16,6 +16,7 @@ use super::walk::pieces;
 use crate::limits::AUDIT_SEGMENT_BYTES;
 use crate::record::Incarnation;
 use crate::spool::disk::Disk;
+use crate::spool::small;
 
 pub const DIRECTORY: &str = "audit";
 const ENDING: &str = ".log";
@@ -70,10 +71,7 @@ pub(super) fn read_mark(disk: &dyn Disk, directory: &Path) -> Option<(Incarnatio
 
 /// Removes what may not be there.
 pub(super) fn remove_any(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removing", path)(error)),
-        _ => Ok(()),
-    }
+    small::remove(disk, path).map_err(failed("removing", path))
 }
 
 /// What there was to read at a moment.
@@ -105,19 +103,19 @@ impl Snapshot {
                 bytes.truncate(usize::try_from(used).unwrap_or(usize::MAX));
             }
             let end = firsts.peek().copied().unwrap_or(self.next).min(self.next);
-            let read = |piece: &[u8]| read_line(piece).ok().map(|audit| audit.n);
-            let whole = |(at, piece): (usize, &[u8])| read(piece).filter(|n| *n < end).map(|n| (at, n));
-            let last = pieces(&bytes).filter_map(whole).last();
+            let read: Vec<(Option<u64>, &[u8])> =
+                pieces(&bytes).map(|(_, piece)| (read_line(piece).ok().map(|audit| audit.n), piece)).collect();
+            let last = read.iter().rposition(|(n, _)| n.is_some_and(|n| n < end));
             // Where a write failed, what it left at the end is nothing: the next segment, or the next record, has its number. A record that was altered
             // at the same place leaves its number out.
-            let cut = if is_last { self.next != u64::MAX && self.used.is_none() } else { last.is_some_and(|(_, n)| n + 1 == end) };
-            let until = last.map(|(at, _)| at);
-            for (at, piece) in pieces(&bytes) {
-                let n = read(piece);
-                if n.is_some_and(|n| n >= end) || (cut && until.is_none_or(|until| at > until)) {
-                    continue;
-                }
-                if !take(n, piece) {
+            let is_cut = if is_last {
+                self.next != u64::MAX && self.used.is_none()
+            } else {
+                last.and_then(|at| read[at].0).is_some_and(|n| n + 1 == end)
+            };
+            let until = if is_cut { last.map_or(0, |at| at + 1) } else { read.len() };
+            for (n, piece) in &read[..until] {
+                if n.is_none_or(|n| n < end) && !take(*n, piece) {
                     return Ok(());
                 }
             }

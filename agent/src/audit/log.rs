@@ -37,6 +37,7 @@ use crate::limits::{
 };
 use crate::record::{Digest, Incarnation, Name};
 use crate::spool::disk::{Disk, DiskFile};
+use crate::spool::small;
 
 pub(super) const SPARE: &str = "spare";
 const FRESH: &str = "fresh";
@@ -171,7 +172,7 @@ impl Log {
         let is_kept = !walk.is_damaged || self.keep_aside(&path, last);
         self.current = Some(match is_kept.then(|| self.fresh(&walk.lines)) {
             Some(Ok(file)) => {
-                self.put(FRESH, &path)?;
+                self.put(&path)?;
                 // The blocks of the old one are free now, for a moment at least.
                 self.make_spare();
                 Current { file, used: walk.lines.len() as u64 }
@@ -317,7 +318,7 @@ impl Log {
     fn begin(&mut self, n: u64) -> Result<Current, LogError> {
         let path = self.directory.join(name(n));
         let file = self.fresh(&[])?;
-        self.put(FRESH, &path)?;
+        self.put(&path)?;
         self.segments.insert(n);
         self.make_spare();
         Ok(Current { file, used: 0 })
@@ -350,8 +351,9 @@ impl Log {
         Ok(file)
     }
 
-    fn put(&self, from: &str, to: &Path) -> Result<(), LogError> {
-        let from = self.directory.join(from);
+    /// What was made by [`Log::fresh`] gets its name.
+    fn put(&self, to: &Path) -> Result<(), LogError> {
+        let from = self.directory.join(FRESH);
         self.disk.rename(&from, to).map_err(failed("renaming", &from))?;
         self.disk.sync_dir(&self.directory).map_err(failed("syncing", &self.directory))
     }
@@ -424,11 +426,8 @@ impl Log {
     pub fn was_sent(&mut self, n: u64) -> Result<(), LogError> {
         let sent = self.sent.max(n.min(self.last()));
         let text = format!("{} {sent}\n", self.chain);
-        let path = self.directory.join("sent.new");
-        remove_any(&*self.disk, &path)?;
-        let file = self.disk.create(&path, text.len() as u64).map_err(failed("making", &path))?;
-        file.write_at(0, text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed("writing", &path))?;
-        self.put("sent.new", &self.directory.join(SENT))?;
+        let path = self.directory.join(SENT);
+        small::replace(&*self.disk, &self.directory.join("sent.new"), &path, text.as_bytes()).map_err(failed("replacing", &path))?;
         self.sent = sent;
         if self.dropped.1 <= sent {
             self.dropped.0 = Ranges::default();

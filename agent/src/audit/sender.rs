@@ -26,7 +26,7 @@ pub async fn run(book: Book, post: Post, mut stop: watch::Receiver<bool>) {
                 // Fails only when the book is gone, which this task holds.
                 let _ = timeout(AUDIT_RETRY, written.changed()).await;
                 book.catch_up();
-            } else if !send_page(&book, &post, sent + 1).await {
+            } else if !send_page(&book, &post, sent + 1, last).await {
                 sleep(AUDIT_RETRY).await;
                 book.catch_up();
             }
@@ -39,8 +39,8 @@ pub async fn run(book: Book, post: Post, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// False: to be tried again later.
-async fn send_page(book: &Book, post: &Post, first: u64) -> bool {
+/// `last`: the newest record before this looked. False: to be tried again later.
+async fn send_page(book: &Book, post: &Post, first: u64, last: u64) -> bool {
     let records = match book.page(first) {
         Ok(records) => records,
         Err(error) => {
@@ -49,8 +49,8 @@ async fn send_page(book: &Book, post: &Post, first: u64) -> bool {
         }
     };
     if records.is_empty() {
-        // What could not be read is known to the log, and a record of it stands behind it.
-        book.was_sent(book.standing().0);
+        // What could not be read is known to the log, and a record of it stands behind it; what was written since was not looked for.
+        book.was_sent(last);
     }
     for (n, line) in records {
         if !send(post, line).await {
