@@ -198,8 +198,11 @@ fn a_vendor_delivers_by_sftp_and_can_do_nothing_else() {
 
     let (_, listed) = it.inside(&["siteward-drop", "list"]);
     assert!(listed.contains("acme") && listed.contains("other"), "{listed}");
+    assert!(it.inside(&["mkdir", "-p", "/srv/feeds/third/inbox/ours"]).0);
     for (arguments, word) in [
-        (&["siteward-drop", "add", "root", "/given/keys/other.pub"][..], "already"),
+        (&["siteward-drop", "add", "third", "/given/keys/other.pub"][..], "already and holds something"),
+        (&["rm", "-r", "/srv/feeds/third/inbox/ours", "/nowhere"], "/nowhere"),
+        (&["siteward-drop", "add", "root", "/given/keys/other.pub"], "already"),
         (&["siteward-drop", "add", "a/b", "/given/keys/other.pub"], "cannot be a vendor's name"),
         (&["siteward-drop", "add", "third", "/given/keys/other"], "private keys are not taken"),
         (&["siteward-drop", "add", "third", "/given/keys/other.pub", "1T"], "no size"),

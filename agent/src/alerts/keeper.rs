@@ -118,8 +118,8 @@ impl Keeper {
     /// Until told to stop.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let sender = self.outbox.as_ref().zip(self.means.settings.syslog.clone()).map(|(outbox, target)| {
-            let (site, gateway) = (self.means.site.clone(), self.means.gateway.clone());
-            tokio::spawn(Sender { target, site, gateway, outbox: Arc::clone(outbox) }.run(stop.clone()))
+            let (site, gateway, runbook) = (self.means.site.clone(), self.means.gateway.clone(), self.means.settings.runbook.clone());
+            tokio::spawn(Sender { target, site, gateway, runbook, outbox: Arc::clone(outbox) }.run(stop.clone()))
         });
         self.windows.held.charge();
         let mut tick = interval(ALERT_TICK);

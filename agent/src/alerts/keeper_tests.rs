@@ -64,6 +64,7 @@ impl Bench {
             uplink_after: SECOND * 30,
             peer_after: SECOND * 30,
             oldest_critical_after: SECOND * 60,
+            ..AlertSettings::default()
         };
         let name = |text| Name::new(text).unwrap();
         let (board, monitor) = (Arc::clone(&self.board), self.parts.monitor.clone());

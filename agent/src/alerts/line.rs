@@ -54,8 +54,8 @@ fn value(text: &str, chars_max: usize) -> String {
     out
 }
 
-/// `dropped`: lines that were given up since the last one that went.
-pub fn line(site: &Name, gateway: &Name, alert: &Alert, dropped: u64) -> String {
+/// `runbook`: where it is, without the section. `dropped`: lines that were given up since the last one that went.
+pub fn line(site: &Name, gateway: &Name, runbook: &str, alert: &Alert, dropped: u64) -> String {
     let code = alert.code;
     let mut line = format!("<{}>1 {} {gateway} siteward - {} ", priority(alert), clock::rfc3339(alert.at.unix_ms), code.as_str());
     if alert.at.suspect {
@@ -65,7 +65,7 @@ pub fn line(site: &Name, gateway: &Name, alert: &Alert, dropped: u64) -> String 
     write!(line, "[{SD_ID} site=\"{site}\" gateway=\"{gateway}\" state=\"{state}\" severity=\"{}\"", code.severity().as_str())
         .expect("a String takes everything");
     let name = if alert.is_feed { "feed" } else { "subject" };
-    for (name, text) in [(name, &alert.subject), ("since", &alert.since), ("runbook", &code.runbook())] {
+    for (name, text) in [(name, &alert.subject), ("since", &alert.since), ("runbook", &format!("{runbook}#{}", code.as_str()))] {
         if !text.is_empty() {
             write!(line, " {name}=\"{}\"", value(text, 200)).expect("a String takes everything");
         }
@@ -102,19 +102,24 @@ mod tests {
         let expected = "<27>1 2026-11-01T00:00:00.000Z st-marys-gw1 siteward - listener_down [siteward@32473 site=\"st-marys\" \
             gateway=\"st-marys-gw1\" state=\"raised\" severity=\"error\" feed=\"or-usage\" since=\"2026-11-01T00:00:00.000Z\" \
             runbook=\"RUNBOOK.md#listener_down\"] \u{feff}raised: port 2575 is in use";
-        assert_eq!(line(&site, &gateway, &raised, 0), expected);
+        assert_eq!(line(&site, &gateway, "RUNBOOK.md", &raised, 0), expected);
         let over = Alert { over: true, ..alert(Code::UplinkDown, "", "connected") };
-        assert!(line(&site, &gateway, &over, 0).starts_with("<29>1 ") && line(&site, &gateway, &over, 0).contains("over: connected"));
-        let after = line(&site, &gateway, &alert(Code::UplinkDown, "", "x"), 7);
+        assert!(
+            line(&site, &gateway, "RUNBOOK.md", &over, 0).starts_with("<29>1 ")
+                && line(&site, &gateway, "RUNBOOK.md", &over, 0).contains("over: connected")
+        );
+        let after = line(&site, &gateway, "RUNBOOK.md", &alert(Code::UplinkDown, "", "x"), 7);
         assert!(after.starts_with("<28>1 ") && after.contains(" dropped=\"7\"] \u{feff}(7 lines before this one were dropped) raised: x"));
         let suspect = Alert { at: WallTime { unix_ms: 0, suspect: true }, ..over };
-        assert!(line(&site, &gateway, &suspect, 0).contains(" uplink_down [timeQuality tzKnown=\"1\" isSynced=\"0\"][siteward@"));
+        assert!(
+            line(&site, &gateway, "RUNBOOK.md", &suspect, 0).contains(" uplink_down [timeQuality tzKnown=\"1\" isSynced=\"0\"][siteward@")
+        );
     }
 
     #[test]
     fn no_text_makes_a_second_line_or_leaves_its_place() {
         let hostile = alert(Code::FileRefused, "a\"]b\\\n", &"<13>1 forged\r\n\u{7f}\u{85}".repeat(400));
-        let line = line(&name("s"), &name("g"), &hostile, 0);
+        let line = line(&name("s"), &name("g"), "RUNBOOK.md", &hostile, 0);
         assert!(!line.contains(|c: char| c.is_control()) && line.contains("feed=\"a\\\"\\]b\\\\\""), "{line}");
         assert!(line.len() <= SYSLOG_LINE_BYTES_MAX && line.len() > SYSLOG_LINE_BYTES_MAX - 4);
     }

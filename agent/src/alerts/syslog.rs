@@ -103,6 +103,8 @@ pub struct Sender {
     pub target: Target,
     pub site: Name,
     pub gateway: Name,
+    /// See [`line()`].
+    pub runbook: String,
     pub outbox: Arc<Outbox>,
 }
 
@@ -157,7 +159,7 @@ impl Sender {
     /// Waits for a line and hands it over. Cancelled in between, it is handed over again.
     async fn one(&self, way: &mut Option<Way>) -> io::Result<()> {
         let (number, alert, dropped) = self.outbox.next().await;
-        let text = line(&self.site, &self.gateway, &alert, dropped);
+        let text = line(&self.site, &self.gateway, &self.runbook, &alert, dropped);
         if way.as_ref().is_some_and(Way::is_closed) {
             *way = None;
         }
@@ -193,7 +195,16 @@ mod tests {
 
     fn sender(target: Target) -> (Sender, Arc<Outbox>) {
         let (outbox, name) = (Arc::<Outbox>::default(), |text| Name::new(text).unwrap());
-        (Sender { target, site: name("s"), gateway: name("g"), outbox: Arc::clone(&outbox) }, outbox)
+        (
+            Sender {
+                target,
+                site: name("s"),
+                gateway: name("g"),
+                runbook: "https://wiki.example.org/r".into(),
+                outbox: Arc::clone(&outbox),
+            },
+            outbox,
+        )
     }
 
     fn put(outbox: &Outbox, text: &str) {
@@ -225,7 +236,11 @@ mod tests {
         for n in 0..3 {
             put(&outbox, &format!("line {n}\u{e9}"));
             let (mut stream, _) = listener.accept().await.unwrap();
-            assert!(frame(&mut stream).await.ends_with(&format!("raised: line {n}\u{e9}")));
+            let line = frame(&mut stream).await;
+            assert!(
+                line.ends_with(&format!("raised: line {n}\u{e9}")) && line.contains("runbook=\"https://wiki.example.org/r#spool_full\""),
+                "{line}"
+            );
             drop(stream); // closed in order: seen before the next line
             sleep(Duration::from_millis(50)).await;
         }

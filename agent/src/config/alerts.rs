@@ -4,6 +4,7 @@
 //! ```toml
 //! [alerts]
 //! syslog = "udp://10.1.2.3:514"       # tcp://host:601, unix:/dev/log
+//! runbook = "https://wiki.example.org/siteward/RUNBOOK.md"
 //! uplink_after = "5m"
 //! peer_after = "15m"
 //! oldest_critical_after = "15m"
@@ -18,12 +19,16 @@ use super::reader::{At, Field, Section, duration, text};
 use super::settings::AlertSettings;
 use super::validate::{ranged, within};
 use crate::alerts::syslog::Target;
-use crate::limits::{HOLD_OLDEST_DEFAULT, HOLD_PEER_DEFAULT, HOLD_RANGE, HOLD_UPLINK_DEFAULT, SOCKET_PATH_BYTES_MAX};
+use crate::limits::{
+    HOLD_OLDEST_DEFAULT, HOLD_PEER_DEFAULT, HOLD_RANGE, HOLD_UPLINK_DEFAULT, SOCKET_PATH_BYTES_MAX, SYSLOG_RUNBOOK_BYTES_MAX,
+    SYSLOG_RUNBOOK_DEFAULT,
+};
 
 #[derive(Debug)]
 pub(super) struct Written {
     place: Place,
     syslog: Field<String>,
+    runbook: Field<String>,
     uplink_after: Field<Duration>,
     peer_after: Field<Duration>,
     oldest_critical_after: Field<Duration>,
@@ -33,6 +38,7 @@ pub(super) struct Written {
 pub(super) struct Merged {
     /// Default: no lines.
     syslog: Field<String>,
+    runbook: Field<String>,
     uplink_after: Option<At<Duration>>,
     peer_after: Option<At<Duration>>,
     oldest_critical_after: Option<At<Duration>>,
@@ -42,6 +48,7 @@ pub(super) fn read(mut s: Section<'_, '_>, f: &mut FaultList) -> Written {
     let written = Written {
         place: s.place.clone(),
         syslog: s.read(f, "syslog", text),
+        runbook: s.read(f, "runbook", text),
         uplink_after: s.read(f, "uplink_after", duration),
         peer_after: s.read(f, "peer_after", duration),
         oldest_critical_after: s.read(f, "oldest_critical_after", duration),
@@ -54,6 +61,7 @@ pub(super) fn merge(w: Written) -> Merged {
     let at = &w.place;
     Merged {
         syslog: w.syslog,
+        runbook: w.runbook,
         uplink_after: w.uplink_after.or(HOLD_UPLINK_DEFAULT, at, "uplink_after"),
         peer_after: w.peer_after.or(HOLD_PEER_DEFAULT, at, "peer_after"),
         oldest_critical_after: w.oldest_critical_after.or(HOLD_OLDEST_DEFAULT, at, "oldest_critical_after"),
@@ -66,9 +74,27 @@ pub(super) fn validate(m: &Merged, f: &mut FaultList) -> Option<AlertSettings> {
         Field::Bad => return None,
         Field::Absent => None,
     };
+    let runbook = match &m.runbook {
+        Field::Given(at) if is_link(&at.value) => at.value.clone(),
+        Field::Given(at) => {
+            f.add(
+                &at.place,
+                "is no link; give at most 128 printable characters without quotes and #, like https://wiki.example.org/RUNBOOK.md",
+            );
+            return None;
+        }
+        Field::Bad => return None,
+        Field::Absent => SYSLOG_RUNBOOK_DEFAULT.to_owned(),
+    };
     let mut after = |at: &Option<At<Duration>>| ranged(at.as_ref(), within(HOLD_RANGE), "\"1s\" to \"24h\"", f);
     let (uplink, peer, oldest) = (after(&m.uplink_after), after(&m.peer_after), after(&m.oldest_critical_after));
-    Some(AlertSettings { syslog, uplink_after: uplink?, peer_after: peer?, oldest_critical_after: oldest? })
+    Some(AlertSettings { syslog, runbook, uplink_after: uplink?, peer_after: peer?, oldest_critical_after: oldest? })
+}
+
+/// What a code can follow after a `#`.
+fn is_link(url: &str) -> bool {
+    let is_plain = |c: u8| c.is_ascii_graphic() && !matches!(c, b'"' | b'\\' | b']' | b'#');
+    (1..=SYSLOG_RUNBOOK_BYTES_MAX).contains(&url.len()) && url.bytes().all(is_plain)
 }
 
 fn target(url: &str) -> Result<Target, String> {
@@ -102,6 +128,7 @@ impl AlertSettings {
         let seconds = |time: Duration| format!("{}s", time.as_secs());
         let mut rows: Vec<(&'static str, String)> = self.syslog.iter().map(|target| ("syslog", target.to_string())).collect();
         rows.extend([
+            ("runbook", self.runbook.clone()),
             ("uplink_after", seconds(self.uplink_after)),
             ("peer_after", seconds(self.peer_after)),
             ("oldest_critical_after", seconds(self.oldest_critical_after)),
@@ -124,10 +151,11 @@ mod tests {
     fn every_key_of_alerts_is_read_and_has_a_default() {
         let settings = parse_text("/etc/t.toml".as_ref(), &with_alerts("")).unwrap();
         assert_eq!(settings.alerts, AlertSettings::default());
-        let all = "syslog = \"tcp://noc.example.org\"\nuplink_after = \"1m\"\npeer_after = \"2m\"\noldest_critical_after = \"3m\"";
+        let all = "syslog = \"tcp://noc.example.org\"\nrunbook = \"https://wiki.example.org/r\"\nuplink_after = \"1m\"\npeer_after = \"2m\"\noldest_critical_after = \"3m\"";
         let settings = parse_text("/etc/t.toml".as_ref(), &with_alerts(all)).unwrap();
         let shown = show::render(&settings);
-        let section = "[alerts]\nsyslog = \"tcp://noc.example.org:601\"\nuplink_after = \"60s\"\npeer_after = \"120s\"\noldest_critical_after = \"180s\"\n";
+        let section = "[alerts]\nsyslog = \"tcp://noc.example.org:601\"\nrunbook = \"https://wiki.example.org/r\"\nuplink_after = \"60s\"\npeer_after = \"120s\"\n\
+            oldest_critical_after = \"180s\"\n";
         assert!(shown.contains(section), "{shown}");
         for (url, shown) in [
             ("udp://10.1.2.3", "udp://10.1.2.3:514"),
@@ -148,6 +176,11 @@ mod tests {
             ("uplink_after = \"0s\"", "is out of range; give \"1s\" to \"24h\""),
             ("peer_after = \"25h\"", "is out of range; give \"1s\" to \"24h\""),
             ("oldest_critical_after = 5", "is not a duration; write text like \"30s\", \"5m\" or \"2h\""),
+            (
+                "runbook = \"https://wiki.example.org/a page\"",
+                "is no link; give at most 128 printable characters without quotes and #, like https://wiki.example.org/RUNBOOK.md",
+            ),
+            ("runbook = \"\"", "is empty"),
             ("syslogs = \"x\"", "unknown key; did you mean \"syslog\"?"),
         ] {
             let key = line.split(' ').next().unwrap();

@@ -10,7 +10,7 @@ pub use super::bootstrap::Moved;
 pub use super::network::Network;
 pub use super::status::{StatusListen, StatusSettings};
 use crate::alerts::syslog::Target;
-use crate::limits::{HOLD_OLDEST_DEFAULT, HOLD_PEER_DEFAULT, HOLD_UPLINK_DEFAULT};
+use crate::limits::{HOLD_OLDEST_DEFAULT, HOLD_PEER_DEFAULT, HOLD_UPLINK_DEFAULT, SYSLOG_RUNBOOK_DEFAULT};
 use crate::record::{FeedId, Lane, Name, Stage};
 use crate::rollout::command::Allowed;
 use crate::secrets::Reference;
@@ -94,6 +94,8 @@ pub struct TrustSettings {
 pub struct AlertSettings {
     /// `None`: no lines are sent.
     pub syslog: Option<Target>,
+    /// Where whoever reads the lines finds the runbook.
+    pub runbook: String,
     pub uplink_after: Duration,
     pub peer_after: Duration,
     pub oldest_critical_after: Duration,
@@ -101,7 +103,13 @@ pub struct AlertSettings {
 
 impl Default for AlertSettings {
     fn default() -> Self {
-        Self { syslog: None, uplink_after: HOLD_UPLINK_DEFAULT, peer_after: HOLD_PEER_DEFAULT, oldest_critical_after: HOLD_OLDEST_DEFAULT }
+        Self {
+            syslog: None,
+            runbook: SYSLOG_RUNBOOK_DEFAULT.to_owned(),
+            uplink_after: HOLD_UPLINK_DEFAULT,
+            peer_after: HOLD_PEER_DEFAULT,
+            oldest_critical_after: HOLD_OLDEST_DEFAULT,
+        }
     }
 }
 

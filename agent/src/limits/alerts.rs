@@ -44,6 +44,10 @@ pub const ALERTS_FILE_BYTES_MAX: u64 = 2048 * KIB;
 pub const SYSLOG_QUEUE: usize = 512;
 /// Longest line: what RFC 5424 asks every receiver to take at least, by UDP too.
 pub const SYSLOG_LINE_BYTES_MAX: usize = 2048;
+/// Where the runbook is, for whoever reads a line: as it is called beside the status page and in the package.
+pub const SYSLOG_RUNBOOK_DEFAULT: &str = "RUNBOOK.md";
+/// Of `[alerts] runbook`.
+pub const SYSLOG_RUNBOOK_BYTES_MAX: usize = 128;
 /// Looking up, connecting and writing of one line.
 pub const SYSLOG_DEADLINE: Duration = Duration::from_secs(10);
 /// Between attempts at a receiver that does not take a line.

@@ -52,6 +52,7 @@ peers = ["10.0.0.0/8"]
 names = ["gw1.example.org"]
 [alerts]
 syslog = "udp://10.1.2.3:514"
+runbook = "https://wiki.example.org/r"
 uplink_after = "1m"
 peer_after = "2m"
 oldest_critical_after = "3m"
