@@ -129,6 +129,34 @@ fn somebody_else_who_pushes_meanwhile_stops_the_rollout_and_is_left_alone() {
     assert_eq!((east.runs(0), east.taken_away("gw2")), (1.into(), false));
 }
 
+/// I6: two tools with one name, at a broker that does not say that it is taken: they do not drive each other out for ever, and one of them says why.
+#[test]
+fn two_tools_with_one_name_do_not_drive_each_other_out_for_ever() {
+    let east = East::with(2, Options::default());
+    let documents = east.documents(1, 0);
+    let documents = documents.to_str().expect("UTF-8");
+    let log = east.directory.path().join("rollout.log");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let mut command = east.rollout("start", &["--documents", documents, "--waves", "1,100%", "--soak", "1h", "--client-id", "desk"]);
+    let mut running = Process::start("siteward-hub rollout", &mut command, &log);
+    wait::wait_until("the first wave rests", wait::EVENTUALLY, || said().contains("rest of 1 h"));
+    let elsewhere = east.directory.path().join("elsewhere");
+    let elsewhere = elsewhere.to_str().expect("UTF-8");
+    let mut looks = 0;
+    wait::wait_until("one of them gives up", wait::EVENTUALLY, || {
+        looks += 1;
+        let look =
+            east.at_broker(&["rollout", "start", "--dry-run", "--documents", documents, "--state", elsewhere, "--client-id", "desk"]);
+        assert!(!text(&look).is_empty());
+        !running.running()
+    });
+    assert_eq!(running.ended(wait::SOON).code(), Some(1), "{}", said());
+    assert!(said().contains("4 times in a row: another client connected as desk: somebody else is at work with this tool"), "{}", said());
+    assert!(looks >= 4, "one other connection is no reason to give up: {}", said());
+    let after = east.rollout("status", &["--json"]).output().expect("it runs");
+    assert_eq!(states(&report(&after))["gw1"], "confirmed", "nothing of it is lost: {}", text(&after));
+}
+
 /// I6: what a rollout writes down is on the disk before anything rests on it: every line of its journal is synced before another is written.
 #[test]
 fn every_line_of_the_journal_is_synced() {

@@ -8,7 +8,8 @@
 //! 1. Lines are durable before the publishes that rest on them. A journal that cannot be written ends the rollout where it is; `resume` goes on.
 //! 2. What is published is read from the journal's documents and held against the plan's digest each time.
 //! 3. A lost connection is opened again with a growing pause, for as long as it takes: gateways do not wait for us. Meanwhile nothing is decided.
-//! 4. Another client under our name means another operator: it ends this process with a word, and nobody is driven out again.
+//! 4. Another client under our name means another operator: it ends this process with a word, and nobody is driven out again. Where the broker does not
+//!    say it, connections that are lost again and again soon after they stood do.
 //! 5. Time is the desk's clock at the start and the monotonic clock from there, so that nothing jumps while this runs.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,7 +26,7 @@ use crate::clock;
 use crate::contract::topic::{self, Kind, ROOT, Topics};
 use crate::hub::connection::live::{Live, News, Say};
 use crate::hub::reports::{self, Door, GatewayKey, Word};
-use crate::limits::{LIVE_BACKOFF, RETAINED_QUIET, WAVES_TICK};
+use crate::limits::{LIVE_BACKOFF, LIVE_CONTESTED, LIVE_SHORT, RETAINED_QUIET, WAVES_TICK};
 use crate::record::DocumentDigest;
 
 /// How long to go on.
@@ -77,6 +78,7 @@ impl std::fmt::Debug for Driver<'_> {
 /// One connection's state.
 struct Line {
     live: Live,
+    since: Instant,
     /// When the broker counts as read, unless more comes; `None`: it is read.
     quiet: Option<Instant>,
     up: bool,
@@ -90,6 +92,7 @@ impl Line {
         let now = Instant::now();
         Self {
             live,
+            since: now,
             quiet: Some(now + Duration::from_hours(1)),
             up: false,
             next_tick: now + WAVES_TICK,
@@ -120,7 +123,7 @@ impl Driver<'_> {
         self.waves.only_reads(self.until == Until::Read || self.stop.is_some());
         let mut filters = reports::filters();
         filters.push(format!("{ROOT}/+/+/config/desired"));
-        let mut pause = LIVE_BACKOFF.0;
+        let (mut pause, mut short) = (LIVE_BACKOFF.0, 0);
         let mut over_since = None;
         loop {
             let door = self.door;
@@ -136,12 +139,19 @@ impl Driver<'_> {
                     if line.up {
                         pause = LIVE_BACKOFF.0;
                     }
+                    short = if line.up && line.since.elapsed() < LIVE_SHORT { short + 1 } else { 0 };
                     match ended {
                         Ok(ending) => return Ok(ending),
+                        Err(why) if short == LIVE_CONTESTED => {
+                            return Err(format!("{why}, {short} times in a row: {}", reports::taken_over(&door.client_id)));
+                        }
                         Err(why) => why,
                     }
                 }
-                Err(why) => why,
+                Err(why) => {
+                    short = 0;
+                    why
+                }
             };
             self.step(clock.now(), Event::Informed(false), None)?;
             (self.tell)(self.waves, Said::Note(&format!("{why}; tried again in {} s", pause.as_secs())));
