@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod inspector;
+pub mod kernel;
 pub mod link;
 pub mod machine;
 pub mod manager;
