@@ -35,9 +35,9 @@ use self::gateway::Gateway;
 use self::hospital::{Sample, Sender, sample};
 use self::wan::Wan;
 use crate::config::settings::Endpoint;
-use crate::hub::desk::{Summary, Written};
+use crate::hub::desk::Summary;
 use crate::hub::line::LineKind;
-use crate::hub::receive::{self, Options, ReceiveError};
+use crate::hub::receive::{self, Options, ReceiveError, Seen};
 use crate::record::Incarnation;
 use crate::{limits, threads};
 
@@ -120,7 +120,7 @@ async fn demonstrate(directory: &Path) -> Outcome<()> {
     say("siteward demo: hospital ── MLLP ──► gateway ──► WAN ──► broker ──► hub, all on this machine\n");
     broker::start(broker_side)?;
     let wan = Wan::start(wan_side, broker_side).await?;
-    let hub = Hub::start(directory, broker_side);
+    let hub = Hub::start(directory, broker_side).await?;
     let gateway = Gateway::start(directory, feed, wan_side)?;
     let mut demo = Demo { gateway, hub, wan, sent: Vec::new(), acknowledged: Vec::new(), received: Vec::new() };
     let shown = demo.show(feed).await;
@@ -133,19 +133,25 @@ async fn demonstrate(directory: &Path) -> Outcome<()> {
 
 /// The hub side, in this process.
 struct Hub {
-    arrivals: mpsc::Receiver<Written>,
+    arrivals: mpsc::Receiver<Seen>,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<Vec<Summary>, ReceiveError>>,
 }
 
 impl Hub {
-    fn start(directory: &Path, broker: SocketAddr) -> Self {
+    /// Listens when this returns: what a broker gets before somebody wants it is gone, and comes again later, behind what was sent after it.
+    async fn start(directory: &Path, broker: SocketAddr) -> Outcome<Self> {
         let endpoint = Endpoint::new(broker.ip().to_string(), broker.port(), false);
         let out = directory.join("events.jsonl");
         let options = Options { endpoint, tls: None, out, client_id: "demo-hub".into(), once_idle: None };
-        let (observer, arrivals) = mpsc::channel(256);
+        let (observer, mut arrivals) = mpsc::channel(256);
         let (stop, stopped) = watch::channel(false);
-        Self { arrivals, stop, task: tokio::spawn(receive::receive(options, Some(observer), stopped)) }
+        let task = tokio::spawn(receive::receive(options, Some(observer), stopped));
+        match timeout(START_TIMEOUT, arrivals.recv()).await {
+            Ok(Some(_)) => Ok(Self { arrivals, stop, task }),
+            Ok(None) => Err("the hub's receiver ended".into()),
+            Err(_) => Err(format!("the hub does not listen after {} s", START_TIMEOUT.as_secs()).into()),
+        }
     }
 }
 
@@ -202,8 +208,8 @@ impl Demo {
             }
             self.sent.push(sample);
             let next = Instant::now() + PAUSE;
-            while let Ok(Some(line)) = timeout_at(next, self.hub.arrivals.recv()).await {
-                self.arrived(line);
+            while let Ok(Some(seen)) = timeout_at(next, self.hub.arrivals.recv()).await {
+                self.arrived(seen);
             }
             sleep_until(next).await; // also where the receiver has ended
         }
@@ -215,7 +221,7 @@ impl Demo {
         let deadline = Instant::now() + ARRIVAL_TIMEOUT;
         while self.received.len() < count {
             match timeout_at(deadline, self.hub.arrivals.recv()).await {
-                Ok(Some(line)) => self.arrived(line),
+                Ok(Some(seen)) => self.arrived(seen),
                 Ok(None) => return Err("the hub's receiver ended".into()),
                 Err(_) => return Err(format!("only {} of {count} events arrived at the hub", self.received.len()).into()),
             }
@@ -223,7 +229,8 @@ impl Demo {
         Ok(())
     }
 
-    fn arrived(&mut self, line: Written) {
+    fn arrived(&mut self, seen: Seen) {
+        let Seen::Written(line) = seen else { return };
         let seq = line.seq.unwrap_or(0);
         match (line.kind, line.control_id) {
             (LineKind::Event, Some(id)) => {

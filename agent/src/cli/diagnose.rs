@@ -294,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_or_fails_is_said() {
-        assert!(run("no-such-program", &[]).unwrap_err().contains("cannot be run"));
+        let absent = run("no-such-program", &[]).unwrap_err();
+        assert!(absent.contains("cannot be run") || absent.contains("127"), "{absent}"); // emulators answer as a shell does
         assert!(run("false", &[]).unwrap_err().contains("ended with"));
         assert_eq!(run("echo", &["x"]).unwrap(), b"x\n");
     }

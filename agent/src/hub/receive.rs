@@ -98,11 +98,19 @@ impl Drop for RuntimeDirectory {
     }
 }
 
+/// What a receiver tells whoever looks on.
+#[derive(Debug)]
+pub enum Seen {
+    /// A connection stands, with every subscription: from now on the broker keeps what comes.
+    Listening,
+    Written(Written),
+}
+
 /// Receives until `stop` becomes true (or its sender is gone), or nothing more comes where `once_idle` says so. `observer` gets every line
-/// that was written, without content; a slow observer slows the receiver.
+/// that was written, without content, and is told of every connection; a slow observer slows the receiver.
 pub async fn receive(
     options: Options,
-    observer: Option<mpsc::Sender<Written>>,
+    observer: Option<mpsc::Sender<Seen>>,
     stop: watch::Receiver<bool>,
 ) -> Result<Vec<Summary>, ReceiveError> {
     let out = options.out.clone();
@@ -121,7 +129,7 @@ struct Receiver {
     /// Away only while a blocking step has it.
     desk: Option<Desk>,
     options: Options,
-    observer: Option<mpsc::Sender<Written>>,
+    observer: Option<mpsc::Sender<Seen>>,
     stop: watch::Receiver<bool>,
     progressed: bool,
 }
@@ -146,6 +154,7 @@ impl Receiver {
             let why = match opened {
                 Ok(connection) => {
                     tracing::info!(out = %self.options.out.display(), "receiving from {}", self.options.endpoint);
+                    self.tell(Seen::Listening).await;
                     match self.serve(connection).await? {
                         Served::Stop => return Ok(()),
                         Served::Lost(why) => why,
@@ -225,15 +234,18 @@ impl Receiver {
         let encode = |receipt| serde_json::to_vec(&receipt).expect("a receipt is plain data");
         let receipts = committed.receipts.into_iter().map(|(topic, receipt)| (topic, encode(receipt))).collect();
         let answered = connection.answer(written, receipts).await;
-        if let Some(observer) = &self.observer {
-            for line in committed.written {
-                if observer.send(line).await.is_err() {
-                    self.observer = None; // it has seen enough
-                    break;
-                }
-            }
+        for line in committed.written {
+            self.tell(Seen::Written(line)).await;
         }
         answered
+    }
+
+    async fn tell(&mut self, seen: Seen) {
+        if let Some(observer) = &self.observer
+            && observer.send(seen).await.is_err()
+        {
+            self.observer = None; // it has seen enough
+        }
     }
 
     /// Runs a step of the desk where it may block.
